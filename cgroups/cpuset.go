@@ -1,0 +1,33 @@
+package cgroups
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// Cpuset gives the CPUs and memory nodes that the tasks of a cgroup may use,
+// as lists such as "0-2,4"; empty where the host has no cpuset controller, or
+// the cgroup none.
+func (m *Manager) Cpuset(path string) (cpus, mems string, err error) {
+	p, err := m.clean(path)
+	if err != nil {
+		return "", "", err
+	}
+	h := m.byController["cpuset"]
+	if h == nil {
+		return "", "", nil
+	}
+	suffix := ""
+	if h.v2 {
+		suffix = ".effective"
+	}
+	read := func(name string) string {
+		data, e := readFile(h.dir(p) + "/" + name + suffix)
+		if e != nil && !gone(e) {
+			err = fmt.Errorf("read cpuset of cgroup %s: %w", path, e)
+		}
+		return string(bytes.TrimSpace(data))
+	}
+	cpus, mems = read("cpuset.cpus"), read("cpuset.mems")
+	return cpus, mems, err
+}

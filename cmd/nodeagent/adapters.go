@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"io"
+
+	"github.com/containerd/containerd/v2/core/mount"
+
+	"github.com/nodeagent/nodeagent/imageservice"
+	"github.com/nodeagent/nodeagent/imageservice/unpack"
+	"github.com/nodeagent/nodeagent/sandbox"
+	"github.com/nodeagent/nodeagent/snapshotter"
+)
+
+// images shows sandboxes the part of an image that a container needs.
+type images struct{ *imageservice.Store }
+
+// ResolveImage finds a local image by ID, unique prefix, tag or digest.
+func (i images) ResolveImage(ctx context.Context, ref string) (sandbox.Image, error) {
+	image, err := i.Image(ctx, ref)
+	if err != nil {
+		return sandbox.Image{}, err
+	}
+	return sandbox.Image{ID: image.ID, ChainID: image.ChainID, Config: image.Config}, nil
+}
+
+// applyLayer unpacks a layer that a checkpoint brought.
+func applyLayer(ctx context.Context, r io.ReadCloser, dir string, lowers []string) error {
+	_, err := unpack.Apply(ctx, r, unpack.Options{
+		Dir: dir, Lowers: func(context.Context) ([]string, error) { return lowers, nil },
+	})
+	return err
+}
+
+// mounter mounts what the snapshotter gives.
+type mounter struct{}
+
+// Mount mounts a snapshot at target.
+func (mounter) Mount(ctx context.Context, mounts []mount.Mount, target string) error {
+	return snapshotter.Mount(ctx, mounts, target)
+}
+
+// Unmount takes it away; nothing mounted is no error.
+func (mounter) Unmount(target string) error { return snapshotter.Unmount(target) }

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/sirupsen/logrus"
+)
+
+// maxConfigSize bounds the configuration file, in bytes.
+const maxConfigSize = 1 << 20
+
+// Config is the whole configuration: one flat file in TOML, each key of which
+// a flag of the same name overrides. Paths are absolute.
+type Config struct {
+	// Root holds what outlives a reboot: content, snapshots, records.
+	Root string `toml:"root" comment:"What outlives a reboot: content, snapshots, records."`
+	// State holds what a reboot voids, and should be on tmpfs.
+	State string `toml:"state" comment:"What a reboot voids: sockets, pinned namespaces, mounts. Best on tmpfs."`
+	// Listen is the socket that CRI and the node API are served on.
+	Listen string `toml:"listen" comment:"The socket that CRI and the node API are served on."`
+	// StreamAddress is where exec, attach and port-forward streams are
+	// served, over HTTP.
+	StreamAddress string `toml:"stream_address" comment:"Where exec, attach and port-forward are streamed from, by HTTP. Port 0 takes any."`
+	// CertsDirs are read at each pull, in this order.
+	CertsDirs []string `toml:"certs_dirs" comment:"Registry configuration (HOST/hosts.toml), read at each pull, first found first."`
+	// CNIConfDir and CNIBinDirs are where CNI's configurations and plugins lie.
+	CNIConfDir string   `toml:"cni_conf_dir" comment:"CNI configurations; with none in it the embedded network is used."`
+	CNIBinDirs []string `toml:"cni_bin_dirs" comment:"CNI plugins that are executed."`
+	// BuiltinPlugins carries out the reference plugins in process.
+	BuiltinPlugins bool `toml:"builtin_plugins" comment:"Carry out bridge, host-local, portmap, bandwidth, firewall and loopback in process."`
+	// Snapshotter is the one that images are unpacked with.
+	Snapshotter string `toml:"snapshotter" comment:"How image layers are kept: overlay."`
+	// CgroupDriver is "cgroupfs" or "systemd".
+	CgroupDriver string `toml:"cgroup_driver" comment:"Who makes cgroups, as kubelet's cgroupDriver: cgroupfs or systemd."`
+	// CgroupParent is where pods without a parent of their own, and the
+	// supervisor, are put.
+	CgroupParent string `toml:"cgroup_parent" comment:"The cgroup of the supervisor and of pods that name no parent."`
+	// Supervisor is the path of the nodesupervisor program.
+	Supervisor string `toml:"supervisor" comment:"The nodesupervisor program; empty means the one beside nodeagent."`
+	// LogLevel is a logrus level.
+	LogLevel string `toml:"log_level" comment:"trace, debug, info, warning or error."`
+}
+
+// defaultConfig is what holds where nothing is said.
+func defaultConfig() Config {
+	return Config{
+		Root:           "/var/lib/nodeagent",
+		State:          "/run/nodeagent",
+		Listen:         "unix:///run/nodeagent/nodeagent.sock",
+		StreamAddress:  "127.0.0.1:0",
+		CertsDirs:      []string{"/etc/nodeagent/certs.d", "/etc/containerd/certs.d"},
+		CNIConfDir:     "/etc/cni/net.d",
+		CNIBinDirs:     []string{"/opt/cni/bin"},
+		BuiltinPlugins: true,
+		Snapshotter:    "overlay",
+		CgroupDriver:   "cgroupfs",
+		CgroupParent:   "/nodeagent",
+		LogLevel:       "info",
+	}
+}
+
+// readConfig reads path over the defaults. An unknown key is an error that
+// names its line and the key that may have been meant.
+func readConfig(path string) (Config, error) {
+	cfg := defaultConfig()
+	f, err := os.Open(path)
+	if err != nil {
+		return cfg, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, maxConfigSize+1))
+	if err != nil {
+		return cfg, fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	if len(raw) > maxConfigSize {
+		return cfg, fmt.Errorf("read configuration %s: larger than %d bytes", path, maxConfigSize)
+	}
+	if err := parseConfig(raw, &cfg); err != nil {
+		return cfg, fmt.Errorf("%s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+func parseConfig(raw []byte, cfg *Config) error {
+	err := toml.NewDecoder(bytes.NewReader(raw)).DisallowUnknownFields().Decode(cfg)
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) && len(strict.Errors) > 0 {
+		first := strict.Errors[0]
+		line, _ := first.Position()
+		key := strings.Join(first.Key(), ".")
+		return fmt.Errorf("line %d: unknown key %q%s", line, key, suggestion(key))
+	}
+	var decode *toml.DecodeError
+	if errors.As(err, &decode) {
+		line, column := decode.Position()
+		return fmt.Errorf("line %d, column %d: %w", line, column, decode)
+	}
+	return err
+}
+
+// validate refuses what cannot work, naming the key.
+func (c *Config) validate() error {
+	for key, path := range map[string]string{"root": c.Root, "state": c.State, "cni_conf_dir": c.CNIConfDir} {
+		if !filepath.IsAbs(path) || filepath.Clean(path) == "/" {
+			return fmt.Errorf("%s: %q is not an absolute path below /", key, path)
+		}
+	}
+	if within(c.Root, c.State) || within(c.State, c.Root) {
+		return fmt.Errorf("root %s and state %s: one must not lie in the other", c.Root, c.State)
+	}
+	if _, err := c.socketPath(); err != nil {
+		return err
+	}
+	if c.Snapshotter != "overlay" {
+		return fmt.Errorf("snapshotter: %q is not known; known: overlay", c.Snapshotter)
+	}
+	if !slices.Contains([]string{"cgroupfs", "systemd"}, c.CgroupDriver) {
+		return fmt.Errorf("cgroup_driver: %q is neither cgroupfs nor systemd", c.CgroupDriver)
+	}
+	if !strings.HasPrefix(c.CgroupParent, "/") || strings.Contains(c.CgroupParent, "..") || c.CgroupParent == "/" {
+		return fmt.Errorf("cgroup_parent: %q is not a path such as /nodeagent", c.CgroupParent)
+	}
+	if _, err := logrus.ParseLevel(c.LogLevel); err != nil {
+		return fmt.Errorf("log_level: %w", err)
+	}
+	return nil
+}
+
+// maxSocketPath is sun_path's size less its final zero (unix(7)).
+const maxSocketPath = 107
+
+// socketPath is Listen as a path.
+func (c *Config) socketPath() (string, error) {
+	path := strings.TrimPrefix(c.Listen, "unix://")
+	if !filepath.IsAbs(path) {
+		return "", fmt.Errorf("listen: %q is not unix:// and an absolute path", c.Listen)
+	}
+	if len(path) > maxSocketPath {
+		return "", fmt.Errorf("listen: %s is longer than the %d bytes of a socket's path", path, maxSocketPath)
+	}
+	return path, nil
+}
+
+// supervisorBinary is the nodesupervisor to start: the one named, or the one
+// beside this program.
+func (c *Config) supervisorBinary() (string, error) {
+	if c.Supervisor != "" {
+		return c.Supervisor, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find nodesupervisor: %w", err)
+	}
+	return filepath.Join(filepath.Dir(self), "nodesupervisor"), nil
+}
+
+func within(parent, path string) bool {
+	rel, err := filepath.Rel(parent, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+}

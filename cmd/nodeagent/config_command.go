@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/spf13/cobra"
+)
+
+// newConfigCommand is "nodeagent config default | check | dump".
+func newConfigCommand(flags *flagValues) *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Show or check the configuration", Args: cobra.NoArgs}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "default", Short: "Print the configuration that holds where nothing is said", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error { return printConfig(cmd, defaultConfig()) },
+		},
+		&cobra.Command{
+			Use: "check", Short: "Read the configuration and say what is wrong with it", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				if _, err := flags.load(cmd.Flags()); err != nil {
+					return usageError{err}
+				}
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "The configuration is good.")
+				return err
+			},
+		},
+		&cobra.Command{
+			Use: "dump", Short: "Print the configuration that would hold with these flags", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				cfg, err := flags.load(cmd.Flags())
+				if err != nil {
+					return usageError{err}
+				}
+				return printConfig(cmd, cfg)
+			},
+		},
+	)
+	return cmd
+}
+
+func printConfig(cmd *cobra.Command, cfg Config) error {
+	out, err := toml.Marshal(cfg)
+	if err != nil {
+		return fmt.Errorf("print configuration: %w", err)
+	}
+	_, err = cmd.OutOrStdout().Write(out)
+	return err
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pelletier/go-toml/v2"
+	"github.com/spf13/pflag"
+)
+
+func TestParseConfigRefusals(t *testing.T) {
+	for name, test := range map[string]struct{ text, want string }{
+		"unknown key":       {"root = \"/a\"\ncgroup_drver = \"cgroupfs\"\n", `line 2: unknown key "cgroup_drver"; did you mean "cgroup_driver"?`},
+		"nothing like it":   {"zzzzzzzzzzzz = 1\n", `line 1: unknown key "zzzzzzzzzzzz"`},
+		"not TOML":          {"root = \n", "line 1"},
+		"wrong type":        {"root = 7\n", "line 1"},
+		"table out of date": {"[plugins]\nx = 1\n", "unknown key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := defaultConfig()
+			err := parseConfig([]byte(test.text), &cfg)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("got %v, want it to say %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestValidateNamesTheKey(t *testing.T) {
+	for key, change := range map[string]func(*Config){
+		"root":          func(c *Config) { c.Root = "var/lib" },
+		"state":         func(c *Config) { c.State = c.Root + "/state" },
+		"listen":        func(c *Config) { c.Listen = "tcp://127.0.0.1:1" },
+		"snapshotter":   func(c *Config) { c.Snapshotter = "aufs" },
+		"cgroup_driver": func(c *Config) { c.CgroupDriver = "sysd" },
+		"cgroup_parent": func(c *Config) { c.CgroupParent = "/../x" },
+		"log_level":     func(c *Config) { c.LogLevel = "loud" },
+	} {
+		cfg := defaultConfig()
+		change(&cfg)
+		if err := cfg.validate(); err == nil || !strings.Contains(err.Error(), key) {
+			t.Errorf("%s: got %v", key, err)
+		}
+	}
+	good := defaultConfig()
+	if err := good.validate(); err != nil {
+		t.Errorf("the default: %v", err)
+	}
+}
+
+func TestFlagsOverrideTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte("root = \"/a\"\nlog_level = \"debug\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var flags flagValues
+	set := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	flags.register(set)
+	if err := set.Parse([]string{"--config", path, "--root", "/b", "--state", "/c"}); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := flags.load(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaultConfig()
+	want.Root, want.State, want.LogLevel, want.Listen = "/b", "/c", "debug", "unix:///c/nodeagent.sock"
+	if diff := cmp.Diff(want, cfg); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// The default, written out, must read back as itself.
+func TestDefaultConfigReadsBack(t *testing.T) {
+	out, err := toml.Marshal(defaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cfg Config
+	if err := parseConfig(out, &cfg); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(defaultConfig(), cfg); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte("root = \"/a\"\n"))
+	f.Add([]byte("[a.b]\nc = [1, 2"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		cfg := defaultConfig()
+		if parseConfig(raw, &cfg) == nil {
+			_ = cfg.validate()
+		}
+	})
+}

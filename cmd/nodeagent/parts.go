@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	containerdlog "github.com/containerd/log"
+	"github.com/sirupsen/logrus"
+
+	"github.com/nodeagent/nodeagent/cgroups"
+	"github.com/nodeagent/nodeagent/imageservice"
+	"github.com/nodeagent/nodeagent/internal/host"
+	"github.com/nodeagent/nodeagent/network"
+	"github.com/nodeagent/nodeagent/sandbox"
+	"github.com/nodeagent/nodeagent/sandbox/spec"
+	"github.com/nodeagent/nodeagent/snapshotter"
+	"github.com/nodeagent/nodeagent/supervisor"
+)
+
+// cgroupMount is where every distribution mounts cgroups.
+const cgroupMount = "/sys/fs/cgroup"
+
+func (d *daemon) checkHost(context.Context) error {
+	level, err := logrus.ParseLevel(d.cfg.LogLevel)
+	if err != nil {
+		return fmt.Errorf("log_level: %w", err)
+	}
+	logrus.SetLevel(level)
+	quietLibraries(level)
+	if err := preflight(d.cfg); err != nil {
+		return err
+	}
+	d.features, err = host.Detect(cgroupMount)
+	return err
+}
+
+// quietLibraries keeps what containerd's registry client tells of each attempt
+// out of the log, unless everything is wanted; its failures come back as errors.
+func quietLibraries(level logrus.Level) {
+	if level >= logrus.DebugLevel {
+		return
+	}
+	quiet := logrus.New()
+	quiet.SetLevel(logrus.WarnLevel)
+	containerdlog.L = logrus.NewEntry(quiet)
+}
+
+func (d *daemon) makeFolders(context.Context) error {
+	for _, folder := range []struct {
+		path string
+		mode os.FileMode
+	}{
+		{d.cfg.Root, 0o700},
+		// The root user of a pod's user namespace must be able to pass
+		// through to its root filesystem, but not to list what is there.
+		{d.cfg.State, 0o711},
+	} {
+		_, err := os.Lstat(folder.path)
+		fresh := errors.Is(err, fs.ErrNotExist)
+		if err := makeFolder(folder.path, folder.mode); err != nil {
+			return err
+		}
+		lock, err := lockFolder(folder.path)
+		if err != nil {
+			return err
+		}
+		if fresh {
+			d.fresh = append(d.fresh, folder.path)
+		}
+		d.onStop(func(context.Context) error { return lock.Close() })
+	}
+	return nil
+}
+
+// dropFresh takes away the folders that a start which failed has made, if
+// nothing but their lock is in them.
+func (d *daemon) dropFresh() {
+	for _, folder := range d.fresh {
+		if entries, err := os.ReadDir(folder); err == nil && len(entries) == 1 && entries[0].Name() == lockName {
+			os.RemoveAll(folder)
+		}
+	}
+}
+
+func (d *daemon) bindSocket(context.Context) error {
+	path, err := d.cfg.socketPath()
+	if err != nil {
+		return err
+	}
+	d.listener, err = listen(path)
+	if err != nil {
+		return err
+	}
+	d.onStop(func(context.Context) error {
+		d.listener.Close() // removes the socket; gRPC may have closed it already
+		return nil
+	})
+	return nil
+}
+
+func (d *daemon) buildCgroups(context.Context) (err error) {
+	d.cgroups, err = cgroups.New(cgroups.Config{Driver: cgroups.Driver(d.cfg.CgroupDriver)})
+	return err
+}
+
+func (d *daemon) launch() (supervisor.Launch, error) {
+	binary, err := d.cfg.supervisorBinary()
+	return supervisor.Launch{
+		Socket:       filepath.Join(d.cfg.State, "supervisor.sock"),
+		Binary:       binary,
+		State:        filepath.Join(d.cfg.State, "supervisor"),
+		CgroupParent: d.cfg.CgroupParent,
+		LogFile:      filepath.Join(d.cfg.State, "supervisor.log"),
+		LogLevel:     d.cfg.LogLevel,
+	}, err
+}
+
+func (d *daemon) buildSupervisor(ctx context.Context) error {
+	launch, err := d.launch()
+	if err != nil {
+		return err
+	}
+	d.supervisor, err = supervisor.Ensure(ctx, launch)
+	if err != nil {
+		return err
+	}
+	d.onStop(func(context.Context) error { return d.supervisor.Close() })
+	return nil
+}
+
+func (d *daemon) buildSnapshotter(context.Context) (err error) {
+	d.snapshots, err = snapshotter.New(snapshotter.Config{Root: filepath.Join(d.cfg.Root, "snapshots")})
+	if err != nil {
+		return err
+	}
+	d.onStop(func(context.Context) error { return d.snapshots.Close() })
+	return nil
+}
+
+func (d *daemon) buildImages(context.Context) (err error) {
+	d.images, err = imageservice.New(imageservice.Config{
+		Root:        filepath.Join(d.cfg.Root, "images"),
+		CertsDirs:   d.cfg.CertsDirs,
+		Snapshotter: d.snapshots,
+	})
+	if err != nil {
+		return err
+	}
+	d.onStop(func(context.Context) error { return d.images.Close() })
+	return nil
+}
+
+func (d *daemon) buildNetwork(context.Context) (err error) {
+	d.network, err = network.New(network.Config{
+		ConfDir:        d.cfg.CNIConfDir,
+		BinDirs:        d.cfg.CNIBinDirs,
+		StateDir:       filepath.Join(d.cfg.State, "network"),
+		RootDir:        filepath.Join(d.cfg.Root, "network"),
+		Instance:       d.instance(),
+		BuiltinPlugins: d.cfg.BuiltinPlugins,
+	})
+	if err != nil {
+		return err
+	}
+	d.onStop(func(context.Context) error { d.network.Close(); return nil })
+	return nil
+}
+
+func (d *daemon) buildSandboxes(ctx context.Context) (err error) {
+	d.sandboxes, err = sandbox.New(ctx, sandbox.Config{
+		Root:          d.cfg.Root,
+		State:         d.cfg.State,
+		CgroupParent:  d.cfg.CgroupParent,
+		SystemdCgroup: d.cfg.CgroupDriver == string(cgroups.Systemd),
+		Features:      d.specFeatures(),
+	}, sandbox.Deps{
+		Images:     images{d.images},
+		Snapshots:  d.snapshots,
+		Mounter:    mounter{},
+		Network:    d.network,
+		Cgroups:    d.cgroups,
+		Connect:    d.connect,
+		ApplyLayer: applyLayer,
+	})
+	if err != nil {
+		return err
+	}
+	d.images.SetInUse(d.sandboxes)
+	d.onStop(func(context.Context) error { return d.sandboxes.Close() })
+	return nil
+}
+
+// connect gives sandboxes a connection to the supervisor, and starts a new one
+// when the old is gone.
+func (d *daemon) connect(ctx context.Context) (sandbox.Supervisor, error) {
+	launch, err := d.launch()
+	if err != nil {
+		return nil, err
+	}
+	return supervisor.Ensure(ctx, launch)
+}
+
+func (d *daemon) specFeatures() spec.Features {
+	f := spec.Features{
+		Cgroups:           spec.CgroupMode(cgroups.Detect()),
+		AppArmor:          d.features.AppArmor,
+		SELinux:           d.features.SELinux,
+		Seccomp:           d.features.Seccomp,
+		Swap:              d.features.Swap,
+		HugeTLB:           d.features.HugeTLB,
+		RecursiveReadOnly: d.features.RecursiveReadOnly,
+		IDMap:             d.features.IDMap,
+		Capabilities:      d.features.Capabilities,
+	}
+	return f
+}
+
+// instance tells agents of one machine apart by the folder that only one of
+// them can have.
+func (d *daemon) instance() string {
+	sum := sha256.Sum256([]byte(d.cfg.Root))
+	return hex.EncodeToString(sum[:4])
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
+
+	"github.com/nodeagent/nodeagent/cgroups"
+	"github.com/nodeagent/nodeagent/cri"
+	"github.com/nodeagent/nodeagent/nodeapi"
+)
+
+// graceTimeout is how long calls under way may go on when the agent is stopped.
+const graceTimeout = 3 * time.Second
+
+func (d *daemon) buildCRI(context.Context) (err error) {
+	d.cri, err = cri.New(cri.Config{
+		Version:      semanticVersion(),
+		RootDir:      d.cfg.Root,
+		StateDir:     d.cfg.State,
+		CgroupDriver: cgroups.Driver(d.cfg.CgroupDriver),
+		Handlers: []cri.Handler{{
+			RecursiveReadOnlyMounts: d.features.RecursiveReadOnly,
+			UserNamespaces:          d.features.UserNamespaces && d.features.IDMap,
+		}},
+		Features:      cri.Features{SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: true, MountOptions: true},
+		StreamAddress: d.cfg.StreamAddress,
+	}, cri.Deps{Sandboxes: d.sandboxes, Images: d.images, Network: d.network, Ready: d.ready})
+	if err != nil {
+		return err
+	}
+	if err := d.cri.Start(); err != nil {
+		return err
+	}
+	d.onStop(d.cri.Stop)
+	return nil
+}
+
+// ready tells why containers cannot be run now; nil means that they can.
+func (d *daemon) ready(ctx context.Context) error {
+	_, err := d.supervisor.Info(ctx)
+	return err
+}
+
+func (d *daemon) buildNodeAPI(context.Context) (err error) {
+	d.node, err = nodeapi.New(nodeapi.Deps{
+		Config: nodeapi.Config{
+			Root:          filepath.Join(d.cfg.Root, "nodectl"),
+			State:         filepath.Join(d.cfg.State, "nodectl"),
+			AgentRoot:     d.cfg.Root,
+			AgentState:    d.cfg.State,
+			Version:       semanticVersion(),
+			Snapshotter:   d.cfg.Snapshotter,
+			CgroupDriver:  d.cfg.CgroupDriver,
+			CgroupVersion: string(cgroups.Detect()),
+		},
+		Sandboxes:  d.sandboxes,
+		Images:     d.images,
+		Layers:     d.snapshots,
+		Supervisor: d.supervisor,
+		Network:    d.network,
+	})
+	if err != nil {
+		return err
+	}
+	d.onStop(func(context.Context) error { d.node.Close(); return nil })
+	return nil
+}
+
+func (d *daemon) buildGRPC(context.Context) error {
+	d.grpc = grpc.NewServer(cri.ServerOptions(logrus.NewEntry(logrus.StandardLogger()))...)
+	d.cri.Register(d.grpc)
+	d.node.Register(d.grpc)
+	d.onStop(d.stopGRPC)
+	return nil
+}
+
+// stopGRPC lets short calls end, then cuts the streams that would go on.
+func (d *daemon) stopGRPC(context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		d.grpc.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(graceTimeout):
+		d.grpc.Stop()
+		<-done
+	}
+	return nil
+}

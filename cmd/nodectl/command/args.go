@@ -1,0 +1,127 @@
+package command
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// NoArgs refuses arguments.
+func NoArgs(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case cmd.HasSubCommands():
+		return usage("%s: unknown command: %s %s\n\nUsage:  %s\n\nRun '%s --help' for more information",
+			cmd.Root().Name(), cmd.CommandPath(), args[0], cmd.UseLine(), cmd.CommandPath())
+	}
+	return usage("%s: '%s' accepts no arguments\n\nUsage:  %s\n\nRun '%s --help' for more information",
+		cmd.Root().Name(), cmd.CommandPath(), cmd.UseLine(), cmd.CommandPath())
+}
+
+// MinArgs refuses fewer than n arguments.
+func MinArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= n {
+			return nil
+		}
+		return wrongArgs(cmd, fmt.Sprintf("at least %d %s", n, arguments(n)))
+	}
+}
+
+// ExactArgs refuses any but n arguments.
+func ExactArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == n {
+			return nil
+		}
+		return wrongArgs(cmd, fmt.Sprintf("%d %s", n, arguments(n)))
+	}
+}
+
+// RangeArgs refuses fewer than low and more than high arguments.
+func RangeArgs(low, high int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= low && len(args) <= high {
+			return nil
+		}
+		return wrongArgs(cmd, fmt.Sprintf("at least %d and at most %d %s", low, high, arguments(high)))
+	}
+}
+
+func wrongArgs(cmd *cobra.Command, want string) error {
+	return usage("%s: '%s' requires %s\n\nUsage:  %s\n\nSee '%s --help' for more information",
+		cmd.Root().Name(), cmd.CommandPath(), want, cmd.UseLine(), cmd.CommandPath())
+}
+
+// FlagError words an error in a flag as docker does; nodectl then ends with 125.
+func FlagError(cmd *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Exit{Code: ExitEngine, Err: &Usage{Text: fmt.Sprintf("%s\n\nUsage:  %s\n\nRun '%s --help' for more information",
+		err, cmd.UseLine(), cmd.CommandPath())}}
+}
+
+func usage(format string, args ...any) error {
+	return &Usage{Text: fmt.Sprintf(format, args...)}
+}
+
+func arguments(n int) string {
+	if n == 1 {
+		return "argument"
+	}
+	return "arguments"
+}
+
+// Filters are the values of --filter, NAME=VALUE, by name.
+type Filters map[string][]string
+
+// ParseFilters reads --filter flags and refuses names that are not known.
+func ParseFilters(values []string, known ...string) (Filters, error) {
+	f := Filters{}
+	for _, v := range values {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok {
+			return nil, fmt.Errorf("invalid filter '%s'", v)
+		}
+		name = strings.ToLower(strings.TrimSpace(name))
+		found := false
+		for _, k := range known {
+			found = found || k == name
+		}
+		if !found {
+			return nil, fmt.Errorf("invalid filter '%s'", name)
+		}
+		f[name] = append(f[name], strings.TrimSpace(value))
+	}
+	return f, nil
+}
+
+// Any says whether no filter has this name, or one of its values matches.
+func (f Filters) Any(name string, match func(value string) bool) bool {
+	values, ok := f[name]
+	if !ok {
+		return true
+	}
+	for _, v := range values {
+		if match(v) {
+			return true
+		}
+	}
+	return false
+}
+
+// Labels says whether labels have all that the filters of this name ask for,
+// as NAME or NAME=VALUE.
+func (f Filters) Labels(labels map[string]string) bool {
+	for _, want := range f["label"] {
+		name, value, exact := strings.Cut(want, "=")
+		have, ok := labels[name]
+		if !ok || (exact && have != value) {
+			return false
+		}
+	}
+	return true
+}

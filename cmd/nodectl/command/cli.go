@@ -1,0 +1,123 @@
+// Package command is what all commands of nodectl share: the streams, the
+// connection to the agent, and how errors become words and exit codes.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+const (
+	// DefaultHost is the agent's socket when neither --host nor the
+	// environment names another.
+	DefaultHost = "unix:///run/nodeagent/nodeagent.sock"
+	// HostVariable is the environment variable that names another.
+	HostVariable = "NODEAGENT_HOST"
+	// maxMessage is the biggest message, in bytes.
+	maxMessage = 64 << 20
+)
+
+// CLI is one run of nodectl. Close ends it.
+type CLI struct {
+	// In, Out and Err are the standard streams.
+	In  *os.File
+	Out io.Writer
+	Err io.Writer
+	// Host is the agent's socket, such as unix:///run/nodeagent.sock.
+	Host string
+
+	// mu guards the two below.
+	mu      sync.Mutex
+	conn    *grpc.ClientConn
+	dialErr error
+}
+
+// New makes a CLI on the process's own streams.
+func New() *CLI {
+	host := os.Getenv(HostVariable)
+	if host == "" {
+		host = DefaultHost
+	}
+	return &CLI{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Host: host}
+}
+
+// Close closes the connection.
+func (c *CLI) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn != nil {
+		_ = c.conn.Close()
+		c.conn = nil
+	}
+}
+
+// Containers is the agent's service of containers.
+func (c *CLI) Containers() (nodev1.ContainersClient, error) {
+	conn, err := c.connect()
+	return nodev1.NewContainersClient(conn), err
+}
+
+// Images is the agent's service of images.
+func (c *CLI) Images() (nodev1.ImagesClient, error) {
+	conn, err := c.connect()
+	return nodev1.NewImagesClient(conn), err
+}
+
+// System is the agent's service that tells of itself.
+func (c *CLI) System() (nodev1.SystemClient, error) {
+	conn, err := c.connect()
+	return nodev1.NewSystemClient(conn), err
+}
+
+// connect prepares the connection; the first call dials.
+func (c *CLI) connect() (*grpc.ClientConn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn != nil {
+		return c.conn, nil
+	}
+	path, ok := strings.CutPrefix(c.Host, "unix://")
+	if !ok || path == "" {
+		return nil, fmt.Errorf("invalid host %q: it must be unix://PATH", c.Host)
+	}
+	conn, err := grpc.NewClient("passthrough:///nodeagent",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return c.dial(ctx, path) }),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+	)
+	c.conn = conn
+	return conn, err
+}
+
+// dial connects to the socket and remembers how that ended.
+func (c *CLI) dial(ctx context.Context, path string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	c.mu.Lock()
+	c.dialErr = err
+	c.mu.Unlock()
+	return conn, err
+}
+
+// unreachable says why the agent's socket does not answer; nil when it does.
+func (c *CLI) unreachable() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.dialErr == nil:
+		return nil
+	case errors.Is(c.dialErr, os.ErrPermission):
+		return fmt.Errorf("permission denied while connecting to the nodeagent at %s", c.Host)
+	default:
+		return fmt.Errorf("cannot connect to the nodeagent at %s: is it running?", c.Host)
+	}
+}

@@ -1,0 +1,84 @@
+package container
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode"
+)
+
+// maxEnvFile bounds an --env-file, in bytes.
+const maxEnvFile = 16 << 20
+
+// environment joins the variables of files and flags. One without a value
+// takes nodectl's own, and is left out where that has none.
+func environment(files, flags []string) ([]string, error) {
+	var out []string
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		lines, err := envLines(f)
+		_ = f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("invalid env file (%s): %w", name, err)
+		}
+		out = append(out, lines...)
+	}
+	for _, env := range flags {
+		name, _, ok := strings.Cut(env, "=")
+		if name == "" {
+			return nil, fmt.Errorf("invalid environment variable: %s", env)
+		}
+		if ok {
+			out = append(out, env)
+		} else if value, found := os.LookupEnv(name); found {
+			out = append(out, name+"="+value)
+		}
+	}
+	return out, nil
+}
+
+// envLines reads an environment file as docker does: values as they are,
+// without quotes or expansion.
+func envLines(r io.Reader) ([]string, error) {
+	var out []string
+	scanner := bufio.NewScanner(io.LimitReader(r, maxEnvFile))
+	scanner.Buffer(nil, 1<<20)
+	for scanner.Scan() {
+		line := strings.TrimLeftFunc(strings.TrimPrefix(scanner.Text(), "\ufeff"), unicode.IsSpace)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		name, value, ok := strings.Cut(line, "=")
+		if name == "" {
+			return nil, fmt.Errorf("no variable name on line '%s'", line)
+		}
+		if strings.ContainsFunc(name, unicode.IsSpace) {
+			return nil, fmt.Errorf("variable '%s' contains whitespaces", name)
+		}
+		if !ok {
+			if value, ok = os.LookupEnv(name); !ok {
+				continue
+			}
+		}
+		out = append(out, name+"="+value)
+	}
+	return out, scanner.Err()
+}
+
+// pairs reads NAME=VALUE flags; one without a value has an empty one.
+func pairs(flags []string) map[string]string {
+	if len(flags) == 0 {
+		return nil
+	}
+	out := map[string]string{}
+	for _, text := range flags {
+		name, value, _ := strings.Cut(text, "=")
+		out[name] = value
+	}
+	return out
+}

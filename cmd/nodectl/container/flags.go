@@ -1,0 +1,296 @@
+// Package container holds the commands of nodectl that are about containers,
+// one file each.
+package container
+
+import (
+	"fmt"
+	"math/big"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// createFlags are what run and create have in common.
+type createFlags struct {
+	name, pull, platform, cidfile string
+	quiet, rm                     bool
+
+	interactive, tty              bool
+	env, envFile                  []string
+	entrypoint, workdir, user     string
+	groupAdd, labels, annotations []string
+	hostname, stopSignal          string
+	stopTimeout                   int
+
+	volumes, mounts, tmpfs, devices []string
+
+	publish, expose             []string
+	publishAll                  bool
+	network                     string
+	dns, dnsSearch, dnsOptions  []string
+	addHosts                    []string
+	privileged, readOnly        bool
+	capAdd, capDrop             []string
+	securityOpt                 []string
+	pid, ipc                    string
+	memory, cpus                string
+	cpuShares, pidsLimit        int64
+	cpusetCpus, cpusetMems      string
+	oomScoreAdj                 int64
+	entrypointSet, timeoutGiven func() bool
+}
+
+// add adds the flags to a command.
+func (f *createFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.SetInterspersed(false)
+	f.addGeneral(flags)
+	f.addProcess(flags)
+	f.addMounts(flags)
+	f.addNetwork(flags)
+	f.addSecurity(flags)
+	f.addResources(flags)
+	f.entrypointSet = func() bool { return flags.Changed("entrypoint") }
+	f.timeoutGiven = func() bool { return flags.Changed("stop-timeout") }
+}
+
+func (f *createFlags) addGeneral(flags *pflag.FlagSet) {
+	flags.StringVar(&f.name, "name", "", "Assign a name to the container")
+	flags.StringVar(&f.pull, "pull", "missing", `Pull image before creating ("always", "missing", "never")`)
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "Suppress the pull output")
+	flags.StringVar(&f.platform, "platform", "", "Set platform if server is multi-platform capable")
+	flags.StringVar(&f.cidfile, "cidfile", "", "Write the container ID to the file")
+	flags.BoolVar(&f.rm, "rm", false, "Automatically remove the container when it exits")
+	flags.StringArrayVarP(&f.labels, "label", "l", nil, "Set meta data on a container")
+	flags.StringArrayVar(&f.annotations, "annotation", nil, "Add an annotation to the container")
+}
+
+func (f *createFlags) addProcess(flags *pflag.FlagSet) {
+	flags.BoolVarP(&f.interactive, "interactive", "i", false, "Keep STDIN open even if not attached")
+	flags.BoolVarP(&f.tty, "tty", "t", false, "Allocate a pseudo-TTY")
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "Set environment variables")
+	flags.StringArrayVar(&f.envFile, "env-file", nil, "Read in a file of environment variables")
+	flags.StringVar(&f.entrypoint, "entrypoint", "", "Overwrite the default ENTRYPOINT of the image")
+	flags.StringVarP(&f.workdir, "workdir", "w", "", "Working directory inside the container")
+	flags.StringVarP(&f.user, "user", "u", "", "Username or UID (format: <name|uid>[:<group|gid>])")
+	flags.StringArrayVar(&f.groupAdd, "group-add", nil, "Add additional groups to join, by their IDs")
+	flags.StringVarP(&f.hostname, "hostname", "h", "", "Container host name")
+	flags.StringVar(&f.stopSignal, "stop-signal", "", "Signal to stop the container")
+	flags.IntVar(&f.stopTimeout, "stop-timeout", 0, "Timeout (in seconds) to stop a container")
+}
+
+func (f *createFlags) addMounts(flags *pflag.FlagSet) {
+	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "Bind mount a path of the host")
+	flags.StringArrayVar(&f.mounts, "mount", nil, "Attach a filesystem mount to the container")
+	flags.StringArrayVar(&f.tmpfs, "tmpfs", nil, "Mount a tmpfs directory")
+	flags.StringArrayVar(&f.devices, "device", nil, "Add a host device to the container")
+}
+
+func (f *createFlags) addNetwork(flags *pflag.FlagSet) {
+	flags.StringArrayVarP(&f.publish, "publish", "p", nil, "Publish a container's port(s) to the host")
+	flags.BoolVarP(&f.publishAll, "publish-all", "P", false, "Publish all exposed ports to random ports")
+	flags.StringArrayVar(&f.expose, "expose", nil, "Expose a port or a range of ports")
+	flags.StringVar(&f.network, "network", "bridge", `Connect a container to a network ("bridge", "host")`)
+	flags.StringArrayVar(&f.dns, "dns", nil, "Set custom DNS servers")
+	flags.StringArrayVar(&f.dnsSearch, "dns-search", nil, "Set custom DNS search domains")
+	flags.StringArrayVar(&f.dnsOptions, "dns-option", nil, "Set DNS options")
+	flags.StringArrayVar(&f.addHosts, "add-host", nil, "Add a custom host-to-IP mapping (host:ip)")
+	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "net" {
+			name = "network"
+		}
+		return pflag.NormalizedName(name)
+	})
+}
+
+func (f *createFlags) addSecurity(flags *pflag.FlagSet) {
+	flags.BoolVar(&f.privileged, "privileged", false, "Give extended privileges to this container")
+	flags.BoolVar(&f.readOnly, "read-only", false, "Mount the container's root filesystem as read only")
+	flags.StringArrayVar(&f.capAdd, "cap-add", nil, "Add Linux capabilities")
+	flags.StringArrayVar(&f.capDrop, "cap-drop", nil, "Drop Linux capabilities")
+	flags.StringArrayVar(&f.securityOpt, "security-opt", nil, "Security Options (seccomp, apparmor, no-new-privileges)")
+	flags.StringVar(&f.pid, "pid", "", `PID namespace to use ("host")`)
+	flags.StringVar(&f.ipc, "ipc", "", `IPC mode to use ("private", "host")`)
+}
+
+func (f *createFlags) addResources(flags *pflag.FlagSet) {
+	flags.StringVarP(&f.memory, "memory", "m", "", "Memory limit")
+	flags.StringVar(&f.cpus, "cpus", "", "Number of CPUs")
+	flags.Int64VarP(&f.cpuShares, "cpu-shares", "c", 0, "CPU shares (relative weight)")
+	flags.StringVar(&f.cpusetCpus, "cpuset-cpus", "", "CPUs in which to allow execution (0-3, 0,1)")
+	flags.StringVar(&f.cpusetMems, "cpuset-mems", "", "MEMs in which to allow execution (0-3, 0,1)")
+	flags.Int64Var(&f.pidsLimit, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
+	flags.Int64Var(&f.oomScoreAdj, "oom-score-adj", 0, "Tune host's OOM preferences (-1000 to 1000)")
+}
+
+// request makes what is asked of the agent.
+func (f *createFlags) request(image string, args []string, detached bool) (*nodev1.CreateRequest, error) {
+	spec := &nodev1.ContainerSpec{
+		Image: image, Command: args, WorkingDir: f.workdir, User: f.user, Hostname: f.hostname,
+		Stdin: f.interactive, StdinOnce: f.interactive && !f.tty && !detached, Tty: f.tty,
+		AutoRemove: f.rm, StopSignal: f.stopSignal, Platform: f.platform,
+	}
+	if f.entrypointSet() {
+		spec.SetEntrypoint = true
+		if f.entrypoint != "" {
+			spec.Entrypoint = []string{f.entrypoint}
+		}
+	}
+	if f.timeoutGiven() {
+		spec.StopTimeout = durationpb.New(time.Duration(f.stopTimeout) * time.Second)
+	}
+	for _, fill := range []func(*nodev1.ContainerSpec) error{
+		f.fillProcess, f.fillMounts, f.fillNetwork, f.fillSecurity, f.fillResources,
+	} {
+		if err := fill(spec); err != nil {
+			return nil, err
+		}
+	}
+	return &nodev1.CreateRequest{Name: f.name, Spec: spec}, nil
+}
+
+func (f *createFlags) fillProcess(spec *nodev1.ContainerSpec) error {
+	var err error
+	if spec.Env, err = environment(f.envFile, f.env); err != nil {
+		return err
+	}
+	spec.Labels = pairs(f.labels)
+	spec.Annotations = pairs(f.annotations)
+	for _, group := range f.groupAdd {
+		gid, err := strconv.ParseInt(group, 10, 32)
+		if err != nil || gid < 0 {
+			return fmt.Errorf("invalid group %q for --group-add: it must be a group ID", group)
+		}
+		spec.Groups = append(spec.Groups, gid)
+	}
+	return nil
+}
+
+func (f *createFlags) fillNetwork(spec *nodev1.ContainerSpec) error {
+	mode := f.network
+	if mode == "default" {
+		mode = "bridge"
+	}
+	spec.Network = &nodev1.Network{
+		Mode: mode, PublishAll: f.publishAll, Dns: f.dns, DnsSearch: f.dnsSearch, DnsOptions: f.dnsOptions,
+	}
+	for _, text := range f.publish {
+		ports, err := parsePublish(text)
+		if err != nil {
+			return err
+		}
+		spec.Network.Ports = append(spec.Network.Ports, ports...)
+	}
+	for _, text := range f.expose {
+		ports, err := parseExpose(text)
+		if err != nil {
+			return err
+		}
+		spec.Network.Expose = append(spec.Network.Expose, ports...)
+	}
+	for _, host := range f.addHosts {
+		// docker takes name=address too.
+		if i := strings.IndexAny(host, ":="); i >= 0 {
+			addr := strings.TrimSuffix(strings.TrimPrefix(host[i+1:], "["), "]")
+			host = host[:i] + ":" + addr
+		}
+		spec.Network.Hosts = append(spec.Network.Hosts, host)
+	}
+	return nil
+}
+
+func (f *createFlags) fillSecurity(spec *nodev1.ContainerSpec) error {
+	sec := &nodev1.Security{
+		Privileged: f.privileged, ReadOnly: f.readOnly, CapAdd: f.capAdd, CapDrop: f.capDrop,
+		HostPid: f.pid == "host", HostIpc: f.ipc == "host",
+	}
+	if f.pid != "" && f.pid != "host" && f.pid != "private" {
+		return fmt.Errorf("--pid: invalid PID mode")
+	}
+	switch f.ipc {
+	case "", "host", "private", "shareable":
+	default:
+		return fmt.Errorf("--ipc: invalid IPC mode: %s", f.ipc)
+	}
+	spec.Security = sec
+	for _, option := range f.securityOpt {
+		if err := securityOption(sec, option); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// securityOption reads one --security-opt.
+func securityOption(sec *nodev1.Security, option string) error {
+	name, value, ok := strings.Cut(option, "=")
+	if !ok {
+		name, value, ok = strings.Cut(option, ":")
+	}
+	switch {
+	case name == "no-new-privileges":
+		on := true
+		if ok {
+			var err error
+			if on, err = strconv.ParseBool(value); err != nil {
+				return fmt.Errorf("invalid --security-opt: %q", option)
+			}
+		}
+		sec.NoNewPrivileges = on
+	case !ok || value == "":
+		return fmt.Errorf("invalid --security-opt: %q", option)
+	case name == "apparmor":
+		sec.Apparmor = value
+	case name == "seccomp" && (value == "unconfined" || value == "builtin"):
+		sec.Seccomp = strings.TrimPrefix(value, "builtin")
+	case name == "seccomp":
+		profile, err := os.ReadFile(value)
+		if err != nil {
+			return fmt.Errorf("opening seccomp profile (%s) failed: %w", value, err)
+		}
+		sec.Seccomp = string(profile)
+	default:
+		return fmt.Errorf("invalid --security-opt: %q", option)
+	}
+	return nil
+}
+
+func (f *createFlags) fillResources(spec *nodev1.ContainerSpec) error {
+	res := &nodev1.Resources{
+		CpuShares: f.cpuShares, CpusetCpus: f.cpusetCpus, CpusetMems: f.cpusetMems,
+		PidsLimit: max(f.pidsLimit, 0), OomScoreAdj: f.oomScoreAdj,
+	}
+	var err error
+	if f.memory != "" {
+		if res.MemoryBytes, err = units.RAMInBytes(f.memory); err != nil {
+			return fmt.Errorf("invalid argument %q for \"-m, --memory\" flag: %w", f.memory, err)
+		}
+	}
+	if f.cpus != "" {
+		if res.NanoCpus, err = parseCPUs(f.cpus); err != nil {
+			return err
+		}
+	}
+	spec.Resources = res
+	return nil
+}
+
+// parseCPUs reads a decimal number of CPUs as billionths of one.
+func parseCPUs(text string) (int64, error) {
+	cpus, ok := new(big.Rat).SetString(text)
+	if !ok || len(text) > 32 || strings.ContainsAny(text, "eE") {
+		return 0, fmt.Errorf("failed to parse %s as a rational number", text)
+	}
+	nano := cpus.Mul(cpus, big.NewRat(1e9, 1))
+	if !nano.IsInt() || !nano.Num().IsInt64() {
+		return 0, fmt.Errorf("value is too precise")
+	}
+	return nano.Num().Int64(), nil
+}

@@ -1,0 +1,123 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// logTime is how log lines begin with --timestamps: always nine digits.
+const logTime = "2006-01-02T15:04:05.000000000Z07:00"
+
+// NewLogs is `nodectl logs`.
+func NewLogs(cli *command.CLI) *cobra.Command {
+	var (
+		follow, timestamps bool
+		tail, since, until string
+	)
+	cmd := &cobra.Command{
+		Use:   "logs [OPTIONS] CONTAINER",
+		Short: "Fetch the logs of a container",
+		Args:  command.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := &nodev1.LogsRequest{Container: args[0], Follow: follow, Tail: parseTail(tail)}
+			var err error
+			if req.Since, err = parseTime(since); err != nil {
+				return fmt.Errorf("invalid value for \"since\": %w", err)
+			}
+			if req.Until, err = parseTime(until); err != nil {
+				return fmt.Errorf("invalid value for \"until\": %w", err)
+			}
+			client, err := cli.Containers()
+			if err != nil {
+				return err
+			}
+			stream, err := client.Logs(cmd.Context(), req)
+			if err != nil {
+				return err
+			}
+			return printLogs(cli, stream, timestamps)
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "Follow log output")
+	cmd.Flags().StringVarP(&tail, "tail", "n", "all", "Number of lines to show from the end of the logs")
+	cmd.Flags().StringVar(&since, "since", "", `Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`)
+	cmd.Flags().StringVar(&until, "until", "", `Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)`)
+	cmd.Flags().BoolVarP(&timestamps, "timestamps", "t", false, "Show timestamps")
+	return cmd
+}
+
+// printLogs writes each entry to the stream it was written to.
+func printLogs(cli *command.CLI, stream nodev1.Containers_LogsClient, timestamps bool) error {
+	// begun says, for each stream, that its last entry was a part of a line.
+	var begun [2]bool
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, e := range resp.GetEntries() {
+			out, n := cli.Out, 0
+			if e.GetStream() == nodev1.Output_STDERR {
+				out, n = cli.Err, 1
+			}
+			line := e.GetData()
+			if timestamps && !begun[n] {
+				line = append([]byte(e.GetTime().AsTime().UTC().Format(logTime)+" "), line...)
+			}
+			begun[n] = !strings.HasSuffix(string(line), "\n")
+			if _, err := out.Write(line); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// parseTail reads a number of lines; what is none means all, as in docker.
+func parseTail(text string) int64 {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return -1
+	}
+	return n
+}
+
+// parseTime reads a time: RFC 3339 or a part of it in the local zone, Unix
+// seconds, or how long ago. Empty is nil.
+func parseTime(text string) (*timestamppb.Timestamp, error) {
+	if text == "" {
+		return nil, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil {
+		return timestamppb.New(time.Now().Add(-ago)), nil
+	}
+	if seconds, fraction, _ := strings.Cut(text, "."); seconds != "" {
+		s, err := strconv.ParseInt(seconds, 10, 64)
+		nanos, ferr := strconv.ParseInt((fraction + "000000000")[:9], 10, 64)
+		if err == nil && ferr == nil {
+			return timestamppb.New(time.Unix(s, nanos)), nil
+		}
+	}
+	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return timestamppb.New(t), nil
+	}
+	for _, layout := range []string{
+		"2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02Z07:00", "2006-01-02",
+	} {
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return timestamppb.New(t), nil
+		}
+	}
+	return nil, fmt.Errorf("failed to parse value as time or duration: %q", text)
+}

@@ -1,0 +1,136 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/terminal"
+	"github.com/spf13/cobra"
+)
+
+// NewRun is `nodectl run`: create a container and start it.
+func NewRun(cli *command.CLI) *cobra.Command {
+	var (
+		flags            createFlags
+		detach, sigProxy bool
+		detachKeys       string
+	)
+	cmd := &cobra.Command{
+		Use:   "run [OPTIONS] IMAGE [COMMAND] [ARG...]",
+		Short: "Create and run a new container from an image",
+		Args:  command.MinArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r := runner{cli: cli, flags: &flags, detach: detach, sigProxy: sigProxy, detachKeys: detachKeys}
+			return engineError(r.run(cmd.Context(), args[0], args[1:]))
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "Run container in background and print container ID")
+	cmd.Flags().BoolVar(&sigProxy, "sig-proxy", true, "Proxy received signals to the process")
+	cmd.Flags().StringVar(&detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
+	return cmd
+}
+
+// engineError makes an error that is not about the container's process end
+// nodectl with 125.
+func engineError(err error) error {
+	var exit *command.Exit
+	if err == nil || errors.As(err, &exit) {
+		return err
+	}
+	return &command.Exit{Code: command.ExitEngine, Err: err}
+}
+
+// runner is one run.
+type runner struct {
+	cli              *command.CLI
+	flags            *createFlags
+	detach, sigProxy bool
+	detachKeys       string
+}
+
+func (r *runner) run(ctx context.Context, image string, args []string) error {
+	keys, err := terminal.DetachKeys(r.detachKeys)
+	if err != nil {
+		return err
+	}
+	if !r.detach {
+		if err := checkTerminal(r.cli, r.flags.interactive, r.flags.tty); err != nil {
+			return err
+		}
+	}
+	client, err := r.cli.Containers()
+	if err != nil {
+		return err
+	}
+	id, err := createContainer(ctx, r.cli, r.flags, createArgs{image: image, command: args, detached: r.detach})
+	if err != nil {
+		return err
+	}
+	if r.detach {
+		if _, err := client.Start(ctx, &nodev1.StartRequest{Container: id}); err != nil {
+			return startError(r.cli, err)
+		}
+		fmt.Fprintln(r.cli.Out, id)
+		return nil
+	}
+	return r.attached(ctx, client, id, keys)
+}
+
+// attached starts the container with the person's streams joined to it.
+func (r *runner) attached(ctx context.Context, client nodev1.ContainersClient, id string, keys []byte) error {
+	return foreground(ctx, r.cli, client, foregroundOptions{
+		id: id, tty: r.flags.tty, stdin: r.flags.interactive, start: true,
+		sigProxy: r.sigProxy && !r.flags.tty, keys: keys,
+	})
+}
+
+// checkTerminal refuses input to a terminal that does not come from one.
+func checkTerminal(cli *command.CLI, stdin, tty bool) error {
+	if stdin && tty && !terminal.Is(cli.In) {
+		return &command.Exit{Code: 1, Err: errors.New("the input device is not a TTY")}
+	}
+	return nil
+}
+
+// foregroundOptions say how a container is attached to.
+type foregroundOptions struct {
+	id                string
+	tty, stdin, start bool
+	sigProxy          bool
+	keys              []byte
+}
+
+// foreground attaches to a container, and starts it where asked, until it
+// ends: the error has its exit code. Detaching is no error where it was
+// started here.
+func foreground(ctx context.Context, cli *command.CLI, client nodev1.ContainersClient, o foregroundOptions) error {
+	if o.sigProxy {
+		defer proxySignals(ctx, client, o.id)()
+	}
+	begun := false
+	s := &session{cli: cli, tty: o.tty, stdin: o.stdin, keys: o.keys, attached: func(string) { begun = true }}
+	code, err := s.run(ctx, func(ctx context.Context) (link, error) {
+		return openAttach(ctx, client, &nodev1.AttachStart{
+			Container: o.id, Start: o.start, Stdin: o.stdin, Output: true, Size: terminalSize(cli, o.tty),
+		})
+	})
+	switch {
+	case errors.Is(err, terminal.ErrDetached):
+		fmt.Fprintln(cli.Err, err)
+		if o.start {
+			return nil
+		}
+		return &command.Exit{Code: 1}
+	case err != nil && o.start && !begun:
+		return startError(cli, err)
+	case err != nil:
+		return err
+	case code != 0:
+		return &command.Exit{Code: code}
+	}
+	return nil
+}

@@ -1,0 +1,45 @@
+package container
+
+import (
+	"errors"
+
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/terminal"
+	"github.com/spf13/cobra"
+)
+
+// NewStart is `nodectl start`.
+func NewStart(cli *command.CLI) *cobra.Command {
+	var (
+		attach, interactive bool
+		detachKeys          string
+	)
+	cmd := &cobra.Command{
+		Use:   "start [OPTIONS] CONTAINER [CONTAINER...]",
+		Short: "Start one or more stopped containers",
+		Args:  command.MinArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := cli.Containers()
+			if err != nil {
+				return err
+			}
+			if !attach && !interactive {
+				return cli.Each(args, func(name string) error {
+					_, err := client.Start(cmd.Context(), &nodev1.StartRequest{Container: name})
+					return err
+				}, cli.PrintArg)
+			}
+			if len(args) > 1 {
+				return errors.New("you cannot start and attach multiple containers at once")
+			}
+			return attachTo(cmd.Context(), cli, attachOptions{
+				name: args[0], stdin: interactive, start: true, sigProxy: true, detachKeys: detachKeys,
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&attach, "attach", "a", false, "Attach STDOUT/STDERR and forward signals")
+	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "Attach container's STDIN")
+	cmd.Flags().StringVar(&detachKeys, "detach-keys", terminal.DefaultDetachKeys, "Override the key sequence for detaching a container")
+	return cmd
+}

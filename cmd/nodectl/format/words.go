@@ -1,0 +1,41 @@
+package format
+
+import (
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+)
+
+// shortID is how many digits of an ID lists show.
+const shortID = 12
+
+// ID is an ID as lists show it: without its algorithm, shortened unless whole.
+func ID(id string, whole bool) string {
+	if whole {
+		return id
+	}
+	_, hex, ok := strings.Cut(id, ":")
+	if !ok {
+		hex = id
+	}
+	return hex[:min(len(hex), shortID)]
+}
+
+// Ellipsis shortens text to n characters, the last one being "…".
+func Ellipsis(text string, n int) string {
+	runes := []rune(text)
+	if len(runes) <= n {
+		return text
+	}
+	return string(runes[:n-1]) + "…"
+}
+
+// Ago says how long ago t was.
+func Ago(t time.Time) string { return Since(t) + " ago" }
+
+// Since says how much time has passed since t.
+func Since(t time.Time) string { return units.HumanDuration(time.Now().UTC().Sub(t)) }
+
+// Size says how much n bytes are, with three digits.
+func Size(n int64) string { return units.HumanSizeWithPrecision(float64(n), 3) }

@@ -1,0 +1,121 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/docker/go-units"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/terminal"
+)
+
+// barWidth is how many characters a progress bar has.
+const barWidth = 50
+
+// progress shows how far a pull is: on a terminal a line for each layer that
+// is written over, elsewhere a line for each new status.
+type progress struct {
+	out      io.Writer
+	terminal bool
+	title    string
+	// width is the terminal's, in characters.
+	width int
+	// order holds the layers' digests, last their newest status.
+	order []string
+	last  map[string]string
+}
+
+func newProgress(out io.Writer, title string) *progress {
+	width, _ := terminal.Size(out)
+	return &progress{out: out, title: title, terminal: width > 0 && terminal.Is(out), width: width, last: map[string]string{}}
+}
+
+// follow shows what the agent tells until the result comes.
+func (p *progress) follow(stream nodev1.Images_PullClient) (*nodev1.PullResult, error) {
+	titled := false
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil, errors.New("the connection to the nodeagent was lost")
+		}
+		if err != nil {
+			return nil, err
+		}
+		// Not before the registry has answered.
+		if !titled {
+			fmt.Fprintln(p.out, p.title)
+			titled = true
+		}
+		if m.GetResult() != nil {
+			return m.GetResult(), nil
+		}
+		p.show(m.GetProgress())
+	}
+}
+
+// show shows one change.
+func (p *progress) show(c *nodev1.PullProgress) {
+	id := format.ID(c.GetDigest(), false)
+	if !p.terminal {
+		if p.last[c.GetDigest()] != c.GetStatus() && !growing(c.GetStatus()) {
+			fmt.Fprintf(p.out, "%s: %s\n", id, c.GetStatus())
+		}
+		p.last[c.GetDigest()] = c.GetStatus()
+		return
+	}
+	text := fmt.Sprintf("%s: %s", id, c.GetStatus())
+	if growing(c.GetStatus()) && c.GetCurrent() > 0 {
+		text += " " + bar(c.GetCurrent(), c.GetTotal(), p.width-len(text)-1)
+	}
+	p.draw(c.GetDigest(), text)
+}
+
+// growing says whether a status is one that goes on, shown as a bar.
+func growing(status string) bool {
+	return status == "Downloading" || status == "Extracting"
+}
+
+// draw writes a layer's line over its old one.
+func (p *progress) draw(digest, text string) {
+	if len(text) >= p.width {
+		text = text[:p.width-1]
+	}
+	if _, ok := p.last[digest]; !ok {
+		p.order = append(p.order, digest)
+		p.last[digest] = text
+		fmt.Fprintln(p.out, text)
+		return
+	}
+	p.last[digest] = text
+	up := 0
+	for i, d := range p.order {
+		if d == digest {
+			up = len(p.order) - i
+		}
+	}
+	// Up to the line, clear it, write it, and down again.
+	fmt.Fprintf(p.out, "\x1b[%dA\x1b[2K\r%s\r\x1b[%dB", up, text, up)
+}
+
+// bar is a bar with numbers, as wide as there is room.
+func bar(current, total int64, room int) string {
+	if total <= 0 {
+		return format.Size(current)
+	}
+	current = min(current, total)
+	numbers := fmt.Sprintf("%s/%s", units.HumanSizeWithPrecision(float64(current), 4), units.HumanSizeWithPrecision(float64(total), 4))
+	width := min(barWidth, room-len(numbers)-4)
+	if width < 5 {
+		return numbers
+	}
+	done := int(int64(width) * current / total)
+	head := ">"
+	if done == width {
+		head = ""
+	}
+	filled := strings.Repeat("=", done) + head
+	return fmt.Sprintf("[%s%s]  %s", filled, strings.Repeat(" ", width-len(filled)), numbers)
+}

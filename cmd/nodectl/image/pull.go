@@ -1,0 +1,111 @@
+// Package image holds the commands of nodectl that are about images, one
+// file each.
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/distribution/reference"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/spf13/cobra"
+)
+
+// NewPull is `nodectl pull`.
+func NewPull(cli *command.CLI) *cobra.Command {
+	var (
+		platform string
+		quiet    bool
+	)
+	cmd := &cobra.Command{
+		Use:   "pull [OPTIONS] NAME[:TAG|@DIGEST]",
+		Short: "Download an image from a registry",
+		Args:  command.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o := PullOptions{Ref: args[0], Platform: platform, Out: cli.Out, Quiet: quiet}
+			if named, err := reference.ParseNormalizedNamed(args[0]); err == nil && reference.IsNameOnly(named) && !quiet {
+				fmt.Fprintln(cli.Out, "Using default tag: latest")
+			}
+			name, err := Pull(cmd.Context(), cli, o)
+			if err == nil {
+				fmt.Fprintln(cli.Out, name)
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&platform, "platform", "", "Set platform if server is multi-platform capable")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
+	return cmd
+}
+
+// PullOptions say what is pulled and where it is told.
+type PullOptions struct {
+	// Ref is a reference in any form docker takes.
+	Ref string
+	// Platform such as "linux/arm64"; empty is the node's.
+	Platform string
+	// Out is told how far the pull is: with bars where it is a terminal.
+	Out io.Writer
+	// Quiet tells nothing.
+	Quiet bool
+}
+
+// Pull has the agent fetch an image, with the credentials docker's
+// configuration has for its registry. It returns the image's full name.
+func Pull(ctx context.Context, cli *command.CLI, o PullOptions) (name string, err error) {
+	named, err := reference.ParseDockerRef(o.Ref)
+	if err != nil {
+		return "", errors.New("invalid reference format")
+	}
+	client, err := cli.Images()
+	if err != nil {
+		return "", err
+	}
+	stream, err := client.Pull(ctx, &nodev1.PullRequest{
+		Ref: named.String(), Platform: o.Platform, Auth: credentials(reference.Domain(named)),
+	})
+	if err != nil {
+		return "", err
+	}
+	out := o.Out
+	if o.Quiet {
+		out = io.Discard
+	}
+	progress := newProgress(out, progressTitle(named))
+	result, err := progress.follow(stream)
+	if err != nil {
+		return "", err
+	}
+	fmt.Fprintf(out, "Digest: %s\n", result.GetDigest())
+	if result.GetNew() {
+		fmt.Fprintf(out, "Status: Downloaded newer image for %s\n", reference.FamiliarString(named))
+	} else {
+		fmt.Fprintf(out, "Status: Image is up to date for %s\n", reference.FamiliarString(named))
+	}
+	return named.String(), nil
+}
+
+// progressTitle is the first line of a pull.
+func progressTitle(named reference.Named) string {
+	tag := ""
+	switch n := named.(type) {
+	case reference.Digested:
+		tag = n.Digest().String()
+	case reference.Tagged:
+		tag = n.Tag()
+	}
+	return fmt.Sprintf("%s: Pulling from %s", tag, reference.Path(named))
+}
+
+// Familiar is a reference in its short form with a tag, or itself when it
+// does not parse.
+func Familiar(ref string) string {
+	named, err := reference.ParseDockerRef(ref)
+	if err != nil {
+		return ref
+	}
+	return reference.FamiliarString(named)
+}

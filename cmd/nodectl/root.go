@@ -1,0 +1,137 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/container"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/system"
+	"github.com/spf13/cobra"
+)
+
+const (
+	helpTemplate  = `{{.UsageString}}`
+	usageTemplate = `Usage:  {{.UseLine}}
+
+{{.Short}}
+{{- if .Aliases}}
+
+Aliases:
+  {{.NameAndAliases}}
+{{- end}}
+{{- if .HasAvailableSubCommands}}
+
+Commands:
+{{- range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}
+{{- end}}{{end}}
+{{- end}}
+{{- if .HasAvailableLocalFlags}}
+
+Options:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{- end}}
+{{- if .HasAvailableInheritedFlags}}
+
+Global Options:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
+{{- end}}
+{{- if .HasAvailableSubCommands}}
+
+Run '{{.CommandPath}} COMMAND --help' for more information on a command.
+{{- end}}
+`
+)
+
+// newRoot puts the commands together.
+func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "nodectl [OPTIONS] COMMAND [ARG...]",
+		Short:         "Run containers on this node, and look at what runs",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          command.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version:       build.Version,
+	}
+	root.SetOut(cli.Out)
+	root.SetErr(cli.Err)
+	root.SetVersionTemplate(fmt.Sprintf("nodectl version %s, build %s\n", build.Version, build.GitCommit))
+	root.SetFlagErrorFunc(command.FlagError)
+	root.TraverseChildren = true
+	root.SetUsageTemplate(usageTemplate)
+	root.SetHelpTemplate(helpTemplate)
+	root.Flags().BoolP("version", "v", false, "Print version information and quit")
+	root.PersistentFlags().StringVarP(&cli.Host, "host", "H", cli.Host, "The nodeagent's socket, unix://PATH")
+	root.AddCommand(
+		container.NewAttach(cli), container.NewCreate(cli), container.NewExec(cli), container.NewKill(cli),
+		container.NewLogs(cli), container.NewPort(cli), visible(container.NewPs(cli)), container.NewRestart(cli), container.NewRemove(cli),
+		container.NewRun(cli), container.NewStart(cli), container.NewStop(cli), container.NewWait(cli),
+		container.NewPause(cli), container.NewUnpause(cli), container.NewRename(cli), container.NewTop(cli),
+		container.NewDiff(cli), container.NewStats(cli),
+		image.NewList(cli, "images"), image.NewPull(cli), image.NewRemove(cli, "rmi"), image.NewTag(cli),
+		system.NewInspect(cli, ""), system.NewVersion(cli, build), system.NewInfo(cli, build),
+		containerGroup(cli), imageGroup(cli), systemGroup(cli, build),
+	)
+	addHelp(root)
+	return root
+}
+
+// visible takes the aliases away that a command has in its group only.
+func visible(cmd *cobra.Command) *cobra.Command {
+	cmd.Aliases = nil
+	return cmd
+}
+
+// containerGroup is `nodectl container`.
+func containerGroup(cli *command.CLI) *cobra.Command {
+	list := container.NewPs(cli)
+	list.Use, list.Aliases = "ls [OPTIONS]", []string{"ps", "list"}
+	return group("container", "Manage containers",
+		container.NewAttach(cli), container.NewCreate(cli), container.NewExec(cli), container.NewKill(cli),
+		container.NewLogs(cli), container.NewPort(cli), list, container.NewRestart(cli), container.NewRemove(cli),
+		container.NewRun(cli), container.NewStart(cli), container.NewStop(cli), container.NewWait(cli),
+		container.NewPause(cli), container.NewUnpause(cli), container.NewRename(cli), container.NewTop(cli),
+		container.NewDiff(cli), container.NewStats(cli), system.NewInspect(cli, "container"),
+	)
+}
+
+// imageGroup is `nodectl image`.
+func imageGroup(cli *command.CLI) *cobra.Command {
+	list := image.NewList(cli, "ls")
+	list.Aliases = []string{"list"}
+	remove := image.NewRemove(cli, "rm")
+	remove.Aliases = []string{"remove"}
+	return group("image", "Manage images", list, image.NewPull(cli), remove, image.NewTag(cli), system.NewInspect(cli, "image"))
+}
+
+// systemGroup is `nodectl system`.
+func systemGroup(cli *command.CLI, build system.Build) *cobra.Command {
+	return group("system", "Manage the node", system.NewInfo(cli, build))
+}
+
+// group is a command that only has commands below it.
+func group(name, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   name + " COMMAND",
+		Short: short,
+		Args:  command.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
+// addHelp gives each command --help, and -h where that means nothing else.
+func addHelp(cmd *cobra.Command) {
+	cmd.DisableFlagsInUseLine = true
+	if cmd.Flags().ShorthandLookup("h") == nil {
+		cmd.Flags().BoolP("help", "h", false, "Print usage")
+	} else {
+		cmd.Flags().Bool("help", false, "Print usage")
+	}
+	for _, sub := range cmd.Commands() {
+		addHelp(sub)
+	}
+}

@@ -1,0 +1,142 @@
+package system
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/docker/go-units"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
+	"github.com/spf13/cobra"
+)
+
+// info is what info prints; templates use its names, docker's where it has one.
+type info struct {
+	Containers        int64
+	ContainersRunning int64
+	ContainersPaused  int64
+	ContainersStopped int64
+	Pods              int64
+	Images            int64
+	Driver            string
+	NodeRootDir       string
+	NodeStateDir      string
+	ImageBytes        uint64
+	ImageFilesystem   string
+	CgroupDriver      string
+	CgroupVersion     string
+	NetworkReady      bool
+	NetworkProblem    string
+	SupervisorPid     int64
+	SupervisorVersion string
+	SupervisorProblem string
+	RuncVersion       string
+	Features          []string
+	KernelVersion     string
+	OperatingSystem   string
+	OSType            string
+	Architecture      string
+	NCPU              int64
+	MemTotal          int64
+	Name              string
+	ServerVersion     string
+	Warnings          []string
+	ClientInfo        clientVersion
+}
+
+// NewInfo is `nodectl info`.
+func NewInfo(cli *command.CLI, build Build) *cobra.Command {
+	var source string
+	cmd := &cobra.Command{
+		Use:   "info [OPTIONS]",
+		Short: "Display system-wide information",
+		Args:  command.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := cli.System()
+			if err != nil {
+				return err
+			}
+			resp, err := client.Info(cmd.Context(), &nodev1.InfoRequest{})
+			if err != nil {
+				return err
+			}
+			i := infoOf(resp)
+			i.ClientInfo = clientVersion{Version: build.Version, GitCommit: build.GitCommit, Host: cli.Host}
+			if source != "" {
+				return format.Value(cli.Out, source, i)
+			}
+			printInfo(cli.Out, i)
+			for _, warning := range i.Warnings {
+				fmt.Fprintln(cli.Err, "WARNING: "+warning)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&source, "format", "f", "", `Format output: "json" or a Go template`)
+	return cmd
+}
+
+func infoOf(r *nodev1.InfoResponse) info {
+	return info{
+		Containers: r.GetContainers(), ContainersRunning: r.GetRunning(), ContainersPaused: r.GetPaused(),
+		ContainersStopped: r.GetStopped(), Pods: r.GetPods(), Images: r.GetImages(),
+		Driver: r.GetSnapshotter(), NodeRootDir: r.GetRootDir(), NodeStateDir: r.GetStateDir(),
+		ImageBytes: r.GetImageBytes(), ImageFilesystem: r.GetImageFilesystem(),
+		CgroupDriver: r.GetCgroupDriver(), CgroupVersion: r.GetCgroupVersion(),
+		NetworkReady: r.GetNetworkReady(), NetworkProblem: r.GetNetworkProblem(),
+		SupervisorPid: r.GetSupervisorPid(), SupervisorVersion: r.GetVersion().GetSupervisorVersion(),
+		SupervisorProblem: r.GetSupervisorProblem(), RuncVersion: r.GetVersion().GetRuncVersion(), Features: r.GetFeatures(),
+		KernelVersion: r.GetVersion().GetKernelVersion(), OperatingSystem: r.GetOperatingSystem(),
+		OSType: r.GetVersion().GetOs(), Architecture: r.GetVersion().GetArch(), NCPU: r.GetCpus(), MemTotal: r.GetMemoryBytes(),
+		Name: r.GetHostname(), ServerVersion: r.GetVersion().GetVersion(), Warnings: r.GetWarnings(),
+	}
+}
+
+func printInfo(out io.Writer, i info) {
+	line := func(depth int, name string, value any) {
+		fmt.Fprintf(out, "%s%s: %v\n", strings.Repeat(" ", depth), name, value)
+	}
+	fmt.Fprintln(out, "Client: nodectl")
+	line(1, "Version", i.ClientInfo.Version)
+	line(1, "Host", i.ClientInfo.Host)
+	fmt.Fprintln(out, "\nServer:")
+	line(1, "Containers", i.Containers)
+	line(2, "Running", i.ContainersRunning)
+	line(2, "Paused", i.ContainersPaused)
+	line(2, "Stopped", i.ContainersStopped)
+	line(1, "Pods", i.Pods)
+	line(1, "Images", i.Images)
+	line(1, "Server Version", i.ServerVersion)
+	line(1, "Storage Driver", i.Driver)
+	line(2, "Images take", format.Size(int64(i.ImageBytes)))
+	line(2, "Backing path", i.ImageFilesystem)
+	line(1, "Cgroup Driver", i.CgroupDriver)
+	line(1, "Cgroup Version", i.CgroupVersion)
+	line(1, "Network", ready(i.NetworkReady, i.NetworkProblem))
+	if i.SupervisorProblem != "" {
+		line(1, "Supervisor", "does not answer: "+i.SupervisorProblem)
+	} else {
+		line(1, "Supervisor", fmt.Sprintf("%s (PID %d)", i.SupervisorVersion, i.SupervisorPid))
+	}
+	line(1, "libcontainer", i.RuncVersion)
+	line(1, "Features", strings.Join(i.Features, " "))
+	line(1, "Kernel Version", i.KernelVersion)
+	line(1, "Operating System", i.OperatingSystem)
+	line(1, "OSType", i.OSType)
+	line(1, "Architecture", i.Architecture)
+	line(1, "CPUs", i.NCPU)
+	line(1, "Total Memory", units.BytesSize(float64(i.MemTotal)))
+	line(1, "Name", i.Name)
+	line(1, "Root Dir", i.NodeRootDir)
+	line(1, "State Dir", i.NodeStateDir)
+}
+
+// ready is a state in words.
+func ready(ok bool, problem string) string {
+	if ok {
+		return "ready"
+	}
+	return "not ready: " + problem
+}

@@ -1,0 +1,103 @@
+// Package system holds the commands of nodectl that are about the agent and
+// its node, or about things of more than one kind.
+package system
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/container"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+)
+
+// NewInspect is `nodectl inspect`; with a kind, "container" or "image", it is
+// `nodectl container inspect` or `nodectl image inspect`.
+func NewInspect(cli *command.CLI, kind string) *cobra.Command {
+	var source string
+	wanted := kind
+	cmd := &cobra.Command{
+		Use:   "inspect [OPTIONS] NAME|ID [NAME|ID...]",
+		Short: "Return low-level information on objects",
+		Args:  command.MinArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch wanted {
+			case "", "container", "image":
+			default:
+				return fmt.Errorf("unknown type: %q: must be one of \"container\", \"image\"", wanted)
+			}
+			return inspect(cmd.Context(), cli, inspectOptions{kind: wanted, format: source, names: args})
+		},
+	}
+	cmd.Flags().StringVarP(&source, "format", "f", "", `Format output: "json" or a Go template`)
+	if kind == "" {
+		cmd.Flags().StringVar(&wanted, "type", "", `Only inspect objects of the given type ("container", "image")`)
+	}
+	return cmd
+}
+
+// inspectOptions say what is inspected.
+type inspectOptions struct {
+	kind, format string
+	names        []string
+}
+
+// inspect prints what is found, then says what is not.
+func inspect(ctx context.Context, cli *command.CLI, o inspectOptions) error {
+	found := []any{}
+	var failures []error
+	for _, name := range o.names {
+		value, err := inspectOne(ctx, cli, o.kind, name)
+		if err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		found = append(found, value)
+	}
+	if err := printInspected(cli, o.format, found); err != nil {
+		return err
+	}
+	for _, err := range failures {
+		cli.Report(err)
+	}
+	if len(failures) > 0 {
+		return &command.Exit{Code: 1}
+	}
+	return nil
+}
+
+// printInspected prints an array, or each by a template.
+func printInspected(cli *command.CLI, source string, found []any) error {
+	if source == "" || source == "json" {
+		return format.Value(cli.Out, source, found)
+	}
+	if len(found) == 0 {
+		_, err := format.Parse(source)
+		return err
+	}
+	for _, value := range found {
+		if err := format.Value(cli.Out, source, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inspectOne looks for a container, then for an image.
+func inspectOne(ctx context.Context, cli *command.CLI, kind, name string) (any, error) {
+	if kind != "image" {
+		value, err := container.Inspect(ctx, cli, name)
+		if err == nil || kind == "container" || command.Code(err) != codes.NotFound {
+			return value, err
+		}
+	}
+	value, err := image.Inspect(ctx, cli, name)
+	if kind == "" && command.Code(err) == codes.NotFound {
+		return nil, fmt.Errorf("No such object: %s", strings.TrimSpace(name))
+	}
+	return value, err
+}

@@ -1,0 +1,39 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+func TestStatusOf(t *testing.T) {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	peer := status.Error(codes.ResourceExhausted, "full")
+	for name, test := range map[string]struct {
+		ctx     context.Context
+		err     error
+		code    codes.Code
+		message string
+	}{
+		"nil":               {over, nil, codes.OK, ""},
+		"no kind":           {t.Context(), errors.New("odd"), codes.Unknown, "odd"},
+		"no kind, ended":    {over, errors.New("odd"), codes.Canceled, "odd"},
+		"kind by the end":   {over, fmt.Errorf("%w: %w", errdefs.ErrUnavailable, context.Canceled), codes.Canceled, "unavailable: context canceled"},
+		"kind, other's end": {t.Context(), fmt.Errorf("%w: %w", errdefs.ErrUnavailable, context.Canceled), codes.Unavailable, "unavailable: context canceled"},
+		"kind, ended":       {over, fmt.Errorf("x: %w", errdefs.ErrNotFound), codes.NotFound, "x: not found"},
+		"status":            {over, status.Error(codes.Unknown, "RegistryUnavailable: x"), codes.Unknown, "RegistryUnavailable: x"},
+		"status in words":   {t.Context(), fmt.Errorf("pull x: %w", peer), codes.ResourceExhausted, "pull x: " + peer.Error()},
+		"kind beats status": {t.Context(), fmt.Errorf("%w: %w", errdefs.ErrNotFound, peer), codes.NotFound, "not found: " + peer.Error()},
+	} {
+		got := status.Convert(statusOf(test.ctx, test.err))
+		if got.Code() != test.code || got.Message() != test.message {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+}

@@ -1,0 +1,51 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"github.com/nodeagent/nodeagent/imageservice"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
+)
+
+// PullImage fetches an image and answers with its ID.
+func (s *Server) PullImage(ctx context.Context, req *runtime.PullImageRequest) (*runtime.PullImageResponse, error) {
+	image := req.GetImage()
+	if image.GetImage() == "" {
+		return nil, missing("image.image")
+	}
+	if !s.knowsHandler(image.GetRuntimeHandler()) {
+		return nil, invalid("image.runtime_handler", fmt.Sprintf("there is no %q", image.GetRuntimeHandler()))
+	}
+	result, err := s.images.Pull(ctx, imageservice.PullRequest{Ref: image.GetImage(), Auth: pullAuth(req.GetAuth())})
+	if err != nil {
+		return nil, pullError(ctx, err)
+	}
+	return &runtime.PullImageResponse{ImageRef: result.Image.ID}, nil
+}
+
+// pullAuth is the zero value without credentials.
+func pullAuth(auth *runtime.AuthConfig) imageservice.Auth {
+	return imageservice.Auth{
+		Username:      auth.GetUsername(),
+		Password:      auth.GetPassword(),
+		Auth:          auth.GetAuth(),
+		ServerAddress: auth.GetServerAddress(),
+		IdentityToken: auth.GetIdentityToken(),
+		RegistryToken: auth.GetRegistryToken(),
+	}
+}
+
+// pullError words a registry that does not answer as kubelet knows it: it
+// compares the beginning of the message, and only of code Unknown. A pull whose
+// caller's time is over says that instead.
+func pullError(ctx context.Context, err error) error {
+	if ctx.Err() != nil || !errdefs.IsUnavailable(err) {
+		return err
+	}
+	return status.Errorf(codes.Unknown, "%v: %v", crierrors.ErrRegistryUnavailable, err)
+}

@@ -1,0 +1,81 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// statusTimeout bounds what Status asks of the other parts: kubelet waits for
+// it to tell whether the node is ready.
+const statusTimeout = 10 * time.Second
+
+// Status tells whether containers run and pods can be wired, and what the
+// runtime handlers can do. Verbose adds "config".
+func (s *Server) Status(ctx context.Context, req *runtime.StatusRequest) (*runtime.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	resp := &runtime.StatusResponse{
+		Status: &runtime.RuntimeStatus{Conditions: []*runtime.RuntimeCondition{
+			condition(runtime.RuntimeReady, "SupervisorNotReady", s.runtimeReady(ctx)),
+			condition(runtime.NetworkReady, "NetworkPluginNotReady", s.network.Status(ctx)),
+		}},
+		RuntimeHandlers: s.runtimeHandlers(),
+		Features: &runtime.RuntimeFeatures{
+			SupplementalGroupsPolicy:  s.config.Features.SupplementalGroupsPolicy,
+			UserNamespacesHostNetwork: s.config.Features.UserNamespacesHostNetwork,
+			MountOptions:              s.config.Features.MountOptions,
+		},
+	}
+	if !req.GetVerbose() {
+		return resp, nil
+	}
+	info, err := s.statusInfo()
+	if err != nil {
+		return nil, fmt.Errorf("get status: %w", err)
+	}
+	resp.Info = info
+	return resp, nil
+}
+
+// condition is true when err is nil; else reason and err say why not.
+func condition(kind, reason string, err error) *runtime.RuntimeCondition {
+	if err == nil {
+		return &runtime.RuntimeCondition{Type: kind, Status: true}
+	}
+	return &runtime.RuntimeCondition{Type: kind, Reason: reason, Message: err.Error()}
+}
+
+func (s *Server) runtimeReady(ctx context.Context) error {
+	if s.ready == nil {
+		return nil
+	}
+	return s.ready(ctx)
+}
+
+func (s *Server) runtimeHandlers() []*runtime.RuntimeHandler {
+	handlers := make([]*runtime.RuntimeHandler, len(s.config.Handlers))
+	for i, h := range s.config.Handlers {
+		handlers[i] = &runtime.RuntimeHandler{Name: h.Name, Features: &runtime.RuntimeHandlerFeatures{
+			RecursiveReadOnlyMounts: h.RecursiveReadOnlyMounts,
+			UserNamespaces:          h.UserNamespaces,
+		}}
+	}
+	return handlers
+}
+
+// statusInfo has "config" in the words that critest reads: stateDir is where
+// it looks whether idmapped mounts work.
+func (s *Server) statusInfo() (map[string]string, error) {
+	config := maps.Clone(s.config.Info)
+	if config == nil {
+		config = map[string]any{}
+	}
+	config["stateDir"] = s.config.StateDir
+	config["rootDir"] = s.config.RootDir
+	config["cgroupDriver"] = s.config.CgroupDriver
+	return verbose("config", config)
+}

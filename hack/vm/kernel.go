@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// wanted are the modules that pods need: their root file systems and the embedded network.
+var wanted = []string{"overlay", "veth", "bridge", "br_netfilter", "nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_ct",
+	"nft_redir", "nft_fib_inet", "nft_reject_inet", "nft_numgen", "nft_hash", "nft_limit", "nf_conntrack_netlink"}
+
+// kernel is an unpacked kernel package, with the one program the machine needs beside.
+type kernel struct {
+	image   string   // path of the bootable image
+	modules []string // paths of the wanted modules and those below them, in the order of loading
+	busybox string   // path of the program that the machine's own scripts run with
+}
+
+// errNoKernel says that this distribution has no kernel for virtual machines under Debian's name.
+var errNoKernel = errors.New("the distribution has no package linux-image-cloud-amd64")
+
+// unpackKernel gets the distribution's kernel into dir, unless one is there already. Nothing is installed.
+func unpackKernel(ctx context.Context, dir string) (*kernel, error) {
+	whole, err := unpackPackage(ctx, dir, "kernel", func() (string, error) { return kernelPackage(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	images, err := filepath.Glob(filepath.Join(whole, "boot", "vmlinuz-*"))
+	if err != nil || len(images) != 1 {
+		return nil, fmt.Errorf("%d kernel images below %s", len(images), whole)
+	}
+	k := &kernel{image: images[0]}
+	k.modules, err = loadOrder(filepath.Join(whole, "lib", "modules"))
+	return k, err
+}
+
+// unpackBusybox gets the static busybox, which cannot be installed beside the other one, and returns its path.
+func unpackBusybox(ctx context.Context, dir string) (string, error) {
+	whole, err := unpackPackage(ctx, dir, "busybox", func() (string, error) { return "busybox-static", nil })
+	return filepath.Join(whole, "bin", "busybox"), err
+}
+
+// kernelPackage is the package of the current version: the one with the lasting name is empty and depends on it.
+func kernelPackage(ctx context.Context) (string, error) {
+	ask := func() string {
+		out, _ := exec.CommandContext(ctx, "apt-cache", "depends", "--important", "linux-image-cloud-amd64").Output()
+		_, after, _ := strings.Cut(string(out), "Depends: ")
+		name, _, _ := strings.Cut(after, "\n")
+		return strings.TrimSpace(name)
+	}
+	if name := ask(); name != "" {
+		return name, nil
+	}
+	// There may be no lists of packages yet.
+	if out, err := exec.CommandContext(ctx, "apt-get", "-q", "update").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("apt-get update: %w: %s", err, out)
+	}
+	if name := ask(); name != "" {
+		return name, nil
+	}
+	return "", errNoKernel
+}
+
+// unpackPackage unpacks a package beside its place and moves it there once it is whole. It returns the place, and asks
+// for the package's name only when it is not there yet.
+func unpackPackage(ctx context.Context, dir, as string, name func() (string, error)) (string, error) {
+	whole := filepath.Join(dir, as)
+	if _, err := os.Stat(whole); err == nil {
+		return whole, nil
+	}
+	pkg, err := name()
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	part, err := os.MkdirTemp(dir, "part-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(part)
+	get := exec.CommandContext(ctx, "apt-get", "-o", "APT::Sandbox::User=root", "-q", "download", pkg)
+	get.Dir = part
+	if out, err := get.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("apt-get download %s: %w: %s", pkg, err, out)
+	}
+	packages, err := filepath.Glob(filepath.Join(part, "*.deb"))
+	if err != nil || len(packages) != 1 {
+		return "", fmt.Errorf("apt-get download %s brought %d packages", pkg, len(packages))
+	}
+	tree := filepath.Join(part, "tree")
+	if out, err := exec.CommandContext(ctx, "dpkg-deb", "-x", packages[0], tree).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("dpkg-deb: %w: %s", err, out)
+	}
+	return whole, os.Rename(tree, whole)
+}
+
+// loadOrder returns the paths of the wanted modules, each after those it depends on.
+func loadOrder(dir string) ([]string, error) {
+	paths := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if name, is := strings.CutSuffix(filepath.Base(path), ".ko"); is {
+			paths[strings.ReplaceAll(name, "-", "_")] = path
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var order []string
+	seen := map[string]bool{}
+	var load func(name string) error
+	load = func(name string) error {
+		if seen[name] {
+			return nil
+		}
+		seen[name] = true
+		path := paths[name]
+		if path == "" {
+			return fmt.Errorf("the kernel has no module %s", name)
+		}
+		below, err := dependencies(path)
+		if err != nil {
+			return err
+		}
+		for _, one := range below {
+			if err := load(strings.ReplaceAll(one, "-", "_")); err != nil {
+				return err
+			}
+		}
+		order = append(order, path)
+		return nil
+	}
+	for _, name := range wanted {
+		if err := load(name); err != nil {
+			return nil, err
+		}
+	}
+	return order, nil
+}
+
+// dependencies reads what a module says of itself: strings such as "depends=a,b", each ended by a zero byte.
+func dependencies(path string) ([]string, error) {
+	f, err := elf.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	defer f.Close()
+	section := f.Section(".modinfo")
+	if section == nil {
+		return nil, fmt.Errorf("%s is no module", path)
+	}
+	text, err := section.Data()
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	for _, one := range bytes.Split(text, []byte{0}) {
+		if list, is := strings.CutPrefix(string(one), "depends="); is && list != "" {
+			return strings.Split(list, ","), nil
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,115 @@
+// Command vm runs tests on a kernel with cgroup v2 alone: a virtual machine in software emulation, with Debian's kernel,
+// busybox, the programs of bin and test binaries in its first file system. What it prints is the machine's serial
+// console; its exit code is 0 when the machine came to its end, whatever the tests said, and 3 when the distribution
+// has no kernel for it.
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+//go:embed init.sh
+var initScript []byte
+
+// jobs are the shell scripts run inside, in the order of their names. The tests of cgroups that are of v1 alone skip
+// themselves there.
+var jobs = map[string]string{
+	"1-demo":    "exec $REPOSITORY/bin/nodeagent demo",
+	"2-cgroups": "mkdir -p /cgroups && cd /cgroups && exec /tests/cgroups.test -test.v -test.timeout 60s",
+}
+
+// tests are the packages whose test binaries go into the machine, by file name.
+var tests = map[string]string{"cgroups.test": "./cgroups"}
+
+func main() {
+	limit := flag.Duration("timeout", 3*time.Minute, "how long the machine may run")
+	flag.Parse()
+	if err := run(*limit); err != nil {
+		fmt.Fprintln(os.Stderr, "vm:", err)
+		if errors.Is(err, errNoKernel) {
+			os.Exit(3)
+		}
+		os.Exit(1)
+	}
+}
+
+func run(limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	repository, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "nodeagent-vm-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	cache := filepath.Join(repository, ".cache", "vm")
+	k, err := unpackKernel(ctx, cache)
+	if err != nil {
+		return fmt.Errorf("get the kernel: %w", err)
+	}
+	if k.busybox, err = unpackBusybox(ctx, cache); err != nil {
+		return fmt.Errorf("get busybox: %w", err)
+	}
+	initramfs := filepath.Join(dir, "initramfs")
+	if err := writeInitramfs(ctx, initramfs, dir, repository, k); err != nil {
+		return fmt.Errorf("make the first file system: %w", err)
+	}
+	return boot(ctx, k.image, initramfs)
+}
+
+// writeInitramfs builds the test binaries and writes the archive.
+func writeInitramfs(ctx context.Context, target, dir, repository string, k *kernel) error {
+	f, err := os.Create(target)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	a := newArchive(f)
+	a.add("init", initScript, 0o755)
+	a.addFile("bin/busybox", k.busybox)
+	for _, name := range []string{"nodeagent", "nodesupervisor", "nodectl"} {
+		a.addFile(filepath.Join(repository, "bin", name), filepath.Join(repository, "bin", name))
+	}
+	for name, pkg := range tests {
+		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", filepath.Join(dir, name), pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build the tests of %s: %w: %s", pkg, err, out)
+		}
+		a.addFile("tests/"+name, filepath.Join(dir, name))
+	}
+	for name, script := range jobs {
+		a.add("jobs/"+name, []byte(strings.ReplaceAll(script, "$REPOSITORY", repository)+"\n"), 0o755)
+	}
+	var order strings.Builder
+	for _, module := range k.modules {
+		a.addFile("modules/"+filepath.Base(module), module)
+		order.WriteString(filepath.Base(module) + "\n")
+	}
+	a.add("modules/order", []byte(order.String()), 0o644)
+	return errors.Join(a.close(), f.Close())
+}
+
+// boot runs the machine until it turns itself off.
+func boot(ctx context.Context, image, initramfs string) error {
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "1024", "-smp", "2", "-nographic",
+		"-no-reboot", "-nic", "none", "-kernel", image, "-initrd", initramfs,
+		"-append", "console=ttyS0 quiet panic=-1 psi=1 cgroup_no_v1=all")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("run the machine: %w", errors.Join(err, ctx.Err()))
+	}
+	return nil
+}

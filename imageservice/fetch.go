@@ -1,0 +1,137 @@
+package imageservice
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// source is where an image comes from: a registry or an archive.
+type source interface {
+	Open(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
+}
+
+// found is an image whose documents are in the store.
+type found struct {
+	src source
+	// blobs are all that belong to it, the documents included.
+	blobs    []digest.Digest
+	manifest ocispec.Descriptor
+	id       digest.Digest
+	config   *ocispec.Image
+	layers   []ocispec.Descriptor
+	diffIDs  []digest.Digest
+	chainIDs []digest.Digest
+}
+
+// fetchImage goes from a descriptor down to manifest and configuration of a
+// platform.
+func (s *Store) fetchImage(ctx context.Context, l *lease, src source, root ocispec.Descriptor, platform string) (*found, error) {
+	m, err := matcher(platform)
+	if err != nil {
+		return nil, err
+	}
+	f := &found{src: src}
+	doc, err := s.descend(ctx, l, f, root, m, maxIndexDepth)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := s.document(ctx, l, f, *doc.Config)
+	if err != nil {
+		return nil, err
+	}
+	if f.config, err = parseConfig(raw); err != nil {
+		return nil, err
+	}
+	if p := f.config.Platform; p.OS != "" && p.Architecture != "" && !m.Match(p) {
+		return nil, fmt.Errorf("the image is for %s: %w", platforms.FormatAll(p), errdefs.ErrNotFound)
+	}
+	if len(doc.Layers) != len(f.config.RootFS.DiffIDs) {
+		return nil, invalid("manifest of %d layers with a configuration of %d", len(doc.Layers), len(f.config.RootFS.DiffIDs))
+	}
+	f.id, f.layers, f.diffIDs = doc.Config.Digest, doc.Layers, f.config.RootFS.DiffIDs
+	f.chainIDs = chainIDs(f.diffIDs)
+	for _, layer := range f.layers {
+		f.blobs = append(f.blobs, layer.Digest)
+	}
+	return f, nil
+}
+
+// descend goes through indexes to a manifest that fits.
+func (s *Store) descend(ctx context.Context, l *lease, f *found, desc ocispec.Descriptor, m platforms.MatchComparer, depth int) (*document, error) {
+	raw, err := s.document(ctx, l, f, desc)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := parseDocument(raw, desc.MediaType)
+	if err != nil {
+		return nil, err
+	}
+	if !doc.isIndex() {
+		f.manifest = desc
+		return doc, nil
+	}
+	if depth == 0 {
+		return nil, invalid("indexes in indexes")
+	}
+	fit := choose(doc, m)
+	if len(fit) == 0 {
+		return nil, fmt.Errorf("there is no image for this platform in the index: %w", errdefs.ErrNotFound)
+	}
+	return s.descend(ctx, l, f, fit[0], m, depth-1)
+}
+
+// document brings a manifest, index or configuration into the store, and
+// returns it.
+func (s *Store) document(ctx context.Context, l *lease, f *found, desc ocispec.Descriptor) ([]byte, error) {
+	if desc.Size > maxDocument {
+		return nil, invalid("%s of %d bytes", desc.Digest, desc.Size)
+	}
+	if err := desc.Digest.Validate(); err != nil {
+		return nil, invalid("digest %q", desc.Digest)
+	}
+	l.keepBlobs(desc.Digest)
+	f.blobs = append(f.blobs, desc.Digest)
+	t, err := s.content.Fetch(desc, func(ctx context.Context) (io.ReadCloser, error) {
+		return f.src.Open(ctx, desc)
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer t.Release()
+	if err := t.Wait(ctx); err != nil {
+		return nil, err
+	}
+	return s.content.Read(desc.Digest, maxDocument)
+}
+
+// newRecord sums an image up whose layers are unpacked.
+func (s *Store) newRecord(f *found) (*record, error) {
+	r := &record{
+		Version: recordVersion, ID: f.id, Manifest: f.manifest.Digest, Blobs: union(nil, f.blobs),
+		DiffIDs: f.diffIDs, PulledAt: time.Now().UTC(), config: f.config, chainIDs: f.chainIDs,
+		ContentSize: f.manifest.Size,
+	}
+	for _, layer := range f.layers {
+		r.ContentSize += layer.Size
+	}
+	for _, chain := range f.chainIDs {
+		usage, err := s.layers.Usage(s.ctx, chain.String())
+		if err != nil {
+			return nil, fmt.Errorf("usage of layer %s: %w", chain, err)
+		}
+		r.Size += usage.Size
+	}
+	if size, ok := s.content.Size(f.id); ok {
+		r.ContentSize += size
+		// An image without layers takes its configuration.
+		r.Size = max(r.Size, size)
+	}
+	return r, nil
+}

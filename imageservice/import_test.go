@@ -1,0 +1,183 @@
+package imageservice
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/nodeagent/nodeagent/internal/testenv"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// ociLayout is an OCI layout as files.
+func ociLayout(t testing.TB, name string, i *testImage) map[string][]byte {
+	t.Helper()
+	desc := i.descriptor()
+	if name != "" {
+		desc.Annotations = map[string]string{nameAnnotation: name}
+	}
+	index := ocispec.Index{Manifests: []ocispec.Descriptor{desc}}
+	index.SchemaVersion = 2
+	raw, err := json.Marshal(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{"index.json": raw, "oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`)}
+	for d, data := range i.blobs {
+		files["blobs/sha256/"+d.Encoded()] = data
+	}
+	files["blobs/sha256/"+desc.Digest.Encoded()] = i.raw
+	return files
+}
+
+func dockerSave(t testing.TB, i *testImage, tags ...string) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	entry := dockerImage{Config: i.manifest.Config.Digest.Encoded() + ".json", RepoTags: tags}
+	files[entry.Config] = i.blobs[i.manifest.Config.Digest]
+	for _, l := range i.manifest.Layers {
+		name := l.Digest.Encoded() + "/layer.tar"
+		files[name] = i.blobs[l.Digest]
+		entry.Layers = append(entry.Layers, name)
+	}
+	raw, err := json.Marshal([]dockerImage{entry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files["manifest.json"] = raw
+	return files
+}
+
+func writeDir(t testing.TB, files map[string][]byte) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, data := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func writeTar(t testing.TB, files map[string][]byte, c compression) string {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for name, data := range files {
+		if err := w.WriteHeader(&tar.Header{Name: "./" + name, Mode: 0o644, Size: int64(len(data)), Typeflag: tar.TypeReg}); err != nil {
+			t.Fatal(err)
+		}
+		w.Write(data)
+	}
+	w.Close()
+	data, _ := c(buf.Bytes())
+	path := filepath.Join(t.TempDir(), "image.tar")
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestImport(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	i := newTestImage(asGzip, tarOf("a=1"), tarOf("b=2"))
+	plain := newTestImage(asPlain, tarOf("a=1"), tarOf("b=2"))
+	for name, c := range map[string]struct {
+		path    string
+		tags    []string
+		digests int
+	}{
+		"OCI folder":           {writeDir(t, ociLayout(t, "x:1", i)), []string{"docker.io/library/x:1"}, 1},
+		"OCI tar":              {writeTar(t, ociLayout(t, "x:1", i), asPlain), []string{"docker.io/library/x:1"}, 1},
+		"OCI tar.gz":           {writeTar(t, ociLayout(t, "x:1", i), asGzip), []string{"docker.io/library/x:1"}, 1},
+		"OCI without a name":   {writeTar(t, ociLayout(t, "", i), asZstd), nil, 0},
+		"docker save":          {writeTar(t, dockerSave(t, plain, "x:1", "y"), asPlain), []string{"docker.io/library/x:1", "docker.io/library/y:latest"}, 0},
+		"docker save, gzipped": {writeTar(t, dockerSave(t, i, "x:1"), asGzip), []string{"docker.io/library/x:1"}, 0},
+		"docker save, unnamed": {writeTar(t, dockerSave(t, plain), asPlain), nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openStore(t, Config{})
+			list, err := s.Import(t.Context(), c.path)
+			if err != nil || len(list) != 1 {
+				t.Fatalf("%v, %v", list, err)
+			}
+			img := list[0]
+			if img.ID != i.id() || !slices.Equal(img.Tags, c.tags) || len(img.Digests) != c.digests {
+				t.Errorf("%+v", img)
+			}
+			if files := s.files(t, img); !maps.Equal(files, map[string]string{"a": "1", "b": "2"}) {
+				t.Errorf("files %v", files)
+			}
+			s.close()
+			s = reopenStore(t, s.root, Config{})
+			if _, err := s.Image(t.Context(), img.ID); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestImportBroken(t *testing.T) {
+	i := newTestImage(asGzip, tarOf("a=1"))
+	layer := "blobs/sha256/" + i.manifest.Layers[0].Digest.Encoded()
+	without := ociLayout(t, "x", i)
+	delete(without, layer)
+	flipped := ociLayout(t, "x", i)
+	flipped[layer] = append([]byte{}, flipped[layer]...)
+	flipped[layer][20] ^= 1
+	link := writeDir(t, without)
+	outside := filepath.Join(t.TempDir(), "layer")
+	if err := os.WriteFile(outside, i.blobs[i.manifest.Layers[0].Digest], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(link, layer)); err != nil {
+		t.Fatal(err)
+	}
+	escape, err := json.Marshal([]dockerImage{{Config: "../../../../etc/passwd"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		path string
+		is   func(error) bool
+	}{
+		"nothing":                    {filepath.Join(t.TempDir(), "none"), errdefs.IsNotFound},
+		"empty folder":               {t.TempDir(), errdefs.IsInvalidArgument},
+		"not an archive":             {writeFile(t, "hello hello hello"), errdefs.IsInvalidArgument},
+		"a layer missing":            {writeTar(t, without, asPlain), errdefs.IsNotFound},
+		"a layer damaged":            {writeTar(t, flipped, asPlain), errdefs.IsDataLoss},
+		"a layer outside":            {link, func(err error) bool { return err != nil }},
+		"names outside":              {writeTar(t, map[string][]byte{"manifest.json": escape}, asPlain), errdefs.IsNotFound},
+		"names outside, in a folder": {writeDir(t, map[string][]byte{"manifest.json": escape}), errdefs.IsNotFound},
+		"not JSON":                   {writeTar(t, map[string][]byte{"index.json": []byte("{")}, asPlain), errdefs.IsInvalidArgument},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openStore(t, Config{})
+			list, err := s.Import(t.Context(), c.path)
+			if !c.is(err) || len(list) > 0 {
+				t.Errorf("%v, %v", list, err)
+			}
+			s.clean(t)
+		})
+	}
+}
+
+func writeFile(t testing.TB, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

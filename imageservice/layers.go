@@ -1,0 +1,410 @@
+package imageservice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/nodeagent/nodeagent/imageservice/content"
+	"github.com/nodeagent/nodeagent/imageservice/unpack"
+	"github.com/nodeagent/nodeagent/snapshotter"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// layerLabel marks the snapshots that are layers of images; its value
+	// is the diffID. The collector looks at no others.
+	layerLabel = "nodeagent/layer"
+	// unpackPrefix begins the keys of snapshots being unpacked.
+	unpackPrefix = "unpack-"
+	// joinAttempts is how often a pull takes over from others that failed.
+	joinAttempts = 4
+)
+
+// unpackers is how many layers of one image are unpacked at one time.
+var unpackers = max(2, runtime.NumCPU()+1)
+
+// job is a layer being made by one pull. Others that need it wait for it.
+//
+//	claimed ──▶ unpacked ──▶ done (committed)
+//	   └───────────┴───────▶ done (err)
+type job struct {
+	chain digest.Digest
+	key   string
+	dir   string
+	// unpacked is closed when dir holds the layer.
+	unpacked chan struct{}
+	// done is closed when the layer is committed, or err is set.
+	done chan struct{}
+	err  error
+}
+
+// slot is one layer of an image as one pull sees it. With neither own nor
+// others' work, the layer is there.
+type slot struct {
+	desc          ocispec.Descriptor
+	diffID, chain digest.Digest
+	job           *job
+	own           bool
+	transfer      *content.Transfer
+	result        unpack.Result
+}
+
+// joinError is the failure of another pull's layer.
+type joinError struct{ err error }
+
+func (e joinError) Error() string { return e.err.Error() }
+func (e joinError) Unwrap() error { return e.err }
+
+// unpackImage makes all layers of an image that are not there. Layers are
+// fetched and unpacked at the same time and committed in order.
+func (s *Store) unpackImage(ctx context.Context, l *lease, f *found, p *progress) (added bool, err error) {
+	for _, desc := range f.layers {
+		l.keepBlobs(desc.Digest)
+	}
+	l.keepChains(f.chainIDs...)
+	for range joinAttempts {
+		w := &work{s: s, f: f, p: p, slots: s.claim(f)}
+		added = added || w.missing()
+		err = w.run(ctx)
+		var other joinError
+		if !errors.As(err, &other) || ctx.Err() != nil {
+			return added, err
+		}
+	}
+	return added, err
+}
+
+// claim decides who makes which layer. All in one step and from the lowest
+// up, so that pulls wait for each other only in that direction.
+func (s *Store) claim(f *found) []*slot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slots := make([]*slot, len(f.layers))
+	for i, desc := range f.layers {
+		sl := &slot{desc: desc, diffID: f.diffIDs[i], chain: f.chainIDs[i]}
+		slots[i] = sl
+		if _, err := s.layers.Stat(s.ctx, sl.chain.String()); err == nil {
+			continue
+		}
+		if sl.job = s.jobs[sl.chain]; sl.job != nil {
+			continue
+		}
+		s.seq++
+		sl.own = true
+		sl.job = &job{
+			chain: sl.chain, key: unpackPrefix + sl.chain.Encoded()[:12] + "-" + strconv.FormatUint(s.seq, 10),
+			unpacked: make(chan struct{}), done: make(chan struct{}),
+		}
+		s.jobs[sl.chain] = sl.job
+	}
+	return slots
+}
+
+// end finishes a job of ours, with or without success.
+func (s *Store) end(j *job, err error) {
+	s.mu.Lock()
+	delete(s.jobs, j.chain)
+	s.mu.Unlock()
+	j.err = err
+	close(j.done)
+}
+
+// work is one pull's part in the layers of its image.
+type work struct {
+	s     *Store
+	f     *found
+	p     *progress
+	slots []*slot
+}
+
+// missing tells whether any layer is not there.
+func (w *work) missing() bool {
+	for _, sl := range w.slots {
+		if sl.job != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *work) run(ctx context.Context) (err error) {
+	committed := 0
+	defer func() { w.abandon(committed, err) }()
+	if err := w.begin(ctx); err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.launch(gctx, g) })
+	for ; committed < len(w.slots) && err == nil; committed++ {
+		if err = w.commit(gctx, committed); err != nil {
+			break
+		}
+	}
+	if err != nil {
+		// Somebody else's failure ends ours, too.
+		g.Go(func() error { return err })
+	}
+	if first := g.Wait(); first != nil && (err == nil || isEnd(err)) {
+		err = first
+	}
+	return err
+}
+
+// begin makes the snapshots and starts the transfers of our layers.
+func (w *work) begin(ctx context.Context) (err error) {
+	for _, sl := range w.slots {
+		if sl.job == nil {
+			w.p.tell(sl.desc, "Already exists", 0)
+			continue
+		}
+		w.p.tell(sl.desc, "Pulling fs layer", 0)
+		if !sl.own {
+			continue
+		}
+		if _, err := w.s.layers.Prepare(ctx, sl.job.key, ""); err != nil {
+			return err
+		}
+		if sl.job.dir, err = w.s.layers.LayerDir(sl.job.key); err != nil {
+			return err
+		}
+		desc := sl.desc
+		sl.transfer, err = w.s.content.Fetch(desc, func(ctx context.Context) (io.ReadCloser, error) {
+			return w.f.src.Open(ctx, desc)
+		})
+		if err != nil {
+			return err
+		}
+		sl.transfer.Watch(func(n int64) { w.p.tell(desc, "Downloading", n) })
+	}
+	return nil
+}
+
+// launch starts unpacking our layers from the lowest up, a few at one time.
+// A layer waits only for lower ones, which were started before it.
+func (w *work) launch(ctx context.Context, g *errgroup.Group) error {
+	places := make(chan struct{}, unpackers)
+	for i, sl := range w.slots {
+		if !sl.own {
+			continue
+		}
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		g.Go(func() error {
+			defer func() { <-places }()
+			if err := w.unpack(ctx, i); err != nil {
+				return fmt.Errorf("layer %s: %w", sl.desc.Digest, err)
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+// unpack fills the snapshot of one layer while its bytes arrive.
+func (w *work) unpack(ctx context.Context, i int) error {
+	sl := w.slots[i]
+	r, err := sl.transfer.Reader(ctx)
+	if err != nil {
+		return err
+	}
+	opts := unpack.Options{Dir: sl.job.dir, Limits: w.s.cfg.Limits}
+	if i > 0 {
+		opts.Lowers = func(ctx context.Context) ([]string, error) { return w.lowers(ctx, i) }
+	}
+	sl.result, err = unpack.Apply(ctx, r, opts)
+	if err != nil {
+		return blame(ctx, sl.transfer, err)
+	}
+	// Only now are the bytes known to be the right ones.
+	if err := sl.transfer.Wait(ctx); err != nil {
+		return err
+	}
+	if sl.result.DiffID != sl.diffID {
+		return fmt.Errorf("it unpacks to %s in place of %s: %w", sl.result.DiffID, sl.diffID, errdefs.ErrDataLoss)
+	}
+	w.p.tell(sl.desc, "Extracting", sl.desc.Size)
+	close(sl.job.unpacked)
+	return nil
+}
+
+// blameTimeout is how long a layer that does not unpack may take to arrive.
+const blameTimeout = 10 * time.Second
+
+// blame finds out whether a layer that does not unpack is bad, or arrived
+// damaged, which is the better reason.
+func blame(ctx context.Context, t *content.Transfer, err error) error {
+	if !errdefs.IsInvalidArgument(err) && !errdefs.IsDataLoss(err) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, blameTimeout)
+	defer cancel()
+	if terr := t.Wait(ctx); errdefs.IsDataLoss(terr) {
+		return terr
+	}
+	return err
+}
+
+// lowers waits for the layers below one, and returns their directories, the
+// nearest first.
+func (w *work) lowers(ctx context.Context, i int) ([]string, error) {
+	dirs := make([]string, 0, i)
+	for j := i - 1; j >= 0; j-- {
+		dir, err := w.dir(ctx, w.slots[j])
+		if err != nil {
+			return nil, err
+		}
+		dirs = append(dirs, dir)
+	}
+	return dirs, nil
+}
+
+// dir waits until a layer is unpacked.
+func (w *work) dir(ctx context.Context, sl *slot) (string, error) {
+	if sl.job == nil {
+		return w.s.layers.LayerDir(sl.chain.String())
+	}
+	select {
+	case <-sl.job.unpacked:
+		return sl.job.dir, nil
+	case <-sl.job.done:
+		if sl.job.err != nil {
+			return "", joinError{sl.job.err}
+		}
+		return sl.job.dir, nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// commit waits for one layer and, when it is ours, puts it on the one below,
+// which is committed.
+func (w *work) commit(ctx context.Context, i int) error {
+	sl := w.slots[i]
+	if sl.job == nil {
+		return nil
+	}
+	if !sl.own {
+		select {
+		case <-sl.job.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if sl.job.err != nil {
+			return joinError{sl.job.err}
+		}
+		w.p.tell(sl.desc, "Pull complete", sl.desc.Size)
+		return nil
+	}
+	select {
+	case <-sl.job.unpacked:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	opts := []snapshots.Opt{snapshots.WithLabels(layerLabels(sl))}
+	if i > 0 {
+		below := w.slots[i-1]
+		opts = append(opts, snapshots.WithParent(below.chain.String()))
+		if !sl.result.RootSet {
+			if err := w.inheritRoot(below, sl); err != nil {
+				return err
+			}
+		}
+	}
+	if err := w.s.layers.Commit(ctx, sl.chain.String(), sl.job.key, opts...); err != nil {
+		return err
+	}
+	sl.transfer.Release()
+	sl.transfer = nil
+	w.s.end(sl.job, nil)
+	w.p.tell(sl.desc, "Pull complete", sl.desc.Size)
+	return nil
+}
+
+func layerLabels(sl *slot) map[string]string {
+	labels := map[string]string{layerLabel: sl.diffID.String(), snapshotter.LabelSync: "caller"}
+	if sl.result.Inodes >= 0 {
+		labels[snapshotter.LabelBytes] = strconv.FormatInt(sl.result.Bytes, 10)
+		labels[snapshotter.LabelInodes] = strconv.FormatInt(sl.result.Inodes, 10)
+	}
+	return labels
+}
+
+// inheritRoot makes the root directory of a layer that has no entry for it
+// look as it does below.
+func (w *work) inheritRoot(below, sl *slot) error {
+	from, err := w.s.layers.LayerDir(below.chain.String())
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(from, &st); err != nil {
+		return &os.PathError{Op: "lstat", Path: from, Err: err}
+	}
+	if err := os.Lchown(sl.job.dir, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if err := unix.Chmod(sl.job.dir, st.Mode&0o7777); err != nil {
+		return &os.PathError{Op: "chmod", Path: sl.job.dir, Err: err}
+	}
+	return nil
+}
+
+// abandon gives up our layers from a position on. Nobody works on them.
+func (w *work) abandon(from int, err error) {
+	for _, sl := range w.slots[from:] {
+		if sl.transfer != nil {
+			sl.transfer.Release()
+			sl.transfer = nil
+		}
+		if !sl.own {
+			continue
+		}
+		if err == nil {
+			err = errdefs.ErrUnknown
+		}
+		// A snapshot that stays is dropped at the next start. The context
+		// that ended must not keep this from being done.
+		if rerr := w.s.layers.Remove(context.WithoutCancel(w.s.ctx), sl.job.key); rerr != nil && !errdefs.IsNotFound(rerr) {
+			err = errors.Join(err, rerr)
+		}
+		w.s.end(sl.job, err)
+	}
+}
+
+// sync waits until blobs and layers are on the disk: one call where they are
+// on one filesystem.
+func (s *Store) sync() error {
+	if err := s.content.Sync(); err != nil {
+		return err
+	}
+	var a, b unix.Stat_t
+	if err := unix.Stat(s.cfg.Root, &a); err != nil {
+		return err
+	}
+	if err := unix.Stat(s.layers.Root(), &b); err != nil {
+		return err
+	}
+	if a.Dev == b.Dev {
+		return nil
+	}
+	d, err := os.Open(s.layers.Root())
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return os.NewSyscallError("syncfs", unix.Syncfs(int(d.Fd())))
+}

@@ -1,0 +1,38 @@
+package imageservice
+
+import "github.com/opencontainers/go-digest"
+
+// lease keeps blobs and layers from being collected while an image is being
+// made of them. What it keeps is named before it is looked for.
+type lease struct {
+	s      *Store
+	blobs  []digest.Digest
+	chains []digest.Digest
+}
+
+func (s *Store) newLease() *lease { return &lease{s: s} }
+
+// keepBlobs keeps blobs, there or not yet.
+func (l *lease) keepBlobs(list ...digest.Digest) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.blobs = append(l.blobs, list...)
+	retain(l.s.refs, list, 1)
+}
+
+// keepChains keeps layers, there or not yet.
+func (l *lease) keepChains(list ...digest.Digest) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.chains = append(l.chains, list...)
+	retain(l.s.chains, list, 1)
+}
+
+// release ends it.
+func (l *lease) release() {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	retain(l.s.refs, l.blobs, -1)
+	retain(l.s.chains, l.chains, -1)
+	l.blobs, l.chains = nil, nil
+}

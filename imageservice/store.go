@@ -1,0 +1,180 @@
+package imageservice
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/nodeagent/nodeagent/imageservice/content"
+	"github.com/nodeagent/nodeagent/imageservice/registry"
+	"github.com/nodeagent/nodeagent/imageservice/unpack"
+	"github.com/opencontainers/go-digest"
+)
+
+// Config says where images are kept and how they come.
+type Config struct {
+	// Root is created, private to root, when it is not there.
+	Root string
+	// CertsDirs hold hosts.toml folders; see registry.Config.
+	CertsDirs []string
+	// Snapshotter holds the layers. It must be a Layers.
+	Snapshotter snapshots.Snapshotter
+	// MaxConcurrentDownloads bounds transfers of blobs at one time; zero
+	// means 4.
+	MaxConcurrentDownloads int
+	// Platform such as "linux/arm64" is taken when a pull asks for none;
+	// empty means the host's.
+	Platform string
+	// StallTimeout ends a transfer that brings next to nothing for so long;
+	// zero means 30 seconds.
+	StallTimeout time.Duration
+	// Limits bounds what one layer may hold; zero fields mean defaults.
+	Limits unpack.Limits
+}
+
+// Layers is a snapshotter whose layers can be unpacked as directories.
+type Layers interface {
+	snapshots.Snapshotter
+	// LayerDir is the directory of one snapshot's own files.
+	LayerDir(key string) (string, error)
+	// Root is the directory all of them are below.
+	Root() string
+}
+
+// Store is the local images. Its methods may be called at once from many
+// goroutines, except where they say otherwise.
+type Store struct {
+	cfg      Config
+	content  *content.Store
+	layers   Layers
+	registry *registry.Client
+
+	// ctx ends with Close; running are the goroutines that do.
+	ctx     context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	// collectNow wakes the collector.
+	collectNow chan struct{}
+
+	// changing is held while records change, over the writes to the disk;
+	// it is taken before mu.
+	changing sync.Mutex
+
+	// mu guards what follows. Nothing slower than a rename happens under it.
+	mu sync.Mutex
+	// images are by ID; names leads from tags and repository digests to IDs.
+	images map[string]*record
+	names  map[string]string
+	// refs counts who needs a blob, and chains who needs a layer: images and
+	// leases.
+	refs   map[digest.Digest]int
+	chains map[digest.Digest]int
+	// pulls and jobs are under way, by what they bring.
+	pulls map[pullKey]*pull
+	jobs  map[digest.Digest]*job
+	seq   uint64
+	inUse InUse
+}
+
+// New opens the images below a root, drops what was half-made when the last
+// process ended, and starts collecting garbage. Close ends that.
+func New(cfg Config) (*Store, error) {
+	layers, ok := cfg.Snapshotter.(Layers)
+	if !ok {
+		return nil, fmt.Errorf("open images: the snapshotter has no layer directories: %w", errdefs.ErrInvalidArgument)
+	}
+	if cfg.Platform != "" {
+		if _, err := platforms.Parse(cfg.Platform); err != nil {
+			return nil, fmt.Errorf("open images: platform %q: %w", cfg.Platform, errdefs.ErrInvalidArgument)
+		}
+	}
+	if cfg.MaxConcurrentDownloads <= 0 {
+		cfg.MaxConcurrentDownloads = 4
+	}
+	blobs, err := content.New(content.Config{
+		Root:         filepath.Join(cfg.Root, "content"),
+		MaxDownloads: cfg.MaxConcurrentDownloads,
+		StallTimeout: cfg.StallTimeout,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open images: %w", err)
+	}
+	s := &Store{
+		cfg:        cfg,
+		content:    blobs,
+		layers:     layers,
+		registry:   registry.New(registry.Config{CertsDirs: cfg.CertsDirs}),
+		collectNow: make(chan struct{}, 1),
+		images:     map[string]*record{},
+		names:      map[string]string{},
+		refs:       map[digest.Digest]int{},
+		chains:     map[digest.Digest]int{},
+		pulls:      map[pullKey]*pull{},
+		jobs:       map[digest.Digest]*job{},
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if err := s.start(); err != nil {
+		s.cancel()
+		blobs.Close()
+		return nil, fmt.Errorf("open images: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Store) start() error {
+	if err := os.MkdirAll(s.recordDir(), 0o700); err != nil {
+		return err
+	}
+	if err := s.load(); err != nil {
+		return err
+	}
+	// Before anybody pulls: a layer that no image refers to may be torn by
+	// a power cut, and must not be found again by its chain ID.
+	if err := s.dropUnpacking(s.ctx); err != nil {
+		return err
+	}
+	if err := s.collect(s.ctx); err != nil {
+		return err
+	}
+	s.running.Go(s.collector)
+	return nil
+}
+
+// Close ends pulls and collecting, and waits for them. The snapshotter is its
+// owner's to close.
+func (s *Store) Close() error {
+	s.cancel()
+	s.running.Wait()
+	return s.content.Close()
+}
+
+// SetInUse tells who knows which images containers need. It is called once,
+// before images are removed.
+func (s *Store) SetInUse(inUse InUse) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inUse = inUse
+}
+
+// used returns the IDs of images that containers need.
+func (s *Store) used() map[string]bool {
+	s.mu.Lock()
+	inUse := s.inUse
+	s.mu.Unlock()
+	if inUse == nil {
+		return nil
+	}
+	// Not under our lock: it has its own.
+	return inUse.ImagesInUse()
+}
+
+func (s *Store) recordDir() string { return filepath.Join(s.cfg.Root, "images") }
+
+// Content is the store of blobs, for pushing and exporting.
+func (s *Store) Content() *content.Store { return s.content }

@@ -1,0 +1,370 @@
+package unpack
+
+import (
+	"archive/tar"
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// attributes are what an entry gets beside its content.
+type attributes struct {
+	uid, gid int
+	mode     uint32
+	mtime    time.Time
+	xattrs   map[string]string
+	// link says that it is a symbolic link, which has no mode.
+	link bool
+}
+
+func attributesOf(hdr *tar.Header) (attributes, error) {
+	a := attributes{
+		uid: hdr.Uid, gid: hdr.Gid, mode: uint32(hdr.Mode & 0o7777),
+		mtime: hdr.ModTime, link: hdr.Typeflag == tar.TypeSymlink,
+	}
+	// The last value means "no change" to chown.
+	for _, id := range []int{a.uid, a.gid} {
+		if id < 0 || id >= math.MaxUint32 {
+			return a, fmt.Errorf("owner %d:%d: %w", a.uid, a.gid, errdefs.ErrInvalidArgument)
+		}
+	}
+	for key, value := range hdr.PAXRecords {
+		if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok && wantedXattr(name) {
+			if a.xattrs == nil {
+				a.xattrs = map[string]string{}
+			}
+			a.xattrs[name] = value
+		}
+	}
+	return a, nil
+}
+
+// entry unpacks one tar entry.
+func (l *layer) entry(ctx context.Context, hdr *tar.Header, content io.Reader) error {
+	if hdr.Typeflag == tar.TypeXGlobalHeader {
+		return nil
+	}
+	rel, err := l.clean(hdr.Name)
+	if err != nil {
+		return err
+	}
+	attr, err := attributesOf(hdr)
+	if err != nil {
+		return err
+	}
+	if rel == "" {
+		return l.rootEntry(hdr, attr)
+	}
+	dir, base, err := l.parent(ctx, rel)
+	if err != nil {
+		return err
+	}
+	if strings.HasPrefix(base, whiteoutPrefix) {
+		return l.whiteoutEntry(dir, rel)
+	}
+	switch hdr.Typeflag {
+	case tar.TypeDir:
+		return l.makeDir(dir, rel, base, attr)
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+		return l.makeFile(dir, base, hdr, attr, content)
+	case tar.TypeLink:
+		return l.makeLink(ctx, rel, hdr.Linkname)
+	case tar.TypeSymlink:
+		return l.makeSymlink(dir, base, hdr.Linkname, attr)
+	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		return l.makeNode(dir, rel, hdr, attr)
+	}
+	return fmt.Errorf("an entry of type %q: %w", hdr.Typeflag, errdefs.ErrInvalidArgument)
+}
+
+func (l *layer) rootEntry(hdr *tar.Header, attr attributes) error {
+	if hdr.Typeflag != tar.TypeDir {
+		return fmt.Errorf("the root is not a directory: %w", errdefs.ErrInvalidArgument)
+	}
+	l.rootSet = true
+	l.dirs[""] = attr.mtime
+	return attr.apply(l.root)
+}
+
+// clear makes way for an entry that found something of its name. It may close
+// the directories the layer keeps open; dir must be none of them.
+func (l *layer) clear(dir int, base string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if isWhiteout(&st) {
+		l.inodes--
+		return unix.Unlinkat(dir, base, 0)
+	}
+	l.replaced = true
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		// Paths that led through it lead elsewhere from now on.
+		l.forgetOpen()
+	}
+	return removeAll(dir, base)
+}
+
+// create calls do, and once more with the way free if something of its name
+// is there. do must not use a descriptor of the layer but the one it gets.
+func (l *layer) create(dir int, base string, do func(dir int) error) error {
+	err := do(dir)
+	if err != unix.EEXIST {
+		return err
+	}
+	own, err := dup(dir)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(own)
+	if err := l.clear(own, base); err != nil {
+		return err
+	}
+	return do(own)
+}
+
+func (l *layer) makeDir(dir int, rel, base string, attr attributes) error {
+	fd, err := l.newDir(dir, base)
+	if err != nil {
+		return err
+	}
+	if err := attr.apply(fd); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	// Its entries come next, as a rule.
+	l.keep(rel, fd)
+	return l.noteDir(rel, attr.mtime)
+}
+
+// newDir makes a directory, or takes the one that is there, and opens it. In
+// place of anything else it hides what is below.
+func (l *layer) newDir(dir int, base string) (int, error) {
+	err := unix.Mkdirat(dir, base, 0o700)
+	if err != nil && err != unix.EEXIST {
+		return -1, err
+	}
+	fd, oerr := openDirAt(dir, base)
+	if err == nil || oerr != unix.ENOTDIR && oerr != unix.ELOOP {
+		return fd, oerr
+	}
+	err = l.create(dir, base, func(dir int) error {
+		if err := unix.Mkdirat(dir, base, 0o700); err != nil {
+			return err
+		}
+		if fd, err = openDirAt(dir, base); err != nil {
+			return err
+		}
+		if l.opts.Lowers == nil {
+			return nil
+		}
+		return setOpaque(fd)
+	})
+	return fd, err
+}
+
+func (l *layer) makeFile(dir int, base string, hdr *tar.Header, attr attributes, content io.Reader) error {
+	return l.create(dir, base, func(dir int) error {
+		fd, err := unix.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := l.fill(fd, hdr, content); err != nil {
+			return err
+		}
+		if err := attr.apply(fd); err != nil {
+			return err
+		}
+		if err := futimes(fd, attr.mtime); err != nil {
+			return err
+		}
+		return l.tally(fd)
+	})
+}
+
+// fill writes a file's content, leaving out the holes of sparse ones.
+func (l *layer) fill(fd int, hdr *tar.Header, content io.Reader) error {
+	sparse := hdr.Typeflag == tar.TypeGNUSparse
+	for key := range hdr.PAXRecords {
+		sparse = sparse || strings.HasPrefix(key, "GNU.sparse.")
+	}
+	var off int64
+	for {
+		n, err := io.ReadFull(content, l.buf)
+		chunk := l.buf[:n]
+		if sparse && allZero(chunk) {
+			off += int64(n)
+			chunk = nil
+		}
+		for len(chunk) > 0 {
+			w, err := unix.Pwrite(fd, chunk, off)
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			off += int64(w)
+			chunk = chunk[w:]
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF && off == hdr.Size {
+			break
+		}
+		if err != nil {
+			return streamError(err)
+		}
+	}
+	if sparse {
+		return unix.Ftruncate(fd, off)
+	}
+	return nil
+}
+
+func allZero(p []byte) bool {
+	for _, b := range p {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// tally counts a new inode.
+func (l *layer) tally(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	l.bytes += st.Blocks * 512
+	l.inodes++
+	return nil
+}
+
+func (l *layer) makeSymlink(dir int, base, target string, attr attributes) error {
+	if target == "" {
+		return fmt.Errorf("a symbolic link to nothing: %w", errdefs.ErrInvalidArgument)
+	}
+	return l.create(dir, base, func(dir int) error {
+		if err := unix.Symlinkat(target, dir, base); err != nil {
+			return err
+		}
+		return l.special(dir, base, attr)
+	})
+}
+
+func (l *layer) makeNode(dir int, rel string, hdr *tar.Header, attr attributes) error {
+	parent, base := split(rel)
+	kind := map[byte]uint32{tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK, tar.TypeFifo: unix.S_IFIFO}[hdr.Typeflag]
+	dev := 0
+	if kind != unix.S_IFIFO {
+		if hdr.Devmajor < 0 || hdr.Devmajor >= 1<<12 || hdr.Devminor < 0 || hdr.Devminor >= 1<<20 {
+			return fmt.Errorf("device %d:%d: %w", hdr.Devmajor, hdr.Devminor, errdefs.ErrInvalidArgument)
+		}
+		dev = int(unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor)))
+	}
+	if kind == unix.S_IFCHR && dev == 0 {
+		// This is how overlayfs writes a deletion, and some tools pack it
+		// as they find it.
+		return l.whiteout(dir, parent, base)
+	}
+	return l.create(dir, base, func(dir int) error {
+		if err := unix.Mknodat(dir, base, kind|0o600, dev); err != nil {
+			return err
+		}
+		return l.special(dir, base, attr)
+	})
+}
+
+// special finishes what cannot be opened without a meaning. base was just
+// made, and nobody else works in this directory.
+func (l *layer) special(dir int, base string, attr attributes) error {
+	if err := unix.Fchownat(dir, base, attr.uid, attr.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if !attr.link {
+		if err := unix.Fchmodat(dir, base, attr.mode, 0); err != nil {
+			return err
+		}
+	}
+	ts, err := times(attr.mtime)
+	if err != nil {
+		return err
+	}
+	if err := unix.UtimesNanoAt(dir, base, ts, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	l.bytes += st.Blocks * 512
+	l.inodes++
+	return nil
+}
+
+// makeLink makes a hard link to a file of this layer, or of one below.
+func (l *layer) makeLink(ctx context.Context, rel, target string) error {
+	to, err := l.clean(target)
+	if err != nil {
+		return fmt.Errorf("link to %q: %w", shorten(target), err)
+	}
+	if to == rel {
+		return fmt.Errorf("a link to itself: %w", errdefs.ErrInvalidArgument)
+	}
+	if to == "" {
+		return fmt.Errorf("a link to the root: %w", errdefs.ErrInvalidArgument)
+	}
+	err = l.link(ctx, rel, to)
+	if err != nil {
+		return fmt.Errorf("link to %q: %w", shorten(target), err)
+	}
+	return nil
+}
+
+func (l *layer) link(ctx context.Context, rel, to string) error {
+	from, toBase, err := l.targetDir(ctx, to)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	var st unix.Stat_t
+	err = unix.Fstatat(from, toBase, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err == unix.ENOENT && l.opts.Lowers != nil {
+		if err = l.copyUp(ctx, to); err == nil {
+			err = unix.Fstatat(from, toBase, &st, unix.AT_SYMLINK_NOFOLLOW)
+		}
+	}
+	switch {
+	case err == unix.ENOENT || err == nil && isWhiteout(&st):
+		return fmt.Errorf("nothing is there: %w", errdefs.ErrInvalidArgument)
+	case err != nil:
+		return err
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return fmt.Errorf("it is a directory: %w", errdefs.ErrInvalidArgument)
+	}
+	dir, base, err := l.parent(ctx, rel)
+	if err != nil {
+		return err
+	}
+	return l.create(dir, base, func(dir int) error {
+		return unix.Linkat(from, toBase, dir, base, 0)
+	})
+}
+
+// targetDir opens the directory of a link's target; the caller closes it,
+// since what the layer keeps open may go meanwhile.
+func (l *layer) targetDir(ctx context.Context, to string) (int, string, error) {
+	dir, base, err := l.parent(ctx, to)
+	if err != nil {
+		return -1, "", err
+	}
+	own, err := dup(dir)
+	return own, base, err
+}

@@ -1,0 +1,171 @@
+package unpack
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	"github.com/klauspost/compress/flate"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// maxWindow bounds the memory one zstd stream asks for; it is what zstd's
+// highest level without --long takes.
+const maxWindow = 128 << 20
+
+// Decompress looks at the first bytes of a stream, not at what anybody calls
+// it, and returns its plain form. Close the result to free the decoder; r
+// stays open.
+func Decompress(r io.Reader) (io.ReadCloser, error) {
+	br := bufio.NewReaderSize(r, 64<<10)
+	magic, err := br.Peek(6)
+	if err != nil && err != io.EOF {
+		return nil, streamError(err)
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(br)
+		if err != nil {
+			return nil, fmt.Errorf("read layer: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		return z, nil
+	case isZstd(magic):
+		z, err := zstd.NewReader(br, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(2))
+		if err != nil {
+			return nil, fmt.Errorf("read layer: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		return z.IOReadCloser(), nil
+	case bytes.HasPrefix(magic, []byte("BZh")), bytes.HasPrefix(magic, []byte("\xfd7zXZ\x00")):
+		return nil, fmt.Errorf("read layer: compressed by bzip2 or xz: %w", errdefs.ErrInvalidArgument)
+	}
+	return io.NopCloser(br), nil
+}
+
+// isZstd knows a frame, and the skippable frames that may come first.
+func isZstd(magic []byte) bool {
+	return bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}) ||
+		len(magic) >= 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:4], []byte{0x2a, 0x4d, 0x18})
+}
+
+// isCorrupt knows what decoders say of bytes that they did not write.
+func isCorrupt(err error) bool {
+	var deflate flate.CorruptInputError
+	if errors.As(err, &deflate) {
+		return true
+	}
+	for _, known := range []error{
+		gzip.ErrChecksum, gzip.ErrHeader, zstd.ErrMagicMismatch, zstd.ErrCRCMismatch, zstd.ErrReservedBlockType,
+		zstd.ErrCompressedSizeTooBig, zstd.ErrBlockTooSmall, zstd.ErrUnexpectedBlockSize,
+		zstd.ErrWindowSizeTooSmall, zstd.ErrWindowSizeExceeded, zstd.ErrUnknownDictionary, zstd.ErrFrameSizeExceeded, zstd.ErrFrameSizeMismatch,
+	} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return false
+}
+
+// ahead reads a stream from a goroutine of its own, a few buffers ahead, so
+// that decompressing goes on while files are written.
+type ahead struct {
+	full  chan piece
+	empty chan []byte
+	stop  chan struct{}
+	done  chan struct{}
+	// cur is what is being read; rest is what is left of it.
+	cur  []byte
+	rest []byte
+	err  error
+}
+
+type piece struct {
+	buf []byte
+	n   int
+	err error
+}
+
+const (
+	aheadBuffers = 4
+	aheadSize    = 256 << 10
+)
+
+// readAhead starts the goroutine; wait ends it.
+func readAhead(r io.ReadCloser) *ahead {
+	a := &ahead{
+		full:  make(chan piece, aheadBuffers),
+		empty: make(chan []byte, aheadBuffers),
+		stop:  make(chan struct{}),
+		done:  make(chan struct{}),
+	}
+	for range aheadBuffers {
+		a.empty <- make([]byte, aheadSize)
+	}
+	go a.run(r)
+	return a
+}
+
+func (a *ahead) run(r io.ReadCloser) {
+	defer close(a.done)
+	defer r.Close()
+	for {
+		select {
+		case <-a.stop:
+			return
+		case buf := <-a.empty:
+			// Not io.ReadFull, which says of a short last buffer what a
+			// decoder says of a stream that is cut.
+			n, err := 0, error(nil)
+			for n < len(buf) && err == nil {
+				var more int
+				more, err = r.Read(buf[n:])
+				n += more
+			}
+			// Never blocks: there are as many places as buffers.
+			a.full <- piece{buf, n, err}
+			if err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Read is for one goroutine.
+func (a *ahead) Read(p []byte) (int, error) {
+	for len(a.rest) == 0 {
+		if a.err != nil {
+			return 0, a.err
+		}
+		if a.cur != nil {
+			a.empty <- a.cur
+		}
+		next := <-a.full
+		a.cur, a.rest, a.err = next.buf, next.buf[:next.n], next.err
+	}
+	n := copy(p, a.rest)
+	a.rest = a.rest[n:]
+	return n, nil
+}
+
+// wait ends the goroutine. What it reads from must not block for ever.
+func (a *ahead) wait() {
+	close(a.stop)
+	<-a.done
+}
+
+// bounded fails when more comes than a layer may have.
+type bounded struct {
+	r    io.Reader
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, fmt.Errorf("it unpacks to more than a layer may have: %w", errdefs.ErrInvalidArgument)
+	}
+	return n, err
+}

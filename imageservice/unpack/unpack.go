@@ -1,0 +1,210 @@
+// Package unpack puts the tar stream of an image layer into the directory of
+// a snapshot, in the format of an overlayfs upper directory, without mounting
+// anything: a deleted file is a character device 0:0, a directory that hides
+// what is below it carries the xattr trusted.overlay.opaque.
+//
+// # Layers are hostile
+//
+// Every path is resolved by openat2(2) inside the layer's directory, names
+// that climb out of it are refused, and no link of any kind leads anywhere
+// else. Xattrs are taken from a short list, so that none means something to
+// overlayfs. Entries, bytes and depth have bounds.
+//
+// # Layers below
+//
+// A layer is unpacked without those below it, at the same time as they are.
+// Three things need them, and wait for them by Options.Lowers: a parent
+// directory that the layer has no entry for (it must look as it did below,
+// or may be a symbolic link there), a hard link to a file of a lower layer
+// (which is copied up), and the root directory of a layer without an entry
+// for it, which the caller sets (see Result.RootSet).
+package unpack
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+)
+
+// Options say where a layer goes and what is below it.
+type Options struct {
+	// Dir is the existing, empty directory of the snapshot.
+	Dir string
+	// Lowers returns the directories of the layers below, the nearest
+	// first, when they are unpacked. Nil means that there are none.
+	Lowers func(context.Context) ([]string, error)
+	// Limits bounds what a layer may hold; zero fields mean the defaults.
+	Limits Limits
+}
+
+// Limits are the bounds of one layer.
+type Limits struct {
+	// Entries and Dirs bound the tar entries, and the directories among
+	// them: 2 million and half a million.
+	Entries, Dirs int
+	// Bytes bounds the sum of file sizes, holes included: 128 GiB.
+	Bytes int64
+	// Depth bounds the components of a path: 512.
+	Depth int
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Entries <= 0 {
+		l.Entries = 2 << 20
+	}
+	if l.Dirs <= 0 {
+		l.Dirs = 512 << 10
+	}
+	if l.Bytes <= 0 {
+		l.Bytes = 128 << 30
+	}
+	if l.Depth <= 0 {
+		l.Depth = 512
+	}
+	return l
+}
+
+// stream bounds the uncompressed stream: the files and a generous share of
+// headers and padding.
+func (l Limits) stream() int64 {
+	return l.Bytes + int64(l.Entries)*4096
+}
+
+// Result tells what was unpacked.
+type Result struct {
+	// DiffID is the digest of the uncompressed stream.
+	DiffID digest.Digest
+	// Bytes and Inodes are what it takes on the disk. They are negative
+	// when entries replaced each other, so that somebody has to look.
+	Bytes, Inodes int64
+	// RootSet is true when the layer had an entry for its root directory.
+	RootSet bool
+}
+
+// Apply unpacks one layer: a tar stream, plain or compressed by gzip or zstd.
+// It closes r, also to end a read that waits. On an error the directory holds
+// something unfinished that the caller removes with the snapshot.
+func Apply(ctx context.Context, r io.ReadCloser, opts Options) (Result, error) {
+	defer r.Close()
+	limits := opts.Limits.withDefaults()
+	plain, err := Decompress(r)
+	if err != nil {
+		return Result{}, err
+	}
+	ahead := readAhead(plain)
+	// In this order: closing r ends what ahead waits for.
+	defer ahead.wait()
+	defer r.Close()
+
+	hash := sha256.New()
+	stream := io.TeeReader(&bounded{r: ahead, left: limits.stream()}, hash)
+	l, err := openLayer(opts, limits)
+	if err != nil {
+		return Result{}, err
+	}
+	defer l.close()
+	if err := l.apply(ctx, tar.NewReader(stream)); err != nil {
+		return Result{}, err
+	}
+	// The digest covers the padding behind the archive too.
+	if _, err := io.Copy(io.Discard, stream); err != nil {
+		return Result{}, streamError(err)
+	}
+	res, err := l.finish(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	res.DiffID = digest.NewDigest(digest.SHA256, hash)
+	return res, nil
+}
+
+// apply unpacks all entries.
+func (l *layer) apply(ctx context.Context, tr *tar.Reader) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		hdr, err := tr.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return streamError(err)
+		}
+		if err := l.count(hdr); err != nil {
+			return err
+		}
+		if err := l.entry(ctx, hdr, tr); err != nil {
+			return fmt.Errorf("unpack %q: %w", shorten(hdr.Name), err)
+		}
+	}
+}
+
+// streamError gives what tar says about bad input a kind.
+func streamError(err error) error {
+	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, tar.ErrWriteTooLong) {
+		return fmt.Errorf("read layer: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("read layer: it is cut short: %w", errdefs.ErrDataLoss)
+	}
+	if isCorrupt(err) {
+		return fmt.Errorf("read layer: it does not decompress: %w: %w", err, errdefs.ErrDataLoss)
+	}
+	return fmt.Errorf("read layer: %w", err)
+}
+
+func (l *layer) count(hdr *tar.Header) error {
+	l.entries++
+	if l.entries > l.limits.Entries {
+		return fmt.Errorf("a layer of more than %d entries: %w", l.limits.Entries, errdefs.ErrInvalidArgument)
+	}
+	// Sizes are never negative; the sum cannot overflow before it is over.
+	if hdr.Size > l.limits.Bytes-l.size {
+		return fmt.Errorf("a layer of more than %d bytes: %w", l.limits.Bytes, errdefs.ErrInvalidArgument)
+	}
+	l.size += hdr.Size
+	return nil
+}
+
+// clean makes an entry's name relative to the root; the root is "". It
+// refuses names that climb above it.
+func (l *layer) clean(name string) (string, error) {
+	if strings.IndexByte(name, 0) >= 0 {
+		return "", fmt.Errorf("a name with a zero byte: %w", errdefs.ErrInvalidArgument)
+	}
+	rel := path.Clean(strings.TrimLeft(name, "/"))
+	switch {
+	case rel == "." || rel == "/":
+		return "", nil
+	case rel == ".." || strings.HasPrefix(rel, "../"):
+		return "", fmt.Errorf("a path that leads out of the image: %w", errdefs.ErrInvalidArgument)
+	case strings.Count(rel, "/") >= l.limits.Depth:
+		return "", fmt.Errorf("a path of more than %d components: %w", l.limits.Depth, errdefs.ErrInvalidArgument)
+	}
+	return rel, nil
+}
+
+func split(rel string) (dir, base string) {
+	i := strings.LastIndexByte(rel, '/')
+	if i < 0 {
+		return "", rel
+	}
+	return rel[:i], rel[i+1:]
+}
+
+// shorten keeps error messages readable.
+func shorten(name string) string {
+	if len(name) > 200 {
+		return name[:200] + "…"
+	}
+	return name
+}

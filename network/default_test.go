@@ -1,0 +1,376 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/vishvananda/netlink"
+)
+
+// TestDefaultNetwork: dual stack, masqueraded, with host ports, and gone
+// without a trace after Cleanup.
+func TestDefaultNetwork(t *testing.T) {
+	rooted(t)
+	m := newManager(t, testConfig(t))
+	ctx := context.Background()
+	if err := m.Status(ctx); err != nil {
+		t.Fatal(err)
+	}
+	first, second := newPod(t), newPod(t)
+	first.Ports = []PortMapping{{Protocol: TCP, HostPort: 8080, ContainerPort: 80}}
+	one, two := mustAdd(t, m, first), mustAdd(t, m, second)
+	if one.Addresses[0].String() != "10.88.0.2/16" || one.Gateway.String() != "10.88.0.1" || len(one.Addresses) != 2 || !one.Addresses[1].Addr().IsPrivate() {
+		t.Errorf("got %+v", one)
+	}
+	if err := m.Check(ctx, first); err != nil {
+		t.Error(err)
+	}
+	out, a, b := place{"outside", outside}, openPlace(t, "first", first.NetNS), openPlace(t, "second", second.NetNS)
+	out.serve(t, 99)
+	a.serve(t, 80)
+	b.serve(t, 80)
+	for _, addr := range two.Addresses {
+		a.mustAsk(t, "tcp", netip.AddrPortFrom(addr.Addr(), 80).String())
+	}
+	a.mustAsk(t, "tcp", "198.51.100.1:99")
+	a.mustAsk(t, "tcp", "[2001:db8:7::1]:99")
+	hostPlace(t).mustAsk(t, "tcp", "127.0.0.1:8080")
+	for _, from := range []place{out, a, b} {
+		from.mustAsk(t, "tcp", "198.51.100.7:8080")
+		from.mustAsk(t, "tcp", "[2001:db8:7::7]:8080")
+	}
+	mustDel(t, m, first)
+	mustDel(t, m, second)
+	if err := m.Cleanup(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := m.Cleanup(ctx); err != nil {
+		t.Error(err)
+	}
+	mustAdd(t, m, first)
+	mustDel(t, m, first)
+}
+
+// TestSubnetsAvoidRoutes: where the host has a route, pods get another subnet,
+// and keep it.
+func TestSubnetsAvoidRoutes(t *testing.T) {
+	rooted(t)
+	cfg := testConfig(t)
+	uplink, err := netlink.LinkByName("uplink0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken, err := netlink.ParseIPNet("10.88.128.0/17")
+	if err != nil {
+		t.Fatal(err)
+	}
+	route := &netlink.Route{LinkIndex: uplink.Attrs().Index, Dst: taken}
+	if err := netlink.RouteAdd(route); err != nil {
+		t.Fatal(err)
+	}
+	m := newManager(t, cfg)
+	a := newPod(t)
+	if result := mustAdd(t, m, a); result.Addresses[0].String() != "10.89.0.2/16" {
+		t.Errorf("got %s", result.Addresses[0])
+	}
+	if err := netlink.RouteDel(route); err != nil {
+		t.Fatal(err)
+	}
+	next, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(next.Close)
+	b := newPod(t)
+	if result := mustAdd(t, next, b); result.Addresses[0].String() != "10.89.0.3/16" {
+		t.Errorf("after a restart: got %s", result.Addresses[0])
+	}
+	mustDel(t, next, a)
+	mustDel(t, next, b)
+}
+
+// TestTwoAgents: neither sees what the other has.
+func TestTwoAgents(t *testing.T) {
+	rooted(t)
+	one, two := testConfig(t), testConfig(t)
+	two.Instance = "other"
+	m, n := newManager(t, one), newManager(t, two)
+	a, b := newPod(t), newPod(t)
+	first, second := mustAdd(t, m, a), mustAdd(t, n, b)
+	if first.Addresses[0].Masked() == second.Addresses[0].Masked() {
+		t.Errorf("both have %s", first.Addresses[0].Masked())
+	}
+	ctx := context.Background()
+	if err := m.GC(ctx, nil); err != nil {
+		t.Error(err)
+	}
+	if err := m.Cleanup(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := n.Check(ctx, b); err != nil {
+		t.Error(err)
+	}
+	place{"outside", outside}.serve(t, 99)
+	openPlace(t, "pod", b.NetNS).mustAsk(t, "tcp", "198.51.100.1:99")
+	mustDel(t, n, b)
+}
+
+// TestSetPodCIDR: new pods get addresses of it, now and after a restart; old
+// ones keep theirs, and both can talk.
+func TestSetPodCIDR(t *testing.T) {
+	rooted(t)
+	cfg := testConfig(t)
+	m := newManager(t, cfg)
+	ctx := context.Background()
+	for _, bad := range [][]string{{}, {"10.9.0.0/31"}, {"10.9.0.0/24", "10.8.0.0/24"}, {"0.0.0.0/0"}} {
+		var cidrs []netip.Prefix
+		for _, text := range bad {
+			cidrs = append(cidrs, netip.MustParsePrefix(text))
+		}
+		if err := m.SetPodCIDR(ctx, cidrs); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%v: got %v", bad, err)
+		}
+	}
+	old := newPod(t)
+	mustAdd(t, m, old)
+	if err := m.SetPodCIDR(ctx, []netip.Prefix{netip.MustParsePrefix("10.66.7.0/24")}); err != nil {
+		t.Fatal(err)
+	}
+	next, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(next.Close)
+	a := newPod(t)
+	result := mustAdd(t, next, a)
+	if len(result.Addresses) != 1 || result.Addresses[0].String() != "10.66.7.2/24" {
+		t.Errorf("got %v", result.Addresses)
+	}
+	openPlace(t, "new", a.NetNS).serve(t, 80)
+	openPlace(t, "old", old.NetNS).mustAsk(t, "tcp", "10.66.7.2:80")
+	mustDel(t, next, old)
+	mustDel(t, next, a)
+}
+
+// TestCVE202567499: a published port catches nothing that is on its way to
+// elsewhere.
+func TestCVE202567499(t *testing.T) {
+	rooted(t)
+	m := newManager(t, testConfig(t))
+	first, second := newPod(t), newPod(t)
+	first.Ports = []PortMapping{{Protocol: TCP, HostPort: 53, ContainerPort: 53}, {Protocol: UDP, HostPort: 53, ContainerPort: 53}}
+	mustAdd(t, m, first)
+	mustAdd(t, m, second)
+	out := place{"outside", outside}
+	out.serve(t, 53)
+	// The first pod serves nothing, so that what is caught gets no answer.
+	for _, network := range []string{"tcp", "udp"} {
+		for _, address := range []string{"198.51.100.1:53", "[2001:db8:7::1]:53"} {
+			openPlace(t, "second pod", second.NetNS).mustAsk(t, network, address)
+			hostPlace(t).mustAsk(t, network, address)
+		}
+	}
+	mustDel(t, m, first)
+	mustDel(t, m, second)
+}
+
+// TestCVE20208558: though 127.0.0.0/8 is routed for published ports, a pod, or
+// a neighbour of the host, does not reach what listens on the host's loopback.
+func TestCVE20208558(t *testing.T) {
+	rooted(t)
+	m := newManager(t, testConfig(t))
+	a := newPod(t)
+	a.Ports = []PortMapping{{Protocol: TCP, HostPort: 8080, ContainerPort: 80}}
+	result := mustAdd(t, m, a)
+	t.Cleanup(func() { mustDel(t, m, a) })
+	hostPlace(t).serve(t, 7000)
+	pod := openPlace(t, "pod", a.NetNS)
+	for _, from := range []struct {
+		place
+		link, gateway string
+	}{{pod, "eth0", result.Gateway.String()}, {place{"outside", outside}, "out0", "198.51.100.7"}} {
+		from.mustAsk(t, "tcp", from.gateway+":7000")
+		from.leadLoopback(t, from.link, from.gateway)
+		from.mustNotAsk(t, "tcp", "127.0.0.1:7000")
+	}
+	// What is published stays reachable on the host's loopback.
+	pod.serve(t, 80)
+	hostPlace(t).mustAsk(t, "tcp", "127.0.0.1:8080")
+}
+
+// leadLoopback makes a place send what is for 127.0.0.1 to the host, as one
+// does who wants to break in, until the test ends.
+func (p place) leadLoopback(t *testing.T, name, gateway string) {
+	t.Helper()
+	own, err := netlink.ParseAddr("127.0.0.1/8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lo := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: 1}}
+	route := &netlink.Route{Dst: netlink.NewIPNet(own.IP), Gw: netip.MustParseAddr(gateway).AsSlice()}
+	set := func(value string) error {
+		return os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/route_localnet", []byte(value), 0)
+	}
+	err = p.ns.Do(func() error {
+		found, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		route.LinkIndex = found.Attrs().Index
+		return errors.Join(set("1"), netlink.AddrDel(lo, own), netlink.RouteAdd(route))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := p.ns.Do(func() error {
+			return errors.Join(set("0"), netlink.RouteDel(route), netlink.AddrAdd(lo, own))
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestCVE202010749: the host takes no router advertisement from a pod.
+func TestCVE202010749(t *testing.T) {
+	rooted(t)
+	m := newManager(t, testConfig(t))
+	a := newPod(t)
+	result := mustAdd(t, m, a)
+	n, err := m.current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var plugin struct{ Bridge string }
+	if err := json.Unmarshal(n.list.Plugins[0].Bytes, &plugin); err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range []string{result.HostInterface, plugin.Bridge} {
+		value, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + link + "/accept_ra")
+		if err != nil || strings.TrimSpace(string(value)) != "0" {
+			t.Errorf("accept_ra of %s is %q: %v", link, value, err)
+		}
+	}
+	mustDel(t, m, a)
+}
+
+// TestFlowsAreForgotten: a client that has long been sending to a UDP port
+// reaches the pod that publishes it.
+func TestFlowsAreForgotten(t *testing.T) {
+	rooted(t)
+	m := newManager(t, testConfig(t))
+	first, second := newPod(t), newPod(t)
+	// With the first pod's rules the kernel tracks connections.
+	mustAdd(t, m, first)
+	var client net.Conn
+	err := outside.Do(func() (err error) {
+		client, err = net.Dial("udp", "198.51.100.7:5353")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	answer := func() error {
+		if err := client.SetDeadline(time.Now().Add(patience)); err != nil {
+			return err
+		}
+		// What an earlier datagram met with is reported first.
+		if _, err := client.Write([]byte("?")); err != nil {
+			if _, err := client.Write([]byte("?")); err != nil {
+				return err
+			}
+		}
+		_, err := client.Read(make([]byte, 64))
+		return err
+	}
+	if err := answer(); err == nil {
+		t.Fatal("answered before anything is there")
+	}
+	second.Ports = []PortMapping{{Protocol: UDP, HostPort: 5353, ContainerPort: 53}}
+	mustAdd(t, m, second)
+	openPlace(t, "pod", second.NetNS).serve(t, 53)
+	if err := answer(); err != nil {
+		t.Error(err)
+	}
+	mustDel(t, m, second)
+	mustDel(t, m, first)
+}
+
+// TestArgumentsAreNotInjected: a name that would add to CNI_ARGS.
+func TestArgumentsAreNotInjected(t *testing.T) {
+	rooted(t)
+	m := newManager(t, testConfig(t))
+	a := newPod(t)
+	a.Name = "x;IP=10.88.0.77"
+	if err := addError(m, a); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("got %v", err)
+	}
+	a.Name, a.PodID = "x", "../x"
+	if err := addError(m, a); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRuntimeConf(t *testing.T) {
+	a := Attachment{PodID: "p", Namespace: "n", Name: "m", UID: "u", Annotations: map[string]string{ingressAnnotation: "10M", egressAnnotation: "1.5Gi"},
+		Ports: []PortMapping{{Protocol: UDP, HostPort: 1, ContainerPort: 2, HostIP: netip.MustParseAddr("::1")}}, DNSServers: []string{"192.0.2.1"}}
+	conf, err := runtimeConf(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(conf.CapabilityArgs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"ingressRate":10000000`, `"egressRate":1610612736`, `"hostIP":"::1"`, `"servers":["192.0.2.1"]`} {
+		if !strings.Contains(string(data), want) {
+			t.Errorf("%s is not in %s", want, data)
+		}
+	}
+	for _, bad := range []string{"", "x", "1", "-5M", "5m", "9999P", "1e9", "10 M"} {
+		if rate, err := parseRate(bad); err == nil {
+			t.Errorf("%q is %d", bad, rate)
+		}
+	}
+}
+
+// FuzzConfig: whatever is in a file, it is refused or usable, and can be read
+// again from its record.
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte(conflist(filepath.Join(os.TempDir(), "x"))))
+	f.Add([]byte(`{"cniVersion": "0.3.1", "name": "x", "type": "bridge", "ipam": {"type": "host-local", "subnet": "10.0.0.0/24"}}`))
+	f.Add([]byte(`{"cniVersions": ["1.1.0"], "name": "x", "plugins": [{"type": "a", "capabilities": {"ipRanges": true}}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		list, err := parseConfig(data)
+		if err != nil {
+			return
+		}
+		n, err := prepare(list, true)
+		if err != nil {
+			return
+		}
+		again, err := newIntent(Attachment{PodID: "p"}, n).network()
+		if err != nil {
+			t.Fatalf("its record: %v", err)
+		}
+		if again.list.Name != list.Name || len(again.list.Plugins) != len(list.Plugins) || again.list.CNIVersion != list.CNIVersion {
+			t.Fatalf("got %+v, want %+v", again.list, list)
+		}
+		for _, plugin := range again.list.Plugins {
+			if strings.ContainsAny(plugin.Network.Type, "/\x00") {
+				t.Fatalf("type %q", plugin.Network.Type)
+			}
+		}
+	})
+}

@@ -1,0 +1,467 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/vishvananda/netlink"
+
+	"github.com/nodeagent/nodeagent/internal/failpoint"
+)
+
+// script puts a plugin into the first folder of plugins.
+func script(t testing.TB, cfg Config, name, body string) {
+	t.Helper()
+	if err := os.MkdirAll(cfg.BinDirs[0], 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(cfg.BinDirs[0], name), []byte("#!/bin/sh\n"+body), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// chained is a configuration whose last plugin is the script fail.
+func chained(data string) string {
+	return fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "cni-test", "plugins": [
+		{"type": "bridge", "bridge": "cnitest0", "isGateway": true, "ipMasq": true,
+		 "ipam": {"type": "host-local", "dataDir": %q, "subnet": "10.77.0.0/24"}},
+		{"type": "fail"}]}`, data)
+}
+
+// TestBadConfigurations: a clear error that names file and reason, in Status
+// and Add, and nothing left.
+func TestBadConfigurations(t *testing.T) {
+	bridge := func(rest string) string {
+		return `{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "bridge", "bridge": "cnitest0", ` + rest + `}]}`
+	}
+	for name, each := range map[string]struct{ conf, want string }{
+		"half a file":      {`{"cniVersion": "1.0.0", "name": "x", "plugins": [`, "unexpected end"},
+		"no name":          {`{"cniVersion": "1.0.0", "plugins": [{"type": "bridge"}]}`, `name ""`},
+		"path as name":     {`{"cniVersion": "1.0.0", "name": "../x", "plugins": [{"type": "bridge"}]}`, `name "../x"`},
+		"no plugins":       {`{"cniVersion": "1.0.0", "name": "x", "plugins": []}`, "no plugins"},
+		"future version":   {`{"cniVersion": "9.0.0", "name": "x", "plugins": [{"type": "bridge"}]}`, `"9.0.0"`},
+		"unknown plugin":   {`{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "nosuch"}]}`, "plugin nosuch is not in"},
+		"not built in":     {bridge(`"vlan": 7, "ipam": {"type": "host-local", "subnet": "10.77.0.0/24"}`), "vlan is not built in"},
+		"unknown ipam":     {bridge(`"ipam": {"type": "nosuch"}`), "plugin nosuch is not in"},
+		"malformed subnet": {bridge(`"ipam": {"type": "host-local", "subnet": "10.77.0.0/99"}`), "invalid CIDR"},
+		"host bits":        {bridge(`"ipam": {"type": "host-local", "subnet": "10.77.0.9/24"}`), "host bits"},
+		"overlap":          {bridge(`"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/24"}], [{"subnet": "10.77.0.0/16"}]]}`), "overlaps"},
+		"wrong kind":       {bridge(`"mtu": "big", "ipam": {"type": "host-local", "subnet": "10.77.0.0/24"}`), "mtu"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rooted(t)
+			cfg := testConfig(t)
+			writeConf(t, cfg, "10-bad.conflist", each.conf)
+			m := newManager(t, cfg)
+			for what, err := range map[string]error{"Status": m.Status(context.Background()), "Add": addError(m, newPod(t))} {
+				if !errdefs.IsUnavailable(err) || !strings.Contains(fmt.Sprint(err), each.want) {
+					t.Errorf("%s: got %v, want one with %q", what, err, each.want)
+				}
+			}
+		})
+	}
+}
+
+func addError(m *Manager, a Attachment) error {
+	_, err := m.Add(context.Background(), a)
+	return err
+}
+
+// TestCVE202120206: a plugin's type is no path.
+func TestCVE202120206(t *testing.T) {
+	rooted(t)
+	for _, conf := range []string{
+		`{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "../../../../bin/true"}]}`,
+		`{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "/bin/true"}]}`,
+		`{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "bridge", "ipam": {"type": "../../bin/true"}}]}`,
+		`{"cniVersion": "1.0.0", "name": "x", "type": ".."}`,
+	} {
+		cfg := testConfig(t)
+		writeConf(t, cfg, "10-bad.conf", conf)
+		m := newManager(t, cfg)
+		if err := m.Status(context.Background()); err == nil || !strings.Contains(err.Error(), "not a plain file name") {
+			t.Errorf("%s: got %v", conf, err)
+		}
+	}
+}
+
+// TestFirstGoodFile: bad files are reported, the first good one is used, and
+// changes are noticed.
+func TestFirstGoodFile(t *testing.T) {
+	rooted(t)
+	cfg := testConfig(t)
+	cfg.NoDefaultNetwork = true
+	m := newManager(t, cfg)
+	ctx := context.Background()
+	if err := m.Status(ctx); !errdefs.IsUnavailable(err) {
+		t.Errorf("an empty folder: got %v", err)
+	}
+	named := func(name string) string {
+		return `{"cniVersion": "0.4.0", "name": "` + name + `", "type": "bridge", "ipam": {"type": "host-local", "subnet": "10.77.0.0/24"}}`
+	}
+	for _, step := range []struct {
+		do       func()
+		want     string
+		problems int
+	}{
+		{func() { writeConf(t, cfg, "20.conf", named("b")) }, "b", 0},
+		{func() { writeConf(t, cfg, "10.json", named("a")[:30]) }, "b", 1},
+		{func() { writeConf(t, cfg, "10.json", named("a")) }, "a", 0},
+		{func() { writeConf(t, cfg, "05.txt", named("c")) }, "a", 0},
+		{func() { os.Rename(filepath.Join(cfg.ConfDir, "20.conf"), filepath.Join(cfg.ConfDir, "00.conf")) }, "b", 0},
+		{func() { os.Remove(filepath.Join(cfg.ConfDir, "00.conf")) }, "a", 0},
+		{func() { os.Remove(filepath.Join(cfg.ConfDir, "10.json")) }, "", 0},
+	} {
+		step.do()
+		info := m.Info()
+		if info.Network != step.want || len(info.Problems) != step.problems {
+			t.Errorf("got %+v, want network %q and %d problems", info, step.want, step.problems)
+		}
+	}
+}
+
+// TestFailingAddLeavesNothing: the last plugin of the chain fails.
+func TestFailingAddLeavesNothing(t *testing.T) {
+	rooted(t)
+	t.Cleanup(func() { tidy(t) })
+	cfg := testConfig(t)
+	data := t.TempDir()
+	log := filepath.Join(t.TempDir(), "log")
+	script(t, cfg, "fail", `echo "$CNI_COMMAND" >> `+log+`
+[ "$CNI_COMMAND" = ADD ] || exit 0
+echo '{"cniVersion": "1.0.0", "code": 11, "msg": "come back later"}'; exit 1`)
+	writeConf(t, cfg, "10-test.conflist", chained(data))
+	m := newManager(t, cfg)
+	a := newPod(t)
+	err := addError(m, a)
+	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "come back later") {
+		t.Errorf("got %v", err)
+	}
+	calls, _ := os.ReadFile(log)
+	if string(calls) != "ADD\nDEL\n" {
+		t.Errorf("calls: %q", calls)
+	}
+	checkNothing(t, m, data)
+}
+
+// checkNothing looks for intents, addresses and links of pods.
+func checkNothing(t *testing.T, m *Manager, data string) {
+	t.Helper()
+	if ids, err := m.listIntents(); err != nil || len(ids) > 0 {
+		t.Errorf("intents left: %v %v", ids, err)
+	}
+	if owners := m.table.Owners(); len(owners) > 0 {
+		t.Errorf("rules left: %v", owners)
+	}
+	found, _ := filepath.Glob(filepath.Join(data, "*", "*.*.*.*"))
+	if len(found) > 0 {
+		t.Errorf("addresses left: %v", found)
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if link.Type() == "veth" && strings.HasPrefix(link.Attrs().Name, "veth") || link.Type() == "ifb" {
+			t.Errorf("link left: %s", link.Attrs().Name)
+		}
+	}
+}
+
+// TestDelFailsOnce: when taking back fails too, it is recorded, and the next
+// Del does it, or the next agent's GC.
+func TestDelFailsOnce(t *testing.T) {
+	rooted(t)
+	t.Cleanup(func() { tidy(t) })
+	cfg := testConfig(t)
+	data := t.TempDir()
+	good := filepath.Join(t.TempDir(), "good")
+	script(t, cfg, "fail", `[ -e `+good+` ] && { [ "$CNI_COMMAND" = DEL ] || cat; exit 0; }; echo rubbish; exit 1`)
+	writeConf(t, cfg, "10-test.conflist", chained(data))
+	m := newManager(t, cfg)
+	first, second := newPod(t), newPod(t)
+	for _, a := range []Attachment{first, second} {
+		if err := addError(m, a); err == nil || strings.Count(err.Error(), "rubbish") != 2 {
+			t.Errorf("got %v, want both failures", err)
+		}
+	}
+	if err := m.Del(context.Background(), first); err == nil {
+		t.Error("Del of what cannot be deleted succeeded")
+	}
+	os.WriteFile(good, nil, 0o600)
+	// The folder has another configuration by now, which Del does not use.
+	writeConf(t, cfg, "10-test.conflist", `{"cniVersion": "1.0.0", "name": "other", "plugins": [{"type": "nosuch"}]}`)
+	mustDel(t, m, first)
+	next, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(next.Close)
+	if err := next.GC(context.Background(), nil); err != nil {
+		t.Error(err)
+	}
+	checkNothing(t, next, data)
+}
+
+// TestHangingPlugin: it is killed with all it started, and the pod fails.
+func TestHangingPlugin(t *testing.T) {
+	rooted(t)
+	t.Cleanup(func() { tidy(t) })
+	cfg := testConfig(t)
+	cfg.PluginTimeout = 300 * time.Millisecond
+	data := t.TempDir()
+	script(t, cfg, "fail", `[ "$CNI_COMMAND" = ADD ] || exit 0
+sleep 1000 & sleep 1000`)
+	writeConf(t, cfg, "10-test.conflist", chained(data))
+	m := newManager(t, cfg)
+	start := time.Now()
+	if err := addError(m, newPod(t)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(start); took > drainTime {
+		t.Errorf("took %v: a child of the plugin lived on", took)
+	}
+	checkNothing(t, m, data)
+}
+
+// TestCancelledAdd: the caller gives up; what was done is undone all the same.
+func TestCancelledAdd(t *testing.T) {
+	rooted(t)
+	t.Cleanup(func() { tidy(t) })
+	cfg := testConfig(t)
+	data := t.TempDir()
+	script(t, cfg, "fail", `[ "$CNI_COMMAND" = ADD ] || exit 0
+sleep 1000`)
+	writeConf(t, cfg, "10-test.conflist", chained(data))
+	m := newManager(t, cfg)
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := m.Add(ctx, newPod(t)); err == nil {
+		t.Error("Add succeeded")
+	}
+	checkNothing(t, m, data)
+}
+
+// TestTooMuchOutput and more than one junk answer are errors.
+func TestTooMuchOutput(t *testing.T) {
+	rooted(t)
+	t.Cleanup(func() { tidy(t) })
+	cfg := testConfig(t)
+	data := t.TempDir()
+	script(t, cfg, "fail", `[ "$CNI_COMMAND" = ADD ] || exit 0
+head -c 3000000 /dev/zero`)
+	writeConf(t, cfg, "10-test.conflist", chained(data))
+	m := newManager(t, cfg)
+	if err := addError(m, newPod(t)); err == nil || !strings.Contains(err.Error(), "printed more than") {
+		t.Errorf("got %v", err)
+	}
+	checkNothing(t, m, data)
+}
+
+// TestExhaustedRange: the pod that gets no address gets nothing.
+func TestExhaustedRange(t *testing.T) {
+	rooted(t)
+	t.Cleanup(func() { tidy(t) })
+	cfg := testConfig(t)
+	data := t.TempDir()
+	writeConf(t, cfg, "10-test.conflist", fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "cni-test", "plugins": [{"type": "bridge", "bridge": "cnitest0",
+		"ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": "fd77::/64"}], [{"subnet": "10.77.0.0/30"}]]}}]}`, data))
+	m := newManager(t, cfg)
+	first, second := newPod(t), newPod(t)
+	mustAdd(t, m, first)
+	if err := addError(m, second); !errdefs.IsResourceExhausted(err) {
+		t.Errorf("got %v", err)
+	}
+	mustDel(t, m, first)
+	checkNothing(t, m, data)
+	mustAdd(t, m, second)
+	mustDel(t, m, second)
+}
+
+// TestTakenHostPort: the error names port and pod, and the pod fails whole.
+func TestTakenHostPort(t *testing.T) {
+	rooted(t)
+	m := newManager(t, testConfig(t))
+	first, second := newPod(t), newPod(t)
+	first.Ports = []PortMapping{{Protocol: TCP, HostPort: 8080, ContainerPort: 80}}
+	second.Ports = []PortMapping{{Protocol: TCP, HostPort: 9090, ContainerPort: 90},
+		{Protocol: TCP, HostPort: 8080, ContainerPort: 80, HostIP: netip.MustParseAddr("198.51.100.7")}}
+	mustAdd(t, m, first)
+	err := addError(m, second)
+	if !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), "tcp port 8080") || !strings.Contains(err.Error(), first.PodID) {
+		t.Errorf("got %v", err)
+	}
+	if owners := m.table.Owners(); len(owners) != 1 {
+		t.Errorf("rules of %v", owners)
+	}
+	second.Ports[1].Protocol = UDP
+	mustAdd(t, m, second)
+	mustDel(t, m, first)
+	mustDel(t, m, second)
+}
+
+// TestAddTwice: a pod that is wired stays as it is.
+func TestAddTwice(t *testing.T) {
+	rooted(t)
+	m := newManager(t, testConfig(t))
+	a := newPod(t)
+	mustAdd(t, m, a)
+	if err := addError(m, a); !errdefs.IsAlreadyExists(err) {
+		t.Errorf("got %v", err)
+	}
+	if err := m.Check(context.Background(), a); err != nil {
+		t.Error(err)
+	}
+	mustDel(t, m, a)
+	mustDel(t, m, a)
+}
+
+// TestNamespaceGone: as after a reboot, and as when only the pin is gone.
+func TestNamespaceGone(t *testing.T) {
+	ways(t, func(t *testing.T, cfg Config) {
+		m := newManager(t, cfg)
+		first, second := newPod(t), newPod(t)
+		mustAdd(t, m, first)
+		mustAdd(t, m, second)
+		dropNetNS(t, first.NetNS)
+		mustDel(t, m, first)
+		dropNetNS(t, second.NetNS)
+		if err := os.Remove(second.NetNS); err != nil {
+			t.Fatal(err)
+		}
+		mustDel(t, m, second)
+		mustDel(t, m, second)
+	})
+}
+
+// TestNoNamespace: Add says what is missing.
+func TestNoNamespace(t *testing.T) {
+	rooted(t)
+	m := newManager(t, testConfig(t))
+	a := newPod(t)
+	dropNetNS(t, a.NetNS)
+	if err := addError(m, a); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), a.NetNS) {
+		t.Errorf("got %v", err)
+	}
+	checkNothing(t, m, m.cfg.StateDir)
+}
+
+// TestGC: what belongs to no kept pod is taken back, by another manager, with
+// what a killed one left half-way.
+func TestGC(t *testing.T) {
+	rooted(t)
+	cfg := testConfig(t)
+	m := newManager(t, cfg)
+	kept, stale, half := newPod(t), newPod(t), newPod(t)
+	kept.Ports = []PortMapping{{Protocol: TCP, HostPort: 8080, ContainerPort: 80}}
+	stale.Ports = []PortMapping{{Protocol: TCP, HostPort: 9090, ContainerPort: 80}}
+	mustAdd(t, m, kept)
+	mustAdd(t, m, stale)
+	n, err := m.current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.writeIntent(newIntent(half, n)); err != nil {
+		t.Fatal(err)
+	}
+	// An address without a pod, as of an intent that was lost.
+	orphan := filepath.Join(cfg.StateDir, "ipam", DefaultNetwork, "10.88.99.99")
+	if err := os.WriteFile(orphan, []byte("nobody\r\neth0"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	next, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(next.Close)
+	ctx := context.Background()
+	if err := next.GC(ctx, []Attachment{kept}); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Check(ctx, kept); err != nil {
+		t.Error(err)
+	}
+	if owners := next.table.Owners(); len(owners) != 1 {
+		t.Errorf("rules of %v", owners)
+	}
+	found, _ := filepath.Glob(filepath.Join(cfg.StateDir, "ipam", DefaultNetwork, "10.*"))
+	if len(found) != 1 {
+		t.Errorf("addresses: %v", found)
+	}
+	if err := next.Cleanup(ctx); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("Cleanup with a pod: %v", err)
+	}
+	mustDel(t, next, kept)
+}
+
+// TestBrokenSteps: each step of Add fails once; the same call then succeeds.
+func TestBrokenSteps(t *testing.T) {
+	rooted(t)
+	m := newManager(t, testConfig(t))
+	for _, step := range []string{"intent", "loopback", "plugins"} {
+		for _, side := range []string{"before", "after"} {
+			disable, err := failpoint.Enable("network.add." + step + "." + side + "=error:1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			a := newPod(t)
+			if err := addError(m, a); !errors.Is(err, failpoint.ErrInjected) {
+				t.Errorf("%s %s: got %v", side, step, err)
+			}
+			checkNothing(t, m, filepath.Join(m.cfg.StateDir, "ipam"))
+			mustAdd(t, m, a)
+			mustDel(t, m, a)
+			disable()
+		}
+	}
+}
+
+// TestManyAtOnce: fifty pods get fifty addresses.
+func TestManyAtOnce(t *testing.T) {
+	rooted(t)
+	m := newManager(t, testConfig(t))
+	const count = 50
+	pods := make([]Attachment, count)
+	for i := range pods {
+		pods[i] = newPod(t)
+		pods[i].Ports = []PortMapping{{Protocol: TCP, HostPort: uint16(10000 + i), ContainerPort: 80}}
+	}
+	var mu sync.Mutex
+	seen := map[netip.Prefix]bool{}
+	var wg sync.WaitGroup
+	for _, a := range pods {
+		wg.Go(func() {
+			result, err := m.Add(context.Background(), a)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, addr := range result.Addresses {
+				if seen[addr] {
+					t.Errorf("%s twice", addr)
+				}
+				seen[addr] = true
+			}
+		})
+	}
+	wg.Wait()
+	if len(seen) != 2*count {
+		t.Errorf("%d addresses", len(seen))
+	}
+	for _, a := range pods {
+		wg.Go(func() { mustDel(t, m, a) })
+	}
+	wg.Wait()
+	checkNothing(t, m, filepath.Join(m.cfg.StateDir, "ipam"))
+}

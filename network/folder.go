@@ -1,0 +1,336 @@
+package network
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/utils"
+	"github.com/containernetworking/cni/pkg/version"
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/internal/atomicfile"
+	"github.com/nodeagent/nodeagent/network/builtin"
+)
+
+const (
+	// maxConfig bounds a configuration file.
+	maxConfig = 1 << 20
+	// maxConfigs bounds the files that are looked at.
+	maxConfigs = 256
+	// settled is the age from which a file's time tells that it has not
+	// changed since; younger ones are read each time.
+	settled = 2 * time.Second
+)
+
+// network is a configuration ready for use.
+type network struct {
+	list *libcni.NetworkConfigList
+	// file is where it came from; empty for the embedded one.
+	file string
+	// builtin are the types of plugins that are carried out in process.
+	builtin map[string]bool
+	// why tells of the others that could have been, what spoke against it.
+	why map[string]error
+	// volatile says that a reboot takes away all that a pod has of it.
+	volatile bool
+}
+
+// inProcess reports whether nothing is executed for the network.
+func (n *network) inProcess() bool {
+	for _, plugin := range n.list.Plugins {
+		if ipam := plugin.Network.IPAM.Type; !n.builtin[plugin.Network.Type] || ipam != "" && !n.builtin[ipam] {
+			return false
+		}
+	}
+	return true
+}
+
+// folder is what ConfDir held when it was last read.
+type folder struct {
+	stamp string
+	// chosen is the first good configuration; nil when there is none.
+	chosen *network
+	// problems tell, by file, what is wrong.
+	problems []string
+	// empty is true when there is no file at all.
+	empty bool
+}
+
+// read returns what ConfDir holds, from memory when nothing has changed: one
+// readdir and a stat of each file.
+func (m *Manager) read() (*folder, error) {
+	m.folderMu.Lock()
+	defer m.folderMu.Unlock()
+	files, stamp, err := listConfigs(m.cfg.ConfDir)
+	if err != nil {
+		return nil, fmt.Errorf("read network configurations: %w: %w", err, errdefs.ErrUnavailable)
+	}
+	if m.folder != nil && stamp != "" && m.folder.stamp == stamp {
+		return m.folder, nil
+	}
+	f := &folder{stamp: stamp, empty: len(files) == 0}
+	for _, file := range files {
+		n, err := m.load(file)
+		if err != nil {
+			f.problems = append(f.problems, fmt.Sprintf("%s: %v", file, err))
+			continue
+		}
+		if f.chosen == nil {
+			f.chosen = n
+		}
+	}
+	m.folder = f
+	return f, nil
+}
+
+// listConfigs lists the configuration files in order, and a stamp that is
+// another one when one of them changed; it is empty when a file is too young
+// for its time to tell.
+func listConfigs(dir string) (files []string, stamp string, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "none", nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	var text strings.Builder
+	young := false
+	note := func(info fs.FileInfo) {
+		fmt.Fprintf(&text, "%s %d %d\n", info.Name(), info.Size(), info.ModTime().UnixNano())
+		young = young || time.Since(info.ModTime()) < settled
+	}
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		info, err := os.Stat(path)
+		if err != nil {
+			continue
+		}
+		if info.IsDir() {
+			note(info) // it may hold plugins of a configuration
+			continue
+		}
+		if slices.Contains([]string{".conflist", ".conf", ".json"}, filepath.Ext(entry.Name())) && len(files) < maxConfigs {
+			note(info)
+			files = append(files, path)
+		}
+	}
+	if young {
+		return files, "", nil
+	}
+	return files, "files\n" + text.String(), nil
+}
+
+// load reads and checks one file.
+func (m *Manager) load(file string) (*network, error) {
+	data, err := readRegular(file)
+	if err != nil {
+		return nil, err
+	}
+	list, err := parseConfig(data)
+	if err != nil {
+		return nil, err
+	}
+	if !list.LoadOnlyInlinedPlugins && filepath.Ext(file) == ".conflist" {
+		if err := addPlugins(list, filepath.Join(filepath.Dir(file), list.Name)); err != nil {
+			return nil, err
+		}
+	}
+	n, err := prepare(list, m.cfg.BuiltinPlugins)
+	if err != nil {
+		return nil, err
+	}
+	n.file = file
+	return n, nil
+}
+
+// readRegular reads a bounded regular file; a FIFO does not block it.
+func readRegular(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	f.Close()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("not a regular file: %w", errdefs.ErrInvalidArgument)
+	}
+	return atomicfile.Read(path, maxConfig)
+}
+
+// addPlugins appends the plugins that a configuration of CNI 1.1 keeps in
+// files of their own, in a folder of the network's name.
+func addPlugins(list *libcni.NetworkConfigList, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if filepath.Ext(entry.Name()) != ".conf" {
+			continue
+		}
+		data, err := readRegular(filepath.Join(dir, entry.Name()))
+		if err != nil {
+			return err
+		}
+		plugin, err := libcni.NetworkPluginConfFromBytes(data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", entry.Name(), err)
+		}
+		list.Plugins = append(list.Plugins, plugin)
+	}
+	return nil
+}
+
+// parseConfig reads a configuration: a list, or a single plugin of former
+// versions.
+func parseConfig(data []byte) (*libcni.NetworkConfigList, error) {
+	var head struct {
+		Name       string           `json:"name"`
+		CNIVersion string           `json:"cniVersion"`
+		Type       string           `json:"type"`
+		Plugins    *json.RawMessage `json:"plugins"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, err
+	}
+	if err := utils.ValidateNetworkName(head.Name); err != nil {
+		return nil, fmt.Errorf("name %q: %w", head.Name, err)
+	}
+	list, err := parseListOrPlugin(data, head.Type != "" && head.Plugins == nil)
+	if err != nil {
+		return nil, err
+	}
+	if list.CNIVersion != "" && !slices.Contains(version.All.SupportedVersions(), list.CNIVersion) {
+		return nil, fmt.Errorf("cniVersion %q is not one of %s", list.CNIVersion, strings.Join(version.All.SupportedVersions(), ", "))
+	}
+	return list, nil
+}
+
+func parseListOrPlugin(data []byte, single bool) (*libcni.NetworkConfigList, error) {
+	if !single {
+		return libcni.NetworkConfFromBytes(data)
+	}
+	plugin, err := libcni.NetworkPluginConfFromBytes(data)
+	if err != nil {
+		return nil, err
+	}
+	list, err := libcni.ConfListFromConf(plugin)
+	if err != nil {
+		return nil, err
+	}
+	list.LoadOnlyInlinedPlugins = true
+	return list, nil
+}
+
+// typePattern keeps a plugin's type from being a path (CVE-2021-20206).
+var typePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+func checkType(name string) error {
+	if !typePattern.MatchString(name) || strings.Contains(name, "..") {
+		return fmt.Errorf("plugin type %q is not a plain file name: %w", name, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// prepare checks the plugins of a list, decides which of them are carried out
+// in process, and makes the list's bytes hold all of it.
+func prepare(list *libcni.NetworkConfigList, builtins bool) (*network, error) {
+	if len(list.Plugins) == 0 {
+		return nil, fmt.Errorf("no plugins: %w", errdefs.ErrInvalidArgument)
+	}
+	n := &network{list: list, builtin: map[string]bool{}, why: map[string]error{}}
+	for i, plugin := range list.Plugins {
+		types := []string{plugin.Network.Type}
+		if ipam := plugin.Network.IPAM.Type; ipam != "" {
+			types = append(types, ipam)
+		}
+		for _, name := range types {
+			if err := checkType(name); err != nil {
+				return nil, err
+			}
+			if builtins {
+				if err := n.consider(name, list, plugin); err != nil {
+					return nil, fmt.Errorf("plugin %d: %w", i+1, err)
+				}
+			}
+		}
+	}
+	for name := range n.why {
+		delete(n.builtin, name)
+	}
+	data, err := flatten(list)
+	if err != nil {
+		return nil, err
+	}
+	list.Bytes = data
+	return n, nil
+}
+
+// consider decides whether a type of plugin is carried out in process. What a
+// built-in plugin finds malformed is an error, unless the runtime is to fill
+// it in.
+func (n *network) consider(name string, list *libcni.NetworkConfigList, plugin *libcni.PluginConfig) error {
+	conf, err := libcni.InjectConf(plugin, map[string]any{"name": list.Name, "cniVersion": list.CNIVersion})
+	if err != nil {
+		return err
+	}
+	err = builtin.Supports(name, conf.Bytes)
+	switch {
+	case err == nil:
+		n.builtin[name] = true
+	case errdefs.IsInvalidArgument(err) && !plugin.Network.Capabilities["ipRanges"]:
+		return err
+	default:
+		n.why[name] = err
+	}
+	return nil
+}
+
+// flatten writes a list with all its plugins, so that it can be used again
+// when the files are other ones.
+func flatten(list *libcni.NetworkConfigList) ([]byte, error) {
+	plugins := make([]json.RawMessage, len(list.Plugins))
+	for i, plugin := range list.Plugins {
+		plugins[i] = plugin.Bytes
+	}
+	return json.Marshal(map[string]any{
+		"name": list.Name, "cniVersion": list.CNIVersion, "disableCheck": list.DisableCheck,
+		"disableGC": list.DisableGC, "loadOnlyInlinedPlugins": true, "plugins": plugins,
+	})
+}
+
+// current returns the network for new pods: the first good file, or the
+// embedded one when there is no file.
+func (m *Manager) current() (*network, error) {
+	f, err := m.read()
+	if err != nil {
+		return nil, err
+	}
+	if f.chosen != nil {
+		return f.chosen, nil
+	}
+	if !f.empty {
+		return nil, fmt.Errorf("no usable network configuration in %s: %s: %w", m.cfg.ConfDir, strings.Join(f.problems, "; "), errdefs.ErrUnavailable)
+	}
+	if m.cfg.NoDefaultNetwork {
+		return nil, fmt.Errorf("no network configuration in %s: %w", m.cfg.ConfDir, errdefs.ErrUnavailable)
+	}
+	return m.defaultNetwork()
+}

@@ -1,0 +1,94 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/nodeagent/nodeagent/network/builtin"
+)
+
+// GC takes back what pods have that keep does not name. keep must have every
+// pod whose Add has returned; pods that are being added meanwhile are not
+// touched. Rules of kept
+// pods that are missing are written again. Where the configuration is of CNI 1.1, the plugins are asked to
+// clean up as well. It goes on past failures and returns all of them.
+func (m *Manager) GC(ctx context.Context, keep []Attachment) error {
+	kept := map[string]bool{}
+	for _, a := range keep {
+		kept[a.PodID] = true
+	}
+	// Behind the gate no Add is half-way.
+	m.gate.Lock()
+	ids, err := m.listIntents()
+	m.gate.Unlock()
+	if err != nil {
+		return fmt.Errorf("clean up networks: %w", err)
+	}
+	var errs []error
+	for _, id := range ids {
+		if kept[id] {
+			continue
+		}
+		if err := m.Del(ctx, Attachment{PodID: id}); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := m.reaper.drain(ctx); err != nil {
+		errs = append(errs, err)
+	}
+	if err := m.sweep(ctx); err != nil {
+		errs = append(errs, fmt.Errorf("clean up networks: %w", err))
+	}
+	if err := m.restore(ctx, keep); err != nil {
+		errs = append(errs, fmt.Errorf("clean up networks: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// sweep has the plugins clean up what belongs to no recorded pod. New pods wait
+// meanwhile, since they would look like such.
+func (m *Manager) sweep(ctx context.Context) error {
+	m.gate.Lock()
+	defer m.gate.Unlock()
+	ids, err := m.listIntents()
+	if err != nil {
+		return err
+	}
+	owners := map[string]bool{}
+	valid := map[string][]types.GCAttachment{}
+	networks := map[string]*network{}
+	if n, err := m.current(); err == nil {
+		networks[n.list.Name] = n
+	}
+	for _, id := range ids {
+		owners[builtin.Owner(id, InterfaceName)] = true
+		in, err := m.readIntent(id)
+		if err != nil || in == nil {
+			continue
+		}
+		valid[in.Network] = append(valid[in.Network], types.GCAttachment{ContainerID: id, IfName: InterfaceName})
+		if in.Config == nil {
+			// Whose it is is not known: nothing of it may be lost.
+			return fmt.Errorf("the record of pod %s is lost", id)
+		}
+		if n, err := in.network(); err == nil && networks[in.Network] == nil {
+			networks[in.Network] = n
+		}
+	}
+	errs := []error{m.plugins.Sweep(owners)}
+	for name, n := range networks {
+		attachments := valid[name]
+		if attachments == nil {
+			attachments = []types.GCAttachment{}
+		}
+		err := m.libcni(n).GCNetworkList(ctx, n.list, &libcni.GCArgs{ValidAttachments: attachments})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("network %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}

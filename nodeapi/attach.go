@@ -1,0 +1,100 @@
+package nodeapi
+
+import (
+	"context"
+
+	"github.com/containerd/errdefs"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/sandbox"
+	"google.golang.org/grpc"
+)
+
+// attachStream is the server's side of an Attach call.
+type attachStream = grpc.BidiStreamingServer[nodev1.AttachRequest, nodev1.AttachResponse]
+
+// Attach joins a container's streams, and starts it when asked to.
+func (s *containers) Attach(stream attachStream) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	req := first.GetStart()
+	if req == nil {
+		return failf(errdefs.ErrInvalidArgument, "attach: the first message must be start")
+	}
+	c, err := s.find(req.GetContainer())
+	if err != nil {
+		return err
+	}
+	if !req.GetStart() && !running(c) {
+		return failf(errdefs.ErrFailedPrecondition, "You cannot attach to a stopped container, start it first")
+	}
+	ctx, cancel := s.bound(stream.Context())
+	defer cancel()
+	st := &streams{
+		ctx: ctx,
+		receive: func() (input, error) {
+			m, err := stream.Recv()
+			return input{stdin: m.GetStdin(), closed: m.GetStdinClosed(), resize: m.GetResize()}, err
+		},
+		send: func(o *nodev1.Output) error {
+			return stream.Send(&nodev1.AttachResponse{Message: &nodev1.AttachResponse_Output{Output: o}})
+		},
+	}
+	st.open(wanted{
+		stdin: req.GetStdin() && c.Config.GetStdin(), output: req.GetOutput(), tty: c.Config.GetTty(), size: req.GetSize(),
+	})
+	defer st.close()
+	if !s.goBackground(func(context.Context) { st.pump() }) {
+		return failf(errdefs.ErrUnavailable, "the agent is stopping")
+	}
+	release := s.hold(c)
+	defer release()
+	return s.serveAttach(ctx, stream, st, c, req.GetStart() && !running(c))
+}
+
+// serveAttach serves the streams until the output ends, then tells the exit
+// code.
+func (s *containers) serveAttach(ctx context.Context, stream attachStream, st *streams, c sandbox.Container, start bool) error {
+	attached := func() error {
+		st.sending.Lock()
+		defer st.sending.Unlock()
+		return stream.Send(&nodev1.AttachResponse{
+			Message: &nodev1.AttachResponse_Attached{Attached: &nodev1.Attached{Id: c.ID}},
+		})
+	}
+	if start {
+		attachment, err := s.start(ctx, c, &st.io)
+		if err != nil {
+			return err
+		}
+		if err := attached(); err != nil {
+			return err
+		}
+		select {
+		case <-attachment.Done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	} else {
+		if err := attached(); err != nil {
+			return err
+		}
+		if err := s.sandboxes.Attach(ctx, c.ID, st.io); err != nil {
+			return err
+		}
+	}
+	ended, err := s.sandboxes.WaitContainer(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	if s.specOf(c).GetAutoRemove() {
+		// The name is free again when the client goes on.
+		if err := s.remove(ctx, c); err != nil {
+			return err
+		}
+	}
+	st.sending.Lock()
+	defer st.sending.Unlock()
+	return stream.Send(&nodev1.AttachResponse{Message: &nodev1.AttachResponse_Exit{Exit: int32(ended.ExitCode)}})
+}

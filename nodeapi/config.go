@@ -1,0 +1,213 @@
+package nodeapi
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/protobuf/encoding/protojson"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// cpuPeriod is the period of --cpus, in microseconds.
+const cpuPeriod = 100000
+
+// maxHostname is the longest host name Linux takes.
+const maxHostname = 63
+
+// configs are what a specification becomes.
+type configs struct {
+	pod       *runtime.PodSandboxConfig
+	container *runtime.ContainerConfig
+}
+
+// buildConfigs turns a specification into CRI's configurations. It settles
+// in the specification what was left open, such as the host name, and keeps
+// the result in the pod's annotation.
+func buildConfigs(m *making) (configs, error) {
+	spec := m.spec
+	settle(spec, m)
+	text, err := protojson.Marshal(spec)
+	if err != nil {
+		return configs{}, err
+	}
+	pod := &runtime.PodSandboxConfig{
+		Metadata:     &runtime.PodSandboxMetadata{Name: m.name, Namespace: namespace, Uid: m.key},
+		Hostname:     spec.GetHostname(),
+		LogDirectory: m.server.files.dir(m.key),
+		PortMappings: portMappings(m.ports),
+		Annotations:  map[string]string{annotationSpec: string(text), annotationKey: m.key},
+		Linux: &runtime.LinuxPodSandboxConfig{SecurityContext: &runtime.LinuxSandboxSecurityContext{
+			NamespaceOptions: namespaceOptions(spec),
+			Privileged:       spec.GetSecurity().GetPrivileged(),
+		}},
+	}
+	if net := spec.GetNetwork(); len(net.GetDns())+len(net.GetDnsSearch())+len(net.GetDnsOptions()) > 0 {
+		pod.DnsConfig = &runtime.DNSConfig{
+			Servers: net.GetDns(), Searches: net.GetDnsSearch(), Options: net.GetDnsOptions(),
+		}
+	}
+	container, err := containerConfig(m)
+	return configs{pod: pod, container: container}, err
+}
+
+// settle fills in what a person left open.
+func settle(spec *nodev1.ContainerSpec, m *making) {
+	if spec.Hostname == "" {
+		spec.Hostname = m.name[:min(len(m.name), maxHostname)]
+		if host, err := os.Hostname(); err == nil && spec.GetNetwork().GetMode() == networkHost {
+			spec.Hostname = host
+		}
+	}
+	spec.Network.Ports = nil
+	for _, p := range m.ports {
+		spec.Network.Ports = append(spec.Network.Ports, p.message())
+	}
+	spec.Network.Expose = exposedPorts(spec, m.image.Config)
+	if m.image.Config != nil {
+		labels := map[string]string{}
+		for name, value := range m.image.Config.Config.Labels {
+			labels[name] = value
+		}
+		for name, value := range spec.GetLabels() {
+			labels[name] = value
+		}
+		spec.Labels = labels
+	}
+}
+
+// containerConfig makes the container's configuration.
+func containerConfig(m *making) (*runtime.ContainerConfig, error) {
+	spec := m.spec
+	security, err := securityContext(m)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := mountConfigs(m)
+	if err != nil {
+		return nil, err
+	}
+	c := &runtime.ContainerConfig{
+		Metadata:    &runtime.ContainerMetadata{Name: m.name},
+		Image:       &runtime.ImageSpec{Image: m.image.ID, UserSpecifiedImage: spec.GetImage()},
+		WorkingDir:  spec.GetWorkingDir(),
+		Envs:        environment(spec),
+		Mounts:      mounts,
+		Labels:      spec.GetLabels(),
+		Annotations: spec.GetAnnotations(),
+		LogPath:     logName,
+		Stdin:       spec.GetStdin(),
+		StdinOnce:   spec.GetStdinOnce(),
+		Tty:         spec.GetTty(),
+		Linux: &runtime.LinuxContainerConfig{
+			Resources:       resources(spec.GetResources()),
+			SecurityContext: security,
+		},
+	}
+	switch {
+	case len(spec.GetEntrypoint()) > 0:
+		c.Command, c.Args = spec.GetEntrypoint(), spec.GetCommand()
+	case spec.GetSetEntrypoint():
+		c.Command = spec.GetCommand()
+	default:
+		c.Args = spec.GetCommand()
+	}
+	for _, d := range spec.GetDevices() {
+		c.Devices = append(c.Devices, &runtime.Device{
+			HostPath: d.GetHostPath(), ContainerPath: d.GetContainerPath(), Permissions: d.GetPermissions(),
+		})
+	}
+	if spec.GetStopSignal() != "" {
+		c.StopSignal, err = stopSignal(spec.GetStopSignal())
+	}
+	return c, err
+}
+
+// environment is what docker adds to the image's variables, then the
+// person's own.
+func environment(spec *nodev1.ContainerSpec) []*runtime.KeyValue {
+	all := []string{"HOSTNAME=" + spec.GetHostname()}
+	if spec.GetTty() {
+		all = append(all, "TERM=xterm")
+	}
+	var out []*runtime.KeyValue
+	at := map[string]int{}
+	for _, env := range append(all, spec.GetEnv()...) {
+		name, value, _ := strings.Cut(env, "=")
+		if i, ok := at[name]; ok {
+			out[i].Value = []byte(value)
+			continue
+		}
+		at[name] = len(out)
+		out = append(out, &runtime.KeyValue{Key: name, Value: []byte(value)})
+	}
+	return out
+}
+
+// resources turns limits into CRI's.
+func resources(r *nodev1.Resources) *runtime.LinuxContainerResources {
+	out := &runtime.LinuxContainerResources{
+		CpuShares:          r.GetCpuShares(),
+		MemoryLimitInBytes: r.GetMemoryBytes(),
+		OomScoreAdj:        r.GetOomScoreAdj(),
+		CpusetCpus:         r.GetCpusetCpus(),
+		CpusetMems:         r.GetCpusetMems(),
+	}
+	if r.GetNanoCpus() > 0 {
+		out.CpuPeriod = cpuPeriod
+		out.CpuQuota = r.GetNanoCpus() * cpuPeriod / 1e9
+	}
+	if r.GetPidsLimit() > 0 {
+		out.Unified = map[string]string{"pids.max": strconv.FormatInt(r.GetPidsLimit(), 10)}
+	}
+	return out
+}
+
+// stopSignal turns "SIGTERM", "term" or "15" into CRI's enumeration.
+func stopSignal(name string) (runtime.Signal, error) {
+	normal, err := normalSignal(name)
+	if err != nil {
+		return 0, err
+	}
+	key := "SIGNAL_" + strings.NewReplacer("+", "PLUS", "-", "MINUS").Replace(normal)
+	value, ok := runtime.Signal_value[key]
+	if !ok {
+		return 0, failf(errdefs.ErrInvalidArgument, "invalid signal: %s", name)
+	}
+	return runtime.Signal(value), nil
+}
+
+// exposedPorts joins the ports of the image, those exposed and those
+// published, as port/protocol in order.
+func exposedPorts(spec *nodev1.ContainerSpec, image *ocispec.Image) []string {
+	all := map[string]bool{}
+	if image != nil {
+		for p := range image.Config.ExposedPorts {
+			all[normalPort(p)] = true
+		}
+	}
+	for _, p := range spec.GetNetwork().GetExpose() {
+		all[normalPort(p)] = true
+	}
+	for _, p := range spec.GetNetwork().GetPorts() {
+		all[strconv.Itoa(int(p.GetContainerPort()))+"/"+p.GetProtocol()] = true
+	}
+	out := make([]string, 0, len(all))
+	for p := range all {
+		out = append(out, p)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// normalPort writes "80" as "80/tcp".
+func normalPort(p string) string {
+	if strings.Contains(p, "/") {
+		return strings.ToLower(p)
+	}
+	return p + "/tcp"
+}

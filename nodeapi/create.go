@@ -1,0 +1,183 @@
+package nodeapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/imageservice"
+	"github.com/nodeagent/nodeagent/internal/undo"
+	"github.com/nodeagent/nodeagent/sandbox"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// making is a container while it is made.
+type making struct {
+	server *Server
+	spec   *nodev1.ContainerSpec
+	image  imageservice.Image
+	name   string
+	key    string
+	ports  []publishedPort
+	config configs
+	podID  string
+	id     string
+}
+
+// Create makes a container: a pod of its own, then the container in it.
+func (s *containers) Create(ctx context.Context, req *nodev1.CreateRequest) (*nodev1.CreateResponse, error) {
+	m := &making{server: s.Server, spec: cloneSpec(req.GetSpec()), name: req.GetName(), key: newKey()}
+	if err := validate(m.spec); err != nil {
+		return nil, err
+	}
+	var err error
+	if m.image, err = s.imageFor(ctx, m.spec); err != nil {
+		return nil, err
+	}
+	if err := checkCommand(m.spec, m.image.Config); err != nil {
+		return nil, err
+	}
+	if m.name, err = s.reserveName(m.name); err != nil {
+		return nil, err
+	}
+	defer s.releaseName(m.name)
+	if m.ports, err = s.reservePorts(m.spec, m.image.Config); err != nil {
+		return nil, err
+	}
+	defer s.releasePorts(m.ports)
+	if err := m.run(ctx); err != nil {
+		return nil, err
+	}
+	return &nodev1.CreateResponse{Id: m.id}, nil
+}
+
+// run does what leaves something behind.
+func (m *making) run(ctx context.Context) error {
+	s := m.server
+	err := undo.Sequence{Name: "nodectl.create", Timeout: undoTimeout, Steps: []undo.Step{
+		{
+			Name: "make folders",
+			Do:   func(context.Context) error { return s.files.make(m.key) },
+			Undo: func(context.Context) error { return s.files.remove(m.key) },
+		},
+		{Name: "prepare mounts", Do: m.prepareMounts},
+		{
+			Name: "run pod",
+			Do:   m.runPod,
+			Undo: m.removePod,
+		},
+		{Name: "write hosts", Do: m.writeHosts},
+		{Name: "create container", Do: m.createContainer},
+	}}.Run(ctx)
+	var worded *failure
+	if errors.As(err, &worded) {
+		return worded
+	}
+	if err != nil {
+		return fmt.Errorf("create container %s: %w", m.name, err)
+	}
+	return nil
+}
+
+// prepareMounts makes what the mounts of the configuration name.
+func (m *making) prepareMounts(context.Context) error {
+	if err := makeBindSources(m.spec.GetMounts()); err != nil {
+		return err
+	}
+	if err := m.server.files.writeSeccomp(m.key, m.spec.GetSecurity().GetSeccomp()); err != nil {
+		return err
+	}
+	var err error
+	m.config, err = buildConfigs(m)
+	if err != nil {
+		return err
+	}
+	return m.server.files.makeTmpfs(m.key, m.spec.GetMounts())
+}
+
+// runPod runs the pod.
+func (m *making) runPod(ctx context.Context) error {
+	id, err := m.server.sandboxes.RunPod(ctx, sandbox.RunPodRequest{Config: m.config.pod, Owner: sandbox.OwnerNodectl})
+	m.podID = id
+	return err
+}
+
+// removePod takes the pod away with what is in it.
+func (m *making) removePod(ctx context.Context) error {
+	if m.podID == "" {
+		return nil
+	}
+	return m.server.discardPod(ctx, m.podID)
+}
+
+// createContainer makes the container in the pod.
+func (m *making) createContainer(ctx context.Context) error {
+	id, err := m.server.sandboxes.CreateContainer(ctx, sandbox.CreateContainerRequest{
+		PodID: m.podID, Config: m.config.container, PodConfig: m.config.pod, Keep: true,
+	})
+	m.id = id
+	return err
+}
+
+// imageFor returns the image a specification names, for its platform.
+func (s *Server) imageFor(ctx context.Context, spec *nodev1.ContainerSpec) (imageservice.Image, error) {
+	img, err := s.images.Image(ctx, spec.GetImage())
+	if errdefs.IsNotFound(err) {
+		return img, noSuchImage(spec.GetImage())
+	}
+	if err != nil {
+		return img, fmt.Errorf("look up image %s: %w", spec.GetImage(), err)
+	}
+	if spec.GetPlatform() == "" || img.Config == nil {
+		return img, nil
+	}
+	platform, err := platforms.Parse(spec.GetPlatform())
+	if err != nil {
+		return img, failf(errdefs.ErrInvalidArgument, "invalid platform %q", spec.GetPlatform())
+	}
+	if !platforms.NewMatcher(platform).Match(img.Config.Platform) {
+		return img, noSuchImage(spec.GetImage())
+	}
+	return img, nil
+}
+
+// noSuchImage is docker's word for an image that is not there.
+func noSuchImage(ref string) error {
+	return failf(errdefs.ErrNotFound, "No such image: %s", withDefaultTag(ref))
+}
+
+// checkCommand refuses a container that would have nothing to run.
+func checkCommand(spec *nodev1.ContainerSpec, image *ocispec.Image) error {
+	if len(spec.GetCommand()) > 0 || len(spec.GetEntrypoint()) > 0 {
+		return nil
+	}
+	if !spec.GetSetEntrypoint() && image != nil && (len(image.Config.Entrypoint) > 0 || len(image.Config.Cmd) > 0) {
+		return nil
+	}
+	return failf(errdefs.ErrInvalidArgument, "no command specified")
+}
+
+// cloneSpec returns a copy that may be changed, with all parts there.
+func cloneSpec(spec *nodev1.ContainerSpec) *nodev1.ContainerSpec {
+	if spec == nil {
+		spec = &nodev1.ContainerSpec{}
+	}
+	spec = proto.CloneOf(spec)
+	if spec.Resources == nil {
+		spec.Resources = &nodev1.Resources{}
+	}
+	if spec.Security == nil {
+		spec.Security = &nodev1.Security{}
+	}
+	if spec.Network == nil {
+		spec.Network = &nodev1.Network{}
+	}
+	if spec.Network.Mode == "" {
+		spec.Network.Mode = networkBridge
+	}
+	return spec
+}

@@ -1,0 +1,100 @@
+package nodeapi
+
+import (
+	"context"
+
+	"github.com/containerd/errdefs"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/sandbox"
+	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
+)
+
+// execStream is the server's side of an Exec call.
+type execStream = grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]
+
+// Exec runs a further process in a running container.
+func (s *containers) Exec(stream execStream) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	req := first.GetStart()
+	if req == nil || len(req.GetCommand()) == 0 {
+		return failf(errdefs.ErrInvalidArgument, "exec: the first message must be start with a command")
+	}
+	c, err := s.find(req.GetContainer())
+	if err != nil {
+		return err
+	}
+	switch c.State {
+	case sandbox.ContainerRunning:
+	case sandbox.ContainerPaused:
+		return failf(errdefs.ErrFailedPrecondition, "container %s is paused, unpause the container before exec", c.ID)
+	default:
+		return failf(errdefs.ErrFailedPrecondition, "container %s is not running", c.ID)
+	}
+	er := sandbox.ExecRequest{
+		ContainerID: c.ID, Cmd: req.GetCommand(), Env: req.GetEnv(), Cwd: req.GetWorkingDir(),
+		User: req.GetUser(), Privileged: req.GetPrivileged(),
+	}
+	if req.GetTty() {
+		er.Env = append([]string{"TERM=xterm"}, er.Env...)
+	}
+	if req.GetDetach() {
+		return s.execDetached(stream, er, req.GetTty())
+	}
+	return s.execAttached(stream, er, req)
+}
+
+// execDetached leaves the process to the server: it ends with the agent.
+func (s *containers) execDetached(stream execStream, er sandbox.ExecRequest, tty bool) error {
+	er.IO = sandbox.IO{TTY: tty}
+	ok := s.goBackground(func(ctx context.Context) {
+		if _, err := s.sandboxes.Exec(ctx, er); err != nil && ctx.Err() == nil {
+			logrus.WithError(err).WithField("container", er.ContainerID).Warn("detached exec failed")
+		}
+	})
+	if !ok {
+		return failf(errdefs.ErrUnavailable, "the agent is stopping")
+	}
+	return sendExecAttached(stream, er.ContainerID)
+}
+
+// execAttached serves the process's streams, and tells its exit code.
+func (s *containers) execAttached(stream execStream, er sandbox.ExecRequest, req *nodev1.ExecStart) error {
+	ctx, cancel := s.bound(stream.Context())
+	defer cancel()
+	st := &streams{
+		ctx: ctx,
+		receive: func() (input, error) {
+			m, err := stream.Recv()
+			return input{stdin: m.GetStdin(), closed: m.GetStdinClosed(), resize: m.GetResize()}, err
+		},
+		send: func(o *nodev1.Output) error {
+			return stream.Send(&nodev1.ExecResponse{Message: &nodev1.ExecResponse_Output{Output: o}})
+		},
+	}
+	st.open(wanted{stdin: req.GetStdin(), output: true, tty: req.GetTty(), size: req.GetSize()})
+	defer st.close()
+	if err := sendExecAttached(stream, er.ContainerID); err != nil {
+		return err
+	}
+	if !s.goBackground(func(context.Context) { st.pump() }) {
+		return failf(errdefs.ErrUnavailable, "the agent is stopping")
+	}
+	er.IO = st.io
+	code, err := s.sandboxes.Exec(ctx, er)
+	if err != nil {
+		return err
+	}
+	st.sending.Lock()
+	defer st.sending.Unlock()
+	return stream.Send(&nodev1.ExecResponse{Message: &nodev1.ExecResponse_Exit{Exit: int32(code)}})
+}
+
+func sendExecAttached(stream execStream, id string) error {
+	return stream.Send(&nodev1.ExecResponse{
+		Message: &nodev1.ExecResponse_Attached{Attached: &nodev1.Attached{Id: id}},
+	})
+}

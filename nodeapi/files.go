@@ -1,0 +1,168 @@
+package nodeapi
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"golang.org/x/sys/unix"
+)
+
+// logName is the log's name in a container's folder.
+const logName = "container.log"
+
+// files are the folders of nodectl's containers, one below root and one
+// below state for each. A container's folders are named by a key of its own,
+// because they are made before its pod has an ID.
+type files struct {
+	root, state string
+}
+
+// newKey returns a fresh key.
+func newKey() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	return hex.EncodeToString(b[:])
+}
+
+// prepare makes the parents, and removes the folders of all keys but those
+// given: they belong to containers that were half made or half removed.
+func (f files) prepare(keep map[string]bool) error {
+	for _, parent := range []string{f.root, f.state} {
+		if err := os.MkdirAll(parent, 0o700); err != nil {
+			return err
+		}
+	}
+	for _, parent := range []string{f.root, f.state} {
+		entries, err := os.ReadDir(parent)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if keep[e.Name()] {
+				continue
+			}
+			if err := f.remove(e.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// dir is the durable folder of a container.
+func (f files) dir(key string) string { return filepath.Join(f.root, key) }
+
+// path is a file in the durable folder of a container.
+func (f files) path(key, name string) string { return filepath.Join(f.root, key, name) }
+
+// tmpfs is where the container's n-th tmpfs is mounted on the host.
+func (f files) tmpfs(key string, n int) string {
+	return filepath.Join(f.state, key, "tmpfs-"+strconv.Itoa(n))
+}
+
+// make makes a container's folders.
+func (f files) make(key string) error {
+	if err := os.Mkdir(f.dir(key), 0o700); err != nil {
+		return err
+	}
+	return os.Mkdir(filepath.Join(f.state, key), 0o700)
+}
+
+// remove removes a container's folders and unmounts what is mounted there.
+// What is gone already is no error.
+func (f files) remove(key string) error {
+	if key == "" || strings.ContainsAny(key, "/") || key == "." || key == ".." {
+		return nil
+	}
+	if err := f.unmountTmpfs(key); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(f.state, key)); err != nil {
+		return err
+	}
+	return os.RemoveAll(f.dir(key))
+}
+
+// makeTmpfs makes the folders that a container's tmpfs mounts are mounted on,
+// where they are missing: the state folder does not outlast a reboot.
+func (f files) makeTmpfs(key string, mounts []*nodev1.Mount) error {
+	for i, m := range mounts {
+		if m.GetType() != nodev1.Mount_TMPFS {
+			continue
+		}
+		if err := os.MkdirAll(f.tmpfs(key, i), 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountTmpfs gives a container that is about to start fresh tmpfs mounts.
+func (f files) mountTmpfs(key string, mounts []*nodev1.Mount) error {
+	if err := f.unmountTmpfs(key); err != nil {
+		return err
+	}
+	if err := f.makeTmpfs(key, mounts); err != nil {
+		return err
+	}
+	for i, m := range mounts {
+		if m.GetType() != nodev1.Mount_TMPFS {
+			continue
+		}
+		target := f.tmpfs(key, i)
+		flags, data := tmpfsOptions(m)
+		if err := unix.Mount("tmpfs", target, "tmpfs", flags, data); err != nil {
+			return fmt.Errorf("mount tmpfs %s: %w", target, err)
+		}
+	}
+	return nil
+}
+
+// unmountTmpfs takes away what mountTmpfs mounted; containers that still use
+// one keep it.
+func (f files) unmountTmpfs(key string) error {
+	targets, err := filepath.Glob(filepath.Join(f.state, key, "tmpfs-*"))
+	if err != nil {
+		return err
+	}
+	for _, target := range targets {
+		err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("unmount tmpfs %s: %w", target, err)
+		}
+	}
+	return nil
+}
+
+// tmpfsOptions are the flags and data of mount(2) for a tmpfs. As docker's
+// it is nosuid, nodev and noexec unless told otherwise.
+func tmpfsOptions(m *nodev1.Mount) (flags uintptr, data string) {
+	flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	for _, option := range m.GetOptions() {
+		switch option {
+		case "exec":
+			flags &^= unix.MS_NOEXEC
+		case "suid":
+			flags &^= unix.MS_NOSUID
+		case "dev":
+			flags &^= unix.MS_NODEV
+		}
+	}
+	mode := m.GetTmpfsMode()
+	if mode == 0 {
+		mode = 0o1777
+	}
+	data = fmt.Sprintf("mode=%o", mode&0o7777)
+	if m.GetTmpfsSize() > 0 {
+		data += ",size=" + strconv.FormatInt(m.GetTmpfsSize(), 10)
+	}
+	return flags, data
+}

@@ -1,0 +1,32 @@
+package nodeapi
+
+import (
+	"context"
+
+	"github.com/containerd/errdefs"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+)
+
+// Kill sends a signal to a running container.
+func (s *containers) Kill(ctx context.Context, req *nodev1.KillRequest) (*nodev1.KillResponse, error) {
+	name := req.GetSignal()
+	if name == "" {
+		name = "SIGKILL"
+	}
+	signal, err := normalSignal(name)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.find(req.GetContainer())
+	if err != nil {
+		return nil, err
+	}
+	if !running(c) {
+		return nil, failf(errdefs.ErrFailedPrecondition,
+			"cannot kill container: %s: container %s is not running", req.GetContainer(), c.ID)
+	}
+	if err := s.sandboxes.KillContainer(ctx, c.ID, signal); err != nil {
+		return nil, err
+	}
+	return &nodev1.KillResponse{}, nil
+}

@@ -1,0 +1,155 @@
+package nodeapi
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/sandbox"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// List gives nodectl's containers, and kubelet's when asked, newest first.
+func (s *containers) List(ctx context.Context, req *nodev1.ListRequest) (*nodev1.ListResponse, error) {
+	names, err := s.imageNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pods := map[string]sandbox.Pod{}
+	for _, pod := range s.sandboxes.Pods() {
+		pods[pod.ID] = pod
+	}
+	resp := &nodev1.ListResponse{}
+	for _, c := range s.sandboxes.Containers() {
+		if c.Owner != sandbox.OwnerNodectl && !req.GetPods() {
+			continue
+		}
+		resp.Containers = append(resp.Containers, s.containerMessage(c, pods[c.PodID], names))
+	}
+	slices.SortFunc(resp.Containers, func(a, b *nodev1.Container) int {
+		if order := b.GetCreatedAt().AsTime().Compare(a.GetCreatedAt().AsTime()); order != 0 {
+			return order
+		}
+		return strings.Compare(a.GetId(), b.GetId())
+	})
+	return resp, nil
+}
+
+// imageNames maps each normalised reference to the ID it means now.
+func (s *Server) imageNames(ctx context.Context) (map[string]string, error) {
+	all, err := s.images.Images(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	names := map[string]string{}
+	for _, img := range all {
+		for _, ref := range append(slices.Clone(img.Tags), img.Digests...) {
+			names[ref] = img.ID
+		}
+	}
+	return names, nil
+}
+
+// containerMessage is a container as the node API shows it. pod may be the
+// zero value when it has just gone.
+func (s *Server) containerMessage(c sandbox.Container, pod sandbox.Pod, names map[string]string) *nodev1.Container {
+	m := &nodev1.Container{
+		Id: c.ID, Name: c.Config.GetMetadata().GetName(),
+		Image: c.ImageRef, ImageId: c.ImageID, Args: c.Args,
+		CreatedAt: timestamp(c.CreatedAt), StartedAt: timestamp(c.StartedAt), FinishedAt: timestamp(c.FinishedAt),
+		State: string(c.State), ExitCode: int32(c.ExitCode), Reason: c.Reason, Message: c.Message,
+		Pid: int64(c.PID), Labels: c.Config.GetLabels(), Tty: c.Config.GetTty(),
+		NetworkMode: networkMode(pod),
+	}
+	spec := s.spec(pod)
+	if spec == nil {
+		meta := pod.Config.GetMetadata()
+		m.Pod = &nodev1.Pod{Id: c.PodID, Name: meta.GetName(), Namespace: meta.GetNamespace(), Uid: meta.GetUid()}
+		if name := c.Config.GetImage().GetUserSpecifiedImage(); name != "" {
+			m.Image = name
+		}
+		m.Ports = podPorts(pod)
+		m.Mounts = criMounts(c)
+	} else {
+		m.Image = spec.GetImage()
+		m.Ports = specPorts(spec)
+		m.Mounts = spec.GetMounts()
+		m.AutoRemove = spec.GetAutoRemove()
+	}
+	if id, ok := names[normalRef(m.Image)]; ok && id != c.ImageID {
+		m.Image = c.ImageID
+	}
+	return m
+}
+
+// networkMode is docker's word for the pod's network.
+func networkMode(pod sandbox.Pod) string {
+	if pod.Config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork() == runtime.NamespaceMode_NODE {
+		return networkHost
+	}
+	return networkBridge
+}
+
+// specPorts are the published ports, then those only exposed.
+func specPorts(spec *nodev1.ContainerSpec) []*nodev1.Port {
+	if spec.GetNetwork().GetMode() == networkHost {
+		return nil
+	}
+	published := map[string]bool{}
+	var out []*nodev1.Port
+	for _, p := range spec.GetNetwork().GetPorts() {
+		published[fmt.Sprintf("%d/%s", p.GetContainerPort(), p.GetProtocol())] = true
+		out = append(out, p)
+	}
+	for _, text := range spec.GetNetwork().GetExpose() {
+		if p, ok := parsePort(text); ok && !published[text] {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// podPorts are the ports of one of kubelet's pods.
+func podPorts(pod sandbox.Pod) []*nodev1.Port {
+	var out []*nodev1.Port
+	for _, m := range pod.Config.GetPortMappings() {
+		out = append(out, &nodev1.Port{
+			ContainerPort: uint32(m.GetContainerPort()), HostPort: uint32(m.GetHostPort()),
+			Protocol: strings.ToLower(m.GetProtocol().String()), HostIp: m.GetHostIp(),
+		})
+	}
+	return out
+}
+
+// criMounts are the mounts of one of kubelet's containers.
+func criMounts(c sandbox.Container) []*nodev1.Mount {
+	var out []*nodev1.Mount
+	for _, m := range c.Mounts {
+		mount := &nodev1.Mount{Source: m.GetHostPath(), Target: m.GetContainerPath(), ReadOnly: m.GetReadonly()}
+		if m.GetImage().GetImage() != "" {
+			mount.Type, mount.Source = nodev1.Mount_IMAGE, m.GetImage().GetImage()
+		}
+		switch m.GetPropagation() {
+		case runtime.MountPropagation_PROPAGATION_HOST_TO_CONTAINER:
+			mount.Propagation = "rslave"
+		case runtime.MountPropagation_PROPAGATION_BIDIRECTIONAL:
+			mount.Propagation = "rshared"
+		default:
+			mount.Propagation = "rprivate"
+		}
+		out = append(out, mount)
+	}
+	return out
+}
+
+// timestamp is nil for the zero time.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

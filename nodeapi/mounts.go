@@ -1,0 +1,78 @@
+package nodeapi
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// makeBindSources makes missing folders of -v, and refuses missing ones of
+// --mount, as docker does.
+func makeBindSources(mounts []*nodev1.Mount) error {
+	for _, m := range mounts {
+		if m.GetType() != nodev1.Mount_BIND {
+			continue
+		}
+		_, err := os.Stat(m.GetSource())
+		switch {
+		case err == nil:
+		case !errors.Is(err, fs.ErrNotExist):
+			return failf(errdefs.ErrInvalidArgument, "invalid mount config for type \"bind\": %v", err)
+		case !m.GetCreateSource():
+			return failf(errdefs.ErrInvalidArgument,
+				"invalid mount config for type \"bind\": bind source path does not exist: %s", m.GetSource())
+		default:
+			if err := os.MkdirAll(m.GetSource(), 0o755); err != nil {
+				return failf(errdefs.ErrInvalidArgument, "error while creating mount source path '%s': %v", m.GetSource(), err)
+			}
+		}
+	}
+	return nil
+}
+
+// mountConfigs turns mounts into CRI's, and adds the hosts file.
+func mountConfigs(m *making) ([]*runtime.Mount, error) {
+	var out []*runtime.Mount
+	hosts := false
+	for i, mount := range m.spec.GetMounts() {
+		p, err := propagation(mount.GetPropagation())
+		if err != nil {
+			return nil, err
+		}
+		c := &runtime.Mount{ContainerPath: mount.GetTarget(), Readonly: mount.GetReadOnly(), Propagation: p}
+		switch mount.GetType() {
+		case nodev1.Mount_BIND:
+			c.HostPath = mount.GetSource()
+		case nodev1.Mount_TMPFS:
+			c.HostPath = m.server.files.tmpfs(m.key, i)
+		case nodev1.Mount_IMAGE:
+			c.Image = &runtime.ImageSpec{Image: mount.GetSource()}
+			c.ImageSubPath = mount.GetSubpath()
+			c.Readonly = true
+		}
+		hosts = hosts || mount.GetTarget() == "/etc/hosts"
+		out = append(out, c)
+	}
+	if !hosts {
+		out = append(out, &runtime.Mount{ContainerPath: "/etc/hosts", HostPath: m.server.files.path(m.key, hostsName)})
+	}
+	return out, nil
+}
+
+// propagation turns docker's words into CRI's enumeration.
+func propagation(word string) (runtime.MountPropagation, error) {
+	switch strings.TrimPrefix(word, "r") {
+	case "", "private":
+		return runtime.MountPropagation_PROPAGATION_PRIVATE, nil
+	case "slave":
+		return runtime.MountPropagation_PROPAGATION_HOST_TO_CONTAINER, nil
+	case "shared":
+		return runtime.MountPropagation_PROPAGATION_BIDIRECTIONAL, nil
+	}
+	return 0, failf(errdefs.ErrInvalidArgument, "invalid mount config: invalid propagation mode: %s", word)
+}

@@ -1,0 +1,91 @@
+package nodeapi
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/sandbox"
+	"github.com/sirupsen/logrus"
+)
+
+const (
+	// undoTimeout bounds the undoing of a failed creation.
+	undoTimeout = 30 * time.Second
+	// removeTimeout bounds a removal, which goes on without its caller.
+	removeTimeout = 2 * time.Minute
+)
+
+// Remove removes a container, and for one of nodectl's its pod and files.
+func (s *containers) Remove(ctx context.Context, req *nodev1.RemoveRequest) (*nodev1.RemoveResponse, error) {
+	c, err := s.find(req.GetContainer())
+	if err != nil {
+		return nil, err
+	}
+	if running(c) && !req.GetForce() {
+		name := "/" + strings.TrimPrefix(req.GetContainer(), "/")
+		if c.Owner == sandbox.OwnerNodectl {
+			name = "/" + c.Config.GetMetadata().GetName()
+		}
+		return nil, failf(errdefs.ErrFailedPrecondition,
+			"cannot remove container %q: container is %s: stop the container before removing or force remove", name, c.State)
+	}
+	if err := s.remove(ctx, c); err != nil {
+		return nil, err
+	}
+	return &nodev1.RemoveResponse{}, nil
+}
+
+// remove removes a container whole. Callers of one container share one
+// removal, which goes on when they leave.
+func (s *Server) remove(ctx context.Context, c sandbox.Container) error {
+	done := s.removals.DoChan(c.ID, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+		defer cancel()
+		if err := s.sandboxes.RemoveContainer(ctx, c.ID); err != nil {
+			return nil, fmt.Errorf("remove container %s: %w", c.ID, err)
+		}
+		if c.Owner != sandbox.OwnerNodectl {
+			return nil, nil
+		}
+		return nil, s.discardPod(ctx, c.PodID)
+	})
+	select {
+	case r := <-done:
+		return r.Err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// discardPod removes a nodectl pod with all that is in it, and the files made
+// for it. One that is gone already is no error.
+func (s *Server) discardPod(ctx context.Context, podID string) error {
+	pod, err := s.sandboxes.Pod(podID)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.sandboxes.StopPod(ctx, podID); err != nil {
+		return fmt.Errorf("stop pod %s: %w", podID, err)
+	}
+	if err := s.sandboxes.RemovePod(ctx, podID); err != nil {
+		return fmt.Errorf("remove pod %s: %w", podID, err)
+	}
+	s.mu.Lock()
+	delete(s.specs, podID)
+	s.mu.Unlock()
+	return s.files.remove(podKey(pod))
+}
+
+// removeLogged removes a container that removes itself.
+func (s *Server) removeLogged(ctx context.Context, c sandbox.Container) {
+	if err := s.remove(ctx, c); err != nil && ctx.Err() == nil {
+		logrus.WithError(err).WithField("container", c.ID).Warn("automatic removal failed")
+	}
+}

@@ -1,0 +1,134 @@
+package nodeapi
+
+import (
+	"encoding/json"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const (
+	unconfined  = "unconfined"
+	seccompName = "seccomp.json"
+)
+
+// The parts of /proc and /sys that docker hides or makes read-only.
+var (
+	maskedPaths = []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+		"/sys/devices/virtual/powercap", "/sys/firmware",
+	}
+	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+)
+
+// namespaceOptions says which namespaces of the host are shared.
+func namespaceOptions(spec *nodev1.ContainerSpec) *runtime.NamespaceOption {
+	o := &runtime.NamespaceOption{
+		Network: runtime.NamespaceMode_POD,
+		Pid:     runtime.NamespaceMode_CONTAINER,
+		Ipc:     runtime.NamespaceMode_POD,
+	}
+	if spec.GetNetwork().GetMode() == networkHost {
+		o.Network = runtime.NamespaceMode_NODE
+	}
+	if spec.GetSecurity().GetHostPid() {
+		o.Pid = runtime.NamespaceMode_NODE
+	}
+	if spec.GetSecurity().GetHostIpc() {
+		o.Ipc = runtime.NamespaceMode_NODE
+	}
+	return o
+}
+
+// securityContext makes the container's security context.
+func securityContext(m *making) (*runtime.LinuxContainerSecurityContext, error) {
+	sec := m.spec.GetSecurity()
+	c := &runtime.LinuxContainerSecurityContext{
+		Privileged:         sec.GetPrivileged(),
+		NamespaceOptions:   namespaceOptions(m.spec),
+		ReadonlyRootfs:     sec.GetReadOnly(),
+		NoNewPrivs:         sec.GetNoNewPrivileges(),
+		SupplementalGroups: m.spec.GetGroups(),
+		Capabilities: &runtime.Capability{
+			AddCapabilities:  capabilityNames(sec.GetCapAdd()),
+			DropCapabilities: capabilityNames(sec.GetCapDrop()),
+		},
+		Seccomp:  &runtime.SecurityProfile{ProfileType: runtime.SecurityProfile_RuntimeDefault},
+		Apparmor: apparmor(sec),
+	}
+	switch {
+	case sec.GetPrivileged() && sec.GetSeccomp() == "", sec.GetSeccomp() == unconfined:
+		c.Seccomp.ProfileType = runtime.SecurityProfile_Unconfined
+	case sec.GetSeccomp() != "":
+		c.Seccomp.ProfileType = runtime.SecurityProfile_Localhost
+		c.Seccomp.LocalhostRef = m.server.files.path(m.key, seccompName)
+	}
+	if !sec.GetPrivileged() {
+		c.MaskedPaths, c.ReadonlyPaths = maskedPaths, readonlyPaths
+	}
+	return c, setUser(c, m.spec.GetUser())
+}
+
+// apparmor makes the AppArmor profile; nil leaves it to the runtime.
+func apparmor(sec *nodev1.Security) *runtime.SecurityProfile {
+	switch sec.GetApparmor() {
+	case "":
+		return nil
+	case unconfined:
+		return &runtime.SecurityProfile{ProfileType: runtime.SecurityProfile_Unconfined}
+	default:
+		return &runtime.SecurityProfile{ProfileType: runtime.SecurityProfile_Localhost, LocalhostRef: sec.GetApparmor()}
+	}
+}
+
+// capabilityNames writes names as CRI has them: without CAP_, in capitals.
+func capabilityNames(names []string) []string {
+	out := make([]string, len(names))
+	for i, name := range names {
+		out[i] = strings.TrimPrefix(strings.ToUpper(name), "CAP_")
+	}
+	return out
+}
+
+// setUser writes user[:group] into the context. CRI has no group by name: it
+// is left with the user's name, which the image's files resolve.
+func setUser(c *runtime.LinuxContainerSecurityContext, user string) error {
+	if user == "" {
+		return nil
+	}
+	name, group, hasGroup := strings.Cut(user, ":")
+	uid, uidErr := strconv.ParseUint(name, 10, 31)
+	gid, gidErr := strconv.ParseUint(group, 10, 31)
+	switch {
+	case name == "" || (hasGroup && group == ""):
+		return failf(errdefs.ErrInvalidArgument, "invalid user: %q", user)
+	case hasGroup && gidErr != nil:
+		c.RunAsUsername = user
+		return nil
+	case uidErr == nil:
+		c.RunAsUser = &runtime.Int64Value{Value: int64(uid)}
+	default:
+		c.RunAsUsername = name
+	}
+	if hasGroup {
+		c.RunAsGroup = &runtime.Int64Value{Value: int64(gid)}
+	}
+	return nil
+}
+
+// writeSeccomp keeps a seccomp profile where the container's configuration
+// names it.
+func (f files) writeSeccomp(key, profile string) error {
+	if profile == "" || profile == unconfined {
+		return nil
+	}
+	if !json.Valid([]byte(profile)) {
+		return failf(errdefs.ErrInvalidArgument, "Decoding seccomp profile failed: it is not JSON")
+	}
+	return os.WriteFile(f.path(key, seccompName), []byte(profile), 0o600)
+}

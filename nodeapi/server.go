@@ -1,0 +1,237 @@
+// Package nodeapi serves the node API (api/node/v1): what a person at the
+// node needs and CRI does not have. It is what nodectl talks to.
+//
+// A container of nodectl is a pod with one container in it, owned by
+// sandbox.OwnerNodectl, which CRI does not list. What CRI's messages cannot
+// say of it (the name of the image as typed, whether it removes itself, how
+// long stop waits) is kept as one JSON annotation of the pod, so that it
+// outlives the agent with the pod's record. Its log, hosts file and seccomp
+// profile lie in a folder of its own.
+//
+// Handlers return errors of the kinds of containerd/errdefs; the interceptor
+// of package cri turns them into gRPC codes and logs them. Errors about a
+// person's mistake are worded as docker words them.
+package nodeapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/imageservice"
+	"github.com/nodeagent/nodeagent/sandbox"
+	"github.com/nodeagent/nodeagent/supervisor"
+	"golang.org/x/sync/singleflight"
+	"google.golang.org/grpc"
+)
+
+// Sandboxes is what the node API needs of pods and containers; package
+// sandbox has it.
+type Sandboxes interface {
+	RunPod(ctx context.Context, req sandbox.RunPodRequest) (string, error)
+	StopPod(ctx context.Context, podID string) error
+	RemovePod(ctx context.Context, podID string) error
+	Pod(podID string) (sandbox.Pod, error)
+	Pods() []sandbox.Pod
+
+	CreateContainer(ctx context.Context, req sandbox.CreateContainerRequest) (string, error)
+	StartContainer(ctx context.Context, containerID string, attach *sandbox.IO) (*sandbox.Attachment, error)
+	StopContainer(ctx context.Context, containerID string, timeout time.Duration) error
+	RemoveContainer(ctx context.Context, containerID string) error
+	Container(containerID string) (sandbox.Container, error)
+	Containers() []sandbox.Container
+	WaitContainer(ctx context.Context, containerID string) (sandbox.Container, error)
+	KillContainer(ctx context.Context, containerID string, signal string) error
+	PauseContainer(ctx context.Context, containerID string) error
+	ResumeContainer(ctx context.Context, containerID string) error
+	RenameContainer(ctx context.Context, containerID, name string) error
+	Processes(containerID string) ([]int, error)
+	ContainerDetail(ctx context.Context, containerID string) (*sandbox.ContainerDetail, error)
+	PodDetail(ctx context.Context, podID string) (*sandbox.PodDetail, error)
+
+	Exec(ctx context.Context, req sandbox.ExecRequest) (int, error)
+	Attach(ctx context.Context, containerID string, streams sandbox.IO) error
+	Subscribe() (<-chan sandbox.Event, func())
+}
+
+// Images is what the node API needs of images; package imageservice has it.
+type Images interface {
+	Pull(ctx context.Context, req imageservice.PullRequest) (imageservice.PullResult, error)
+	Image(ctx context.Context, ref string) (imageservice.Image, error)
+	Images(ctx context.Context) ([]imageservice.Image, error)
+	Untag(ctx context.Context, ref string, force bool) (untagged, deleted []string, err error)
+	Tag(ctx context.Context, ref, newRef string) error
+	FilesystemUsage(ctx context.Context) (imageservice.FilesystemUsage, error)
+}
+
+// Layers finds the files of a container's own layer and those of its image;
+// package snapshotter has it.
+type Layers interface {
+	// LayerDir is the folder with the files of one snapshot alone, in
+	// overlayfs' upper format.
+	LayerDir(key string) (string, error)
+	Stat(ctx context.Context, key string) (snapshots.Info, error)
+}
+
+// Supervisor tells of the node's supervisor; supervisor.Client has it.
+type Supervisor interface {
+	Info(ctx context.Context) (supervisor.Info, error)
+}
+
+// Network tells whether pods can be given a network; nil means yes.
+type Network interface {
+	Status(ctx context.Context) error
+}
+
+// Config says where the node API keeps its files, and what Version and Info
+// repeat of the agent's configuration.
+type Config struct {
+	// Root is a durable folder of the node API's own, such as
+	// /var/lib/nodeagent/nodectl; State one on tmpfs. Both are made when
+	// missing.
+	Root, State string
+	// AgentRoot and AgentState are the agent's folders, told by Info.
+	AgentRoot, AgentState string
+	// Version and GitCommit are the agent's build.
+	Version, GitCommit string
+	// Snapshotter, CgroupDriver and CgroupVersion are told by Info.
+	Snapshotter, CgroupDriver, CgroupVersion string
+	// Warnings are told by Info, such as of a feature the kernel lacks.
+	Warnings []string
+}
+
+// Deps is what the server is built from. Supervisor and Network may be nil:
+// Info then says nothing of them.
+type Deps struct {
+	Config     Config
+	Sandboxes  Sandboxes
+	Images     Images
+	Layers     Layers
+	Supervisor Supervisor
+	Network    Network
+}
+
+// Server serves the node API. Close ends it.
+type Server struct {
+	config     Config
+	sandboxes  Sandboxes
+	images     Images
+	layers     Layers
+	supervisor Supervisor
+	network    Network
+	files      files
+
+	// life ends with Close; background counts what must end before Close
+	// returns.
+	life       context.Context
+	end        context.CancelFunc
+	background sync.WaitGroup
+	removals   singleflight.Group
+
+	mu sync.Mutex
+	// closed refuses new background work; guarded by mu, as all below.
+	closed bool
+	// names are those of containers being made.
+	names map[string]bool
+	// ports are published ones of containers being made.
+	ports map[publishedPort]bool
+	// specs holds decoded annotations by pod ID.
+	specs map[string]*nodev1.ContainerSpec
+	// holds counts who waits for a container's exit code: it removes
+	// itself only after them.
+	holds map[string]int
+}
+
+// New builds the server, gives back what an earlier agent left of containers
+// half made, and begins to remove those that remove themselves. The caller
+// calls Close.
+func New(deps Deps) (*Server, error) {
+	if deps.Sandboxes == nil || deps.Images == nil || deps.Layers == nil {
+		return nil, errors.New("node API: pods, images and layers are needed")
+	}
+	life, end := context.WithCancel(context.Background())
+	s := &Server{
+		config: deps.Config, sandboxes: deps.Sandboxes, images: deps.Images,
+		layers: deps.Layers, supervisor: deps.Supervisor, network: deps.Network,
+		files: files{root: deps.Config.Root, state: deps.Config.State},
+		life:  life, end: end,
+		names: map[string]bool{}, ports: map[publishedPort]bool{},
+		specs: map[string]*nodev1.ContainerSpec{}, holds: map[string]int{},
+	}
+	keys := map[string]bool{}
+	for _, pod := range s.sandboxes.Pods() {
+		if pod.Owner == sandbox.OwnerNodectl {
+			keys[podKey(pod)] = true
+		}
+	}
+	if err := s.files.prepare(keys); err != nil {
+		end()
+		return nil, fmt.Errorf("node API: %w", err)
+	}
+	empty := s.emptyPods()
+	s.goBackground(func(ctx context.Context) { s.discardPods(ctx, empty) })
+	s.goBackground(s.reap)
+	return s, nil
+}
+
+// Register adds the node API's services to a gRPC server that does not serve
+// yet.
+func (s *Server) Register(server *grpc.Server) {
+	nodev1.RegisterContainersServer(server, &containers{Server: s})
+	nodev1.RegisterImagesServer(server, &images{Server: s})
+	nodev1.RegisterSystemServer(server, &system{Server: s})
+}
+
+// Close stops what runs in the background and waits for it. Containers go
+// on; a removal that was cut is finished by the next New. It may be called
+// more than once.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.end()
+	s.background.Wait()
+}
+
+// goBackground runs work until it returns, at the latest soon after Close,
+// which waits for it. It returns false after Close.
+func (s *Server) goBackground(work func(ctx context.Context)) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.background.Add(1)
+	go func() {
+		defer s.background.Done()
+		work(s.life)
+	}()
+	return true
+}
+
+// bound returns a context that ends with ctx or with the server's life.
+func (s *Server) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.life, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// The three services are types of their own because they share method names.
+type (
+	containers struct {
+		nodev1.UnimplementedContainersServer
+		*Server
+	}
+	images struct {
+		nodev1.UnimplementedImagesServer
+		*Server
+	}
+	system struct {
+		nodev1.UnimplementedSystemServer
+		*Server
+	}
+)

@@ -1,0 +1,48 @@
+package nodeapi
+
+import (
+	"context"
+
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/sandbox"
+)
+
+// Start starts a container that does not run.
+func (s *containers) Start(ctx context.Context, req *nodev1.StartRequest) (*nodev1.StartResponse, error) {
+	c, err := s.find(req.GetContainer())
+	if err != nil {
+		return nil, err
+	}
+	if running(c) {
+		return &nodev1.StartResponse{Id: c.ID}, nil
+	}
+	if _, err := s.start(ctx, c, nil); err != nil {
+		return nil, err
+	}
+	return &nodev1.StartResponse{Id: c.ID}, nil
+}
+
+// start starts a container with fresh tmpfs mounts. One that was to remove
+// itself and could not be started is removed.
+func (s *Server) start(ctx context.Context, c sandbox.Container, streams *sandbox.IO) (*sandbox.Attachment, error) {
+	pod, err := s.sandboxes.Pod(c.PodID)
+	if err != nil {
+		return nil, err
+	}
+	spec := s.spec(pod)
+	if spec != nil {
+		if err := s.files.mountTmpfs(podKey(pod), spec.GetMounts()); err != nil {
+			return nil, err
+		}
+	}
+	attachment, err := s.sandboxes.StartContainer(ctx, c.ID, streams)
+	if err != nil && spec.GetAutoRemove() {
+		s.goBackground(func(ctx context.Context) { s.removeLogged(ctx, c) })
+	}
+	return attachment, err
+}
+
+// running says whether a container has a process.
+func running(c sandbox.Container) bool {
+	return c.State == sandbox.ContainerRunning || c.State == sandbox.ContainerPaused
+}

@@ -1,0 +1,127 @@
+package nodeapi
+
+import (
+	"net/netip"
+	"path"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+)
+
+// The network modes.
+const (
+	networkBridge = "bridge"
+	networkHost   = "host"
+)
+
+// minMemory is the least memory limit, as docker's.
+const minMemory = 6 << 20
+
+// validate refuses a specification that cannot be right, before anything is
+// made for it.
+func validate(spec *nodev1.ContainerSpec) error {
+	if spec.GetImage() == "" {
+		return failf(errdefs.ErrInvalidArgument, "no image specified")
+	}
+	for _, check := range []func(*nodev1.ContainerSpec) error{
+		validateProcess, validateNetwork, validateResources, validateMounts,
+	} {
+		if err := check(spec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func validateProcess(spec *nodev1.ContainerSpec) error {
+	for _, env := range spec.GetEnv() {
+		if name, _, ok := strings.Cut(env, "="); !ok || name == "" {
+			return failf(errdefs.ErrInvalidArgument, "invalid environment variable: %s", env)
+		}
+	}
+	if dir := spec.GetWorkingDir(); dir != "" && !path.IsAbs(dir) {
+		return failf(errdefs.ErrInvalidArgument,
+			"the working directory '%s' is invalid, it needs to be an absolute path", dir)
+	}
+	if signal := spec.GetStopSignal(); signal != "" {
+		if _, err := stopSignal(signal); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func validateNetwork(spec *nodev1.ContainerSpec) error {
+	net := spec.GetNetwork()
+	switch net.GetMode() {
+	case networkBridge, networkHost:
+	default:
+		return failf(errdefs.ErrNotFound, "network %s not found", net.GetMode())
+	}
+	for _, p := range net.GetPorts() {
+		if p.GetContainerPort() < 1 || p.GetContainerPort() > 65535 || p.GetHostPort() > 65535 {
+			return failf(errdefs.ErrInvalidArgument, "invalid port %d:%d", p.GetHostPort(), p.GetContainerPort())
+		}
+		if _, err := protocol(p.GetProtocol()); err != nil {
+			return err
+		}
+		if p.GetHostIp() == "" {
+			continue
+		}
+		if _, err := netip.ParseAddr(p.GetHostIp()); err != nil {
+			return failf(errdefs.ErrInvalidArgument, "invalid IP address: %s", p.GetHostIp())
+		}
+	}
+	for _, server := range net.GetDns() {
+		if _, err := netip.ParseAddr(server); err != nil {
+			return failf(errdefs.ErrInvalidArgument, "invalid IP address: %s", server)
+		}
+	}
+	for _, host := range net.GetHosts() {
+		name, addr, ok := strings.Cut(host, ":")
+		if _, err := netip.ParseAddr(addr); !ok || name == "" || strings.ContainsAny(name, " \t\n") ||
+			(err != nil && addr != hostGateway) {
+			return failf(errdefs.ErrInvalidArgument, "bad format for add-host: %q", host)
+		}
+	}
+	return nil
+}
+
+func validateResources(spec *nodev1.ContainerSpec) error {
+	res := spec.GetResources()
+	if m := res.GetMemoryBytes(); m != 0 && m < minMemory {
+		return failf(errdefs.ErrInvalidArgument, "Minimum memory limit allowed is 6MB")
+	}
+	if res.GetNanoCpus() < 0 || (res.GetNanoCpus() > 0 && res.GetNanoCpus() < 1e7) {
+		return failf(errdefs.ErrInvalidArgument, "range of CPUs is from 0.01 upward")
+	}
+	if adj := res.GetOomScoreAdj(); adj < -1000 || adj > 1000 {
+		return failf(errdefs.ErrInvalidArgument, "invalid value %d, range for oom score adj is [-1000, 1000]", adj)
+	}
+	return nil
+}
+
+func validateMounts(spec *nodev1.ContainerSpec) error {
+	targets := map[string]bool{}
+	for _, m := range spec.GetMounts() {
+		target := path.Clean(m.GetTarget())
+		switch {
+		case !path.IsAbs(m.GetTarget()) || target == "/":
+			return failf(errdefs.ErrInvalidArgument,
+				"invalid mount config: invalid mount path: '%s' mount path must be absolute and not /", m.GetTarget())
+		case targets[target]:
+			return failf(errdefs.ErrInvalidArgument, "Duplicate mount point: %s", target)
+		case m.GetType() == nodev1.Mount_BIND && !path.IsAbs(m.GetSource()):
+			return failf(errdefs.ErrInvalidArgument,
+				"invalid mount config: '%s' is not an absolute path", m.GetSource())
+		case m.GetType() == nodev1.Mount_IMAGE && m.GetSource() == "":
+			return failf(errdefs.ErrInvalidArgument, "invalid mount config: an image mount needs a source")
+		}
+		if _, err := propagation(m.GetPropagation()); err != nil {
+			return err
+		}
+		targets[target] = true
+	}
+	return nil
+}

@@ -1,0 +1,36 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+)
+
+// Attach joins a client's streams to a running container's, and returns when
+// the container's output ends or ctx is done; the container goes on.
+func (m *Manager) Attach(ctx context.Context, containerID string, streams IO) error {
+	c, err := m.findContainer(containerID)
+	if err != nil {
+		return fmt.Errorf("attach: %w", err)
+	}
+	s := c.get()
+	if s.State != ContainerRunning && s.State != ContainerPaused {
+		return fmt.Errorf("attach to container %s: it is %s: %w", s.ID, s.State, errdefs.ErrFailedPrecondition)
+	}
+	sup, err := m.supervisor()
+	if err != nil {
+		return fmt.Errorf("attach to container %s: %w", s.ID, err)
+	}
+	client, err := newClient(streams, s.Config.GetTty())
+	if err != nil {
+		return fmt.Errorf("attach to container %s: %w", s.ID, err)
+	}
+	defer client.abandon()
+	if err := sup.Attach(ctx, s.ID, client.remote()); err != nil {
+		return fmt.Errorf("attach to container %s: %w", s.ID, err)
+	}
+	client.handedOver()
+	m.serveAttached(ctx, client, s.ID)
+	return ctx.Err()
+}

@@ -1,0 +1,251 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/nodeagent/nodeagent/sandbox/account"
+	"github.com/nodeagent/nodeagent/sandbox/spec"
+	"github.com/nodeagent/nodeagent/supervisor"
+)
+
+// drainTime is how long output is still copied after the process ended: its
+// children may have inherited the pipes and never close them.
+const drainTime = time.Second
+
+// killTime bounds the killing of an exec.
+const killTime = 10 * time.Second
+
+// startTime bounds the start of an exec, and lateTime the killing of one that
+// was started too late.
+const (
+	startTime = 2 * time.Minute
+	lateTime  = 500 * time.Millisecond
+)
+
+// Exec runs a process in a running container and returns when it ended and
+// its output was copied. When ctx ends the process is killed.
+func (m *Manager) Exec(ctx context.Context, req ExecRequest) (exitCode int, err error) {
+	x, err := m.newExecution(req)
+	if err != nil {
+		return 0, fmt.Errorf("exec in container %s: %w", req.ContainerID, err)
+	}
+	if req.IO.TTY {
+		exitCode, err = x.terminal(ctx, req.IO)
+	} else {
+		exitCode, err = x.pipes(ctx, req.IO)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("exec in container %s: %w", x.id, err)
+	}
+	return exitCode, nil
+}
+
+// execution is a process to run in a container.
+type execution struct {
+	sup        Supervisor
+	id, execID string
+	process    *specs.Process
+}
+
+func (m *Manager) newExecution(req ExecRequest) (*execution, error) {
+	c, err := m.findContainer(req.ContainerID)
+	if err != nil {
+		return nil, err
+	}
+	s := c.get()
+	if s.State != ContainerRunning {
+		return nil, fmt.Errorf("it is %s: %w", s.State, errdefs.ErrFailedPrecondition)
+	}
+	if len(req.Cmd) == 0 {
+		return nil, invalid("no command")
+	}
+	sup, err := m.supervisor()
+	if err != nil {
+		return nil, err
+	}
+	base, err := m.loadProcess(s.ID)
+	if err != nil {
+		return nil, err
+	}
+	opts := spec.ExecOptions{
+		Args: req.Cmd, Env: req.Env, Cwd: req.Cwd, Terminal: req.IO.TTY,
+		Privileged: req.Privileged, Capabilities: m.cfg.Features.Capabilities,
+	}
+	home := s.RunAs.Home
+	if req.User != "" {
+		user, err := account.Resolve(s.Rootfs, account.Query{Name: req.User})
+		if err != nil {
+			return nil, err
+		}
+		opts.User, home = &user, user.Home
+	}
+	process, err := spec.Exec(base, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &execution{sup: sup, id: s.ID, execID: newID()[:32], process: withHome(process, home)}, nil
+}
+
+// start starts the process. A client that goes away meanwhile is not noticed
+// before the process is known, for then it can be killed: the supervisor would
+// go on with the start. A deadline holds, on the supervisor's side too.
+func (x *execution) start(ctx context.Context, streams supervisor.Streams, console *os.File) error {
+	deadline, ok := ctx.Deadline()
+	if limit := time.Now().Add(startTime); !ok || limit.Before(deadline) {
+		deadline = limit
+	}
+	detached, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	defer cancel()
+	_, err := x.sup.Exec(detached, supervisor.Exec{
+		ContainerID: x.id, ExecID: x.execID, Process: x.process, Streams: streams, ConsoleSocket: console,
+	})
+	if detached.Err() != nil {
+		// The answer that it runs may have come too late.
+		kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), lateTime)
+		defer cancel()
+		_ = x.sup.KillExec(kill, x.id, x.execID)
+	}
+	return unsaid(err, "exec "+x.execID+" in container "+x.id+": ")
+}
+
+// wait waits for the end of the process, and kills it when ctx is done. The
+// error is then ctx's, and the process and all it started are gone.
+func (x *execution) wait(ctx context.Context) (int, error) {
+	exit, err := x.sup.WaitExec(ctx, x.id, x.execID)
+	if err == nil {
+		return exit.Code, nil
+	}
+	kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTime)
+	defer cancel()
+	if ctx.Err() == nil {
+		return 0, err
+	}
+	if err := x.sup.KillExec(kill, x.id, x.execID); err != nil && !errdefs.IsNotFound(err) {
+		return 0, fmt.Errorf("%w, and not killed: %w", ctx.Err(), err)
+	}
+	// What is left to know is only that it is over.
+	_, _ = x.sup.WaitExec(kill, x.id, x.execID)
+	return 0, ctx.Err()
+}
+
+// pipes runs the process without a terminal. Streams that are files are given
+// to the process as they are; others get a pipe and are copied.
+func (x *execution) pipes(ctx context.Context, streams IO) (int, error) {
+	copied, direct := splitFiles(streams)
+	c, err := newClient(copied, false)
+	if err != nil {
+		return 0, err
+	}
+	defer c.abandon()
+	far := c.remote()
+	if direct.Stdin != nil {
+		far.Stdin = direct.Stdin
+	}
+	if direct.Stdout != nil {
+		far.Stdout = direct.Stdout
+		defer direct.Stdout.Close()
+	}
+	if direct.Stderr != nil {
+		far.Stderr = direct.Stderr
+		defer direct.Stderr.Close()
+	}
+	if err := x.start(ctx, far, nil); err != nil {
+		closeWriters(copied)
+		return 0, err
+	}
+	c.handedOver()
+	var wg sync.WaitGroup
+	wg.Go(c.pump)
+	code, err := x.wait(ctx)
+	c.drain(drainTime)
+	wg.Wait()
+	return code, err
+}
+
+// splitFiles takes those streams that are files out of streams.
+func splitFiles(streams IO) (IO, supervisor.Streams) {
+	var direct supervisor.Streams
+	if f, ok := streams.Stdin.(*os.File); ok && f != nil {
+		direct.Stdin, streams.Stdin = f, nil
+	}
+	if f, ok := streams.Stdout.(*os.File); ok && f != nil {
+		direct.Stdout, streams.Stdout = f, nil
+	}
+	if f, ok := streams.Stderr.(*os.File); ok && f != nil {
+		direct.Stderr, streams.Stderr = f, nil
+	}
+	return streams, direct
+}
+
+func closeWriters(streams IO) {
+	for _, w := range []io.WriteCloser{streams.Stdout, streams.Stderr} {
+		if w != nil {
+			w.Close()
+		}
+	}
+}
+
+// terminal runs the process with a terminal, whose master comes to us.
+func (x *execution) terminal(ctx context.Context, streams IO) (int, error) {
+	streams.Stderr = nil
+	near, far, err := consolePair()
+	if err != nil {
+		return 0, err
+	}
+	defer near.Close()
+	err = x.start(ctx, supervisor.Streams{}, far)
+	far.Close()
+	if err != nil {
+		closeWriters(streams)
+		return 0, err
+	}
+	master, err := receiveConsole(near)
+	if err != nil {
+		closeWriters(streams)
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		_, _ = x.wait(ended)
+		return 0, err
+	}
+	defer master.Close()
+	return x.serveTerminal(ctx, streams, master)
+}
+
+// serveTerminal copies between a client and a terminal until the process ends.
+func (x *execution) serveTerminal(ctx context.Context, streams IO, master *os.File) (int, error) {
+	follows, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	if streams.Resize != nil {
+		wg.Go(func() {
+			follow(follows, streams.Resize, func(size TerminalSize) { _ = setSize(master, size) })
+		})
+	}
+	if streams.Stdin != nil {
+		// It ends when the client's reader does.
+		go func() { _, _ = io.Copy(master, streams.Stdin) }()
+	}
+	wg.Go(func() {
+		var out io.Writer = io.Discard
+		if streams.Stdout != nil {
+			out = streams.Stdout
+			defer streams.Stdout.Close()
+		}
+		// Reading the master of a terminal that nobody has open gives EIO.
+		if _, err := io.Copy(out, master); err != nil {
+			_, _ = io.Copy(io.Discard, master)
+		}
+	})
+	code, err := x.wait(ctx)
+	_ = master.SetReadDeadline(time.Now().Add(drainTime))
+	cancel()
+	wg.Wait()
+	return code, err
+}

@@ -1,0 +1,201 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nodeagent/nodeagent/supervisor"
+)
+
+// connect connects to the supervisor and subscribes to its events. What ended
+// before the subscription is found by findExits.
+func (m *Manager) connect(ctx context.Context) (<-chan supervisor.Event, error) {
+	sup, err := m.deps.Connect(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the supervisor: %w", err)
+	}
+	// The subscription lives as long as the Manager, whatever bounds the
+	// connecting.
+	events, err := sup.Subscribe(m.linkCtx)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("subscribe to the supervisor's events: %w", err), sup.Close())
+	}
+	m.sup.Store(&sup)
+	return events, nil
+}
+
+// watch handles the supervisor's events, and connects anew when the
+// connection is lost, until the Manager is closed. events is nil when there
+// is no connection yet.
+func (m *Manager) watch(events <-chan supervisor.Event) {
+	for pause := m.cfg.retryPause / 10; ; {
+		if events != nil {
+			m.handleEvents(events)
+			m.disconnect()
+		}
+		if m.linkCtx.Err() != nil {
+			return
+		}
+		var err error
+		ctx, cancel := context.WithTimeout(m.linkCtx, m.cfg.RecoveryTimeout)
+		if events, err = m.connect(ctx); err == nil {
+			err = m.findExits(ctx)
+		}
+		cancel()
+		if err == nil {
+			m.log.Info("connected to the supervisor again")
+			pause = m.cfg.retryPause / 10
+			continue
+		}
+		m.log.WithError(err).Warn("no supervisor")
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-m.linkCtx.Done():
+			timer.Stop()
+		}
+		pause = min(2*pause, 5*time.Second)
+	}
+}
+
+// shortened is an error that says less than it knows.
+type shortened struct {
+	error
+	text string
+}
+
+func (s shortened) Error() string { return s.text }
+
+func (s shortened) Unwrap() error { return s.error }
+
+// unsaid takes words off the beginning of the supervisor's error that the
+// caller's own error begins with too.
+func unsaid(err error, words string) error {
+	if err == nil {
+		return nil
+	}
+	if rest, ok := strings.CutPrefix(err.Error(), words); ok {
+		return shortened{error: err, text: rest}
+	}
+	return err
+}
+
+// disconnect gives the connection up; calls fail with ErrUnavailable until
+// there is another.
+func (m *Manager) disconnect() {
+	if sup := m.sup.Swap(nil); sup != nil {
+		if err := (*sup).Close(); err != nil {
+			m.log.WithError(err).Debug("close connection to the supervisor")
+		}
+	}
+}
+
+// handleEvents returns when events is closed or the Manager is.
+func (m *Manager) handleEvents(events <-chan supervisor.Event) {
+	for {
+		select {
+		case e, ok := <-events:
+			if !ok {
+				return
+			}
+			m.handleEvent(e)
+		case <-m.linkCtx.Done():
+			return
+		}
+	}
+}
+
+// handleEvent takes an exit up in the background: cleaning up after one
+// container must not hold up the news of the next.
+func (m *Manager) handleEvent(e supervisor.Event) {
+	c, err := m.findContainer(e.ID)
+	if err != nil || e.Type != supervisor.EventExit || e.Exit == nil {
+		return
+	}
+	exit := *e.Exit
+	m.spawn(func() {
+		ctx, cancel := context.WithTimeout(m.ctx, m.cfg.OperationTimeout)
+		defer cancel()
+		if err := m.exited(ctx, c, exit); err != nil && m.ctx.Err() == nil {
+			m.log.WithError(err).Warnf("clean up after container %s", e.ID)
+		}
+	})
+}
+
+// findExits compares the containers that run with what the supervisor has:
+// one that ended while nobody listened is recorded now, and one that it does
+// not know at all ended without anybody seeing how.
+func (m *Manager) findExits(ctx context.Context) error {
+	sup, err := m.supervisor()
+	if err != nil {
+		return err
+	}
+	// Containers are listed before the supervisor is asked, so that one
+	// started in between is not taken for lost.
+	running := m.runningContainers()
+	states, err := sup.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list the supervisor's containers: %w", err)
+	}
+	known := make(map[string]supervisor.State, len(states))
+	for _, s := range states {
+		known[s.ID] = s
+	}
+	var mu sync.Mutex
+	var errs []error
+	forEach(running, func(c *container) {
+		err := m.compare(ctx, c, known)
+		mu.Lock()
+		defer mu.Unlock()
+		errs = append(errs, err)
+	})
+	return errors.Join(errs...)
+}
+
+// runningContainers are those that the records say run.
+func (m *Manager) runningContainers() []*container {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var list []*container
+	for _, c := range m.containers {
+		if s := c.get(); s.State == ContainerRunning || s.State == ContainerPaused {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// compare takes up what the supervisor knows of a running container.
+func (m *Manager) compare(ctx context.Context, c *container, known map[string]supervisor.State) error {
+	s, ok := known[c.get().ID]
+	switch {
+	case !ok:
+		return m.exited(ctx, c, supervisor.Exit{Code: unknownCode, Reason: reasonLost})
+	case s.Status != supervisor.StatusStopped:
+		return nil
+	case s.Exit == nil:
+		return m.exited(ctx, c, supervisor.Exit{Code: unknownCode, Reason: reasonLost})
+	}
+	return m.exited(ctx, c, *s.Exit)
+}
+
+// maxParallel bounds work done for many objects at once.
+const maxParallel = 8
+
+// forEach calls fn for each item, several at a time, and waits for all.
+func forEach[T any](items []T, fn func(T)) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, maxParallel)
+	for _, item := range items {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			fn(item)
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,247 @@
+package sandbox
+
+import (
+	"fmt"
+	"net/netip"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/network"
+	"github.com/nodeagent/nodeagent/sandbox/namespace"
+	"github.com/nodeagent/nodeagent/sandbox/spec"
+)
+
+// maxHostname is the kernel's bound (__NEW_UTS_LEN).
+const maxHostname = 64
+
+// invalid is an ErrInvalidArgument.
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
+}
+
+// namespaceOptions never gives nil.
+func namespaceOptions(config *runtime.PodSandboxConfig) *runtime.NamespaceOption {
+	if o := config.GetLinux().GetSecurityContext().GetNamespaceOptions(); o != nil {
+		return o
+	}
+	return &runtime.NamespaceOption{}
+}
+
+// hostNetwork says whether the pod uses the host's network; it then uses the
+// host's UTS namespace too, for a name goes with an address.
+func hostNetwork(config *runtime.PodSandboxConfig) bool {
+	return namespaceOptions(config).GetNetwork() == runtime.NamespaceMode_NODE
+}
+
+// ownNamespaces are those to be pinned for the pod.
+func ownNamespaces(config *runtime.PodSandboxConfig) []namespace.Kind {
+	var kinds []namespace.Kind
+	if !hostNetwork(config) {
+		kinds = append(kinds, namespace.Net, namespace.UTS)
+	}
+	if namespaceOptions(config).GetIpc() != runtime.NamespaceMode_NODE {
+		kinds = append(kinds, namespace.IPC)
+	}
+	return kinds
+}
+
+// planPod checks a request and gives the state its pod begins with.
+func (m *Manager) planPod(req RunPodRequest) (*podState, error) {
+	config := req.Config
+	if err := checkPodNames(config, req.Owner); err != nil {
+		return nil, err
+	}
+	if req.Handler != "" && !slices.Contains(m.cfg.Handlers, req.Handler) {
+		return nil, invalid("no runtime handler %q", req.Handler)
+	}
+	sc := config.GetLinux().GetSecurityContext()
+	if sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil {
+		return nil, invalid("run_as_group is set without run_as_user")
+	}
+	if err := checkPodModes(config); err != nil {
+		return nil, err
+	}
+	uids, gids, err := userMappings(config)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDNS(config.GetDnsConfig()); err != nil {
+		return nil, err
+	}
+	if _, err := portMappings(config); err != nil {
+		return nil, err
+	}
+	own := ownNamespaces(config)
+	if err := spec.ValidateSysctls(config); err != nil {
+		return nil, err
+	}
+	s := &podState{
+		Pod: Pod{
+			ID: newID(), Owner: req.Owner, State: podMaking, Config: config,
+			Handler: req.Handler, CreatedAt: now(),
+		},
+		BootID: m.bootID, Own: own, UIDs: uids, GIDs: gids, Hostname: config.GetHostname(),
+	}
+	if slices.Contains(own, namespace.Net) {
+		s.NetNS = filepath.Join(m.nsDir(s.ID), string(namespace.Net))
+	}
+	return s, m.placePod(s)
+}
+
+// placePod decides the pod's cgroup. One that was asked for by name belongs
+// to who asked, and is only made when it is missing.
+func (m *Manager) placePod(s *podState) error {
+	parent := s.Config.GetLinux().GetCgroupParent()
+	if parent == "" {
+		s.OwnsCgroup = true
+		s.CgroupPath = path.Join(m.podsCgroup(), s.ID)
+		if m.cfg.SystemdCgroup {
+			s.CgroupPath = strings.TrimSuffix(m.cfg.CgroupParent, ".slice") + "-" + s.ID[:16] + ".slice"
+		}
+		return nil
+	}
+	if slices.Contains(strings.Split(parent, "/"), "..") || strings.ContainsFunc(parent, notPrintable) {
+		return invalid("cgroup parent %q", parent)
+	}
+	if m.cfg.SystemdCgroup != strings.HasSuffix(parent, ".slice") {
+		return invalid("cgroup parent %q does not fit the cgroup driver", parent)
+	}
+	s.CgroupPath = parent
+	if !m.cfg.SystemdCgroup {
+		s.CgroupPath = path.Join("/", parent)
+	}
+	return nil
+}
+
+func notPrintable(r rune) bool { return r < ' ' || r == 0x7f }
+
+func checkPodNames(config *runtime.PodSandboxConfig, owner Owner) error {
+	switch {
+	case config == nil:
+		return invalid("no pod configuration")
+	case config.GetMetadata().GetName() == "":
+		return invalid("no pod name")
+	case owner != OwnerCRI && owner != OwnerNodectl:
+		return invalid("unknown owner %q", owner)
+	case len(config.GetHostname()) > maxHostname:
+		return invalid("hostname %q is longer than %d bytes", config.GetHostname(), maxHostname)
+	case strings.ContainsFunc(config.GetHostname(), func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '/' }):
+		return invalid("hostname %q", config.GetHostname())
+	case config.GetLogDirectory() != "" && !filepath.IsAbs(config.GetLogDirectory()):
+		return invalid("log directory %q is not absolute", config.GetLogDirectory())
+	}
+	return nil
+}
+
+// checkPodModes refuses namespace modes that a pod cannot have.
+func checkPodModes(config *runtime.PodSandboxConfig) error {
+	o := namespaceOptions(config)
+	for _, c := range []struct {
+		name    string
+		mode    runtime.NamespaceMode
+		allowed []runtime.NamespaceMode
+	}{
+		{"network", o.GetNetwork(), []runtime.NamespaceMode{runtime.NamespaceMode_POD, runtime.NamespaceMode_NODE}},
+		{"ipc", o.GetIpc(), []runtime.NamespaceMode{runtime.NamespaceMode_POD, runtime.NamespaceMode_NODE}},
+		{"pid", o.GetPid(), []runtime.NamespaceMode{
+			runtime.NamespaceMode_POD, runtime.NamespaceMode_CONTAINER, runtime.NamespaceMode_NODE,
+		}},
+	} {
+		if !slices.Contains(c.allowed, c.mode) {
+			return invalid("%s namespace mode %s of a pod", c.name, c.mode)
+		}
+	}
+	return nil
+}
+
+// userMappings gives the pod's user namespace; empty without one.
+func userMappings(config *runtime.PodSandboxConfig) (uids, gids []namespace.Mapping, err error) {
+	u, g, _, err := spec.ParseUserNamespace(namespaceOptions(config).GetUsernsOptions())
+	return mappings(u), mappings(g), err
+}
+
+func mappings(list []specs.LinuxIDMapping) []namespace.Mapping {
+	var out []namespace.Mapping
+	for _, m := range list {
+		out = append(out, namespace.Mapping{ContainerID: m.ContainerID, HostID: m.HostID, Length: m.Size})
+	}
+	return out
+}
+
+// checkDNS refuses values that would be more than one word of resolv.conf.
+func checkDNS(dns *runtime.DNSConfig) error {
+	for _, list := range [][]string{dns.GetServers(), dns.GetSearches(), dns.GetOptions()} {
+		for _, v := range list {
+			if v == "" || strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+				return invalid("DNS setting %q", v)
+			}
+		}
+	}
+	return nil
+}
+
+// portMappings gives what is published on the host.
+func portMappings(config *runtime.PodSandboxConfig) ([]network.PortMapping, error) {
+	protocols := map[runtime.Protocol]network.Protocol{
+		runtime.Protocol_TCP: network.TCP, runtime.Protocol_UDP: network.UDP, runtime.Protocol_SCTP: network.SCTP,
+	}
+	var ports []network.PortMapping
+	for _, p := range config.GetPortMappings() {
+		if p.GetHostPort() == 0 {
+			continue
+		}
+		protocol, ok := protocols[p.GetProtocol()]
+		if !ok {
+			return nil, invalid("protocol %s of a port", p.GetProtocol())
+		}
+		for _, n := range []int32{p.GetHostPort(), p.GetContainerPort()} {
+			if n < 1 || n > 65535 {
+				return nil, invalid("port %d", n)
+			}
+		}
+		out := network.PortMapping{
+			Protocol: protocol, ContainerPort: uint16(p.GetContainerPort()), HostPort: uint16(p.GetHostPort()),
+		}
+		if p.GetHostIp() != "" {
+			ip, err := netip.ParseAddr(p.GetHostIp())
+			if err != nil {
+				return nil, invalid("host IP %q of a port", p.GetHostIp())
+			}
+			out.HostIP = ip
+		}
+		ports = append(ports, out)
+	}
+	return ports, nil
+}
+
+// attachment is the pod as the network sees it.
+func (s *podState) attachment() network.Attachment {
+	// The ports were checked when the pod was planned.
+	ports, _ := portMappings(s.Config)
+	meta, dns := s.Config.GetMetadata(), s.Config.GetDnsConfig()
+	return network.Attachment{
+		PodID: s.ID, NetNS: s.NetNS, Name: meta.GetName(), Namespace: meta.GetNamespace(), UID: meta.GetUid(),
+		Handler: s.Handler, Ports: ports, Annotations: s.Config.GetAnnotations(),
+		DNSServers: dns.GetServers(), DNSSearches: dns.GetSearches(), DNSOptions: dns.GetOptions(),
+		CgroupParent: s.CgroupPath,
+	}
+}
+
+// podKey is what a pod is known by before it has an ID.
+func podKey(owner Owner, meta *runtime.PodSandboxMetadata) string {
+	return fmt.Sprintf("pod %s %q %q %q %d", owner, meta.GetNamespace(), meta.GetName(), meta.GetUid(), meta.GetAttempt())
+}
+
+// podTitle is a pod's name for people.
+func podTitle(meta *runtime.PodSandboxMetadata) string {
+	if meta.GetNamespace() == "" {
+		return meta.GetName()
+	}
+	return meta.GetNamespace() + "/" + meta.GetName()
+}

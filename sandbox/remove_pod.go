@@ -1,0 +1,69 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/nodeagent/nodeagent/internal/undo"
+)
+
+// RemovePod stops the pod, removes its containers and then itself. An unknown
+// pod is no error.
+func (m *Manager) RemovePod(ctx context.Context, podID string) error {
+	p, err := m.findPod(podID)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove pod: %w", err)
+	}
+	if err := m.StopPod(ctx, p.get().ID); err != nil {
+		return fmt.Errorf("remove pod %s: %w", p.get().ID, err)
+	}
+	id := p.get().ID
+	_, err = m.join(ctx, work{
+		key:  "remove pod " + id,
+		what: "remove pod " + id,
+		do: func(ctx context.Context, op *operation) (string, error) {
+			return "", m.removePod(ctx, op, p)
+		},
+	})
+	return err
+}
+
+// removePod is the sequence; a failed one is repeated by whoever asks again.
+// The record goes last, so that nothing is left that nobody knows of.
+func (m *Manager) removePod(ctx context.Context, op *operation, p *pod) error {
+	s := p.get()
+	if _, err := m.findPod(s.ID); err != nil {
+		return nil
+	}
+	err := undo.Sequence{Name: "remove pod", Stage: op.at, Steps: []undo.Step{
+		{Name: "containers", Do: func(ctx context.Context) error { return m.removeAll(ctx, p) }},
+		{Name: "directory", Do: func(context.Context) error { return m.removePodDir(s.ID) }},
+		{Name: "record", Do: func(context.Context) error { return m.podRecords.Delete(s.ID) }},
+	}}.Run(ctx)
+	if err != nil {
+		return err
+	}
+	m.dropPod(s)
+	m.usage.drop(s.ID)
+	m.publish(EventDeleted, s.ID, p)
+	return nil
+}
+
+// removeAll removes all containers side by side.
+func (m *Manager) removeAll(ctx context.Context, p *pod) error {
+	list := m.children(p)
+	errs := make([]error, len(list))
+	var wg sync.WaitGroup
+	for i, c := range list {
+		wg.Go(func() { errs[i] = m.removeContainerJoined(ctx, c) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,89 @@
+package spec
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// devices lists device nodes and the device cgroup's rules. libcontainer adds
+// the harmless ones every container has (null, zero, full, random, urandom,
+// tty, ptmx and terminals) to both.
+func (b *builder) devices() error {
+	if err := ValidateDevices(b.cfg.GetDevices()); err != nil {
+		return err
+	}
+	all := b.in.Devices
+	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+	if b.privileged {
+		// The configuration's own come last and win.
+		all = slices.Concat(b.in.HostDevices, b.in.Devices)
+		rules[0].Allow = true
+	}
+	at := make(map[string]int, len(all))
+	for _, d := range all {
+		node, rule, err := convertDevice(d)
+		if err != nil {
+			return err
+		}
+		if i, again := at[node.Path]; again {
+			b.spec.Linux.Devices[i] = node
+		} else {
+			at[node.Path] = len(b.spec.Linux.Devices)
+			b.spec.Linux.Devices = append(b.spec.Linux.Devices, node)
+		}
+		// A named pipe is no device to the cgroup.
+		if !b.privileged && d.Type != "p" {
+			rules = append(rules, rule)
+		}
+	}
+	b.spec.Linux.Resources = &specs.LinuxResources{Devices: rules}
+	return nil
+}
+
+// ValidateDevices checks the devices of a configuration, before they are
+// looked for on the host.
+func ValidateDevices(list []*runtime.Device) error {
+	for i, d := range list {
+		field := fmt.Sprintf("devices[%d]", i)
+		switch {
+		case !cleanAbs(d.GetHostPath()):
+			return invalid(field+".host_path", "%q is not an absolute path", d.GetHostPath())
+		case d.GetContainerPath() != "" && !cleanAbs(d.GetContainerPath()):
+			return invalid(field+".container_path", "%q is not an absolute path", d.GetContainerPath())
+		case !permissions(d.GetPermissions()):
+			return invalid(field+".permissions", "%q is not made of r, w and m", d.GetPermissions())
+		}
+	}
+	return nil
+}
+
+// permissions tells a list of r, w and m, each at most once; empty is one too.
+func permissions(p string) bool {
+	return len(p) <= 3 && strings.Trim(p, "rwm") == "" &&
+		strings.Count(p, "r") <= 1 && strings.Count(p, "w") <= 1 && strings.Count(p, "m") <= 1
+}
+
+func convertDevice(d Device) (specs.LinuxDevice, specs.LinuxDeviceCgroup, error) {
+	var none specs.LinuxDevice
+	var no specs.LinuxDeviceCgroup
+	switch {
+	case !cleanAbs(d.ContainerPath):
+		return none, no, invalid("devices", "%q is not an absolute path", d.ContainerPath)
+	case d.Type != "c" && d.Type != "b" && d.Type != "p":
+		return none, no, invalid("devices", "%s is of type %q", d.HostPath, d.Type)
+	case d.Permissions == "" || !permissions(d.Permissions):
+		return none, no, invalid("devices", "the permissions %q of %s are not made of r, w and m", d.Permissions, d.HostPath)
+	}
+	node := specs.LinuxDevice{
+		Path: d.ContainerPath, Type: d.Type, Major: d.Major, Minor: d.Minor,
+		FileMode: pointer(d.Mode.Perm()), UID: pointer(d.UID), GID: pointer(d.GID),
+	}
+	rule := specs.LinuxDeviceCgroup{
+		Allow: true, Type: d.Type, Major: pointer(d.Major), Minor: pointer(d.Minor), Access: d.Permissions,
+	}
+	return node, rule, nil
+}

@@ -1,0 +1,216 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/nodeagent/nodeagent/internal/undo"
+	"github.com/nodeagent/nodeagent/supervisor"
+)
+
+// startErrorCode is the exit code of a container that could not be started.
+const startErrorCode = 128
+
+// StartContainer starts a created container, or an exited one that is kept.
+// A container that cannot be started has exited with code 128 and reason
+// "StartError". The returned Attachment is nil when attach is.
+func (m *Manager) StartContainer(ctx context.Context, containerID string, attach *IO) (*Attachment, error) {
+	c, err := m.findContainer(containerID)
+	if err != nil {
+		return nil, fmt.Errorf("start container: %w", err)
+	}
+	id := c.get().ID
+	run := &starting{Manager: m, c: c}
+	if attach != nil {
+		if run.client, err = newClient(*attach, c.get().Config.GetTty()); err != nil {
+			return nil, fmt.Errorf("start container %s: %w", id, err)
+		}
+	}
+	// Starting twice is an error, so nobody joins: the second caller finds
+	// the container running. The streams belong to the operation, which goes
+	// on when ctx ends.
+	_, err = m.join(ctx, work{
+		key: "start " + newID(), what: "start container " + id,
+		do: func(ctx context.Context, op *operation) (string, error) {
+			if err := run.start(ctx, op); err != nil {
+				run.client.abandon()
+				return "", err
+			}
+			if run.client != nil {
+				run.attachment = run.client.serve(m, id)
+			}
+			return id, nil
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return run.attachment, nil
+}
+
+// starting is a container being started.
+type starting struct {
+	*Manager
+	c      *container
+	client *client
+	spec   *specs.Spec
+	pid    int
+	// attachment is set once the container runs; nil without a client.
+	attachment *Attachment
+}
+
+func (r *starting) start(ctx context.Context, op *operation) error {
+	c := r.c
+	if err := acquire(ctx, c.busy); err != nil {
+		return err
+	}
+	defer c.busy.release()
+	if err := r.check(); err != nil {
+		return err
+	}
+	err := undo.Sequence{Name: "start", Stage: op.at, Steps: []undo.Step{
+		{Name: "rootfs", Do: r.remount},
+		{Name: "specification", Do: r.prepare},
+		{Name: "process", Do: r.saveProcess},
+		{Name: "supervisor", Do: r.run, Undo: r.kill, Plain: true},
+		{Name: "record", Do: r.record},
+	}}.Run(ctx)
+	if err != nil {
+		return errors.Join(err, r.fail(err))
+	}
+	r.publish(EventStarted, c.get().ID, c.pod)
+	return nil
+}
+
+// check refuses what the states forbid. The container's gate is held.
+func (r *starting) check() error {
+	s := r.c.get()
+	if _, err := r.findContainer(s.ID); err != nil {
+		return err
+	}
+	if p := r.c.pod.get(); p.State != PodReady {
+		return fmt.Errorf("its pod is %s: %w", p.State, errdefs.ErrFailedPrecondition)
+	}
+	if s.State == ContainerCreated || (s.State == ContainerExited && s.Keep) {
+		return nil
+	}
+	return fmt.Errorf("it is %s: %w", s.State, errdefs.ErrFailedPrecondition)
+}
+
+// remount mounts the root filesystem of a container that ran before, and the
+// images in it.
+func (r *starting) remount(ctx context.Context) error {
+	s := *r.c.get()
+	if s.State != ContainerExited {
+		return nil
+	}
+	r.c.setPrepared(nil)
+	if err := r.removeViews(ctx, &s); err != nil {
+		return err
+	}
+	s.Views = nil
+	for _, dir := range []string{r.containerDir(s.ID), r.rootfsDir(s.ID)} {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	if err := os.Chmod(r.rootfsDir(s.ID), 0o755); err != nil {
+		return err
+	}
+	if err := r.mountRootfs(ctx, &s, r.c.pod.get()); err != nil {
+		return err
+	}
+	if err := r.resolveMounts(ctx, &s, r.c.pod.get()); err != nil {
+		return err
+	}
+	return r.changeContainer(r.c, func(next *containerState) { next.Mounts, next.Views = s.Mounts, s.Views })
+}
+
+// prepare takes the specification made at creation, or makes it again.
+func (r *starting) prepare(ctx context.Context) (err error) {
+	if r.spec = r.c.takePrepared(); r.spec != nil {
+		return nil
+	}
+	s := r.c.get()
+	image, err := r.deps.Images.ResolveImage(ctx, s.ImageID)
+	if err != nil {
+		return err
+	}
+	r.spec, err = r.specification(ctx, s, r.c.pod, image.Config)
+	return err
+}
+
+// setPrepared keeps a specification for the start.
+func (c *container) setPrepared(s *specs.Spec) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.prepared = s
+}
+
+// takePrepared gives up the specification that was kept.
+func (c *container) takePrepared() *specs.Spec {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.prepared
+	c.prepared = nil
+	return s
+}
+
+func (r *starting) saveProcess(context.Context) error {
+	return r.Manager.saveProcess(r.c.get().ID, r.spec)
+}
+
+func (r *starting) run(ctx context.Context) error {
+	sup, err := r.supervisor()
+	if err != nil {
+		return err
+	}
+	s := r.c.get()
+	whole := *r.spec
+	whole.Process = withHome(r.spec.Process, s.RunAs.Home)
+	r.pid, err = sup.Start(ctx, supervisor.Container{
+		ID: s.ID, Spec: &whole, LogPath: s.LogPath, MaxLogLine: r.cfg.MaxLogLine,
+		Stdin: s.Config.GetStdin(), StdinOnce: s.Config.GetStdinOnce(),
+		SystemdCgroup: r.cfg.SystemdCgroup, Attach: r.client.remote(), Restore: s.Restore,
+	})
+	return unsaid(err, "start container "+s.ID+": ")
+}
+
+// kill undoes run; what was not started is unknown, which is no error.
+func (r *starting) kill(ctx context.Context) error {
+	sup, err := r.supervisor()
+	if err != nil {
+		return err
+	}
+	_, err = sup.Delete(ctx, r.c.get().ID)
+	return err
+}
+
+func (r *starting) record(context.Context) error {
+	restored := r.c.get().Restore != ""
+	err := r.changeContainer(r.c, func(s *containerState) {
+		s.Restore = ""
+		s.State, s.PID, s.StartedAt = ContainerRunning, r.pid, now()
+		s.FinishedAt, s.ExitCode, s.Reason, s.Message = time.Time{}, 0, "", ""
+	})
+	if err == nil && restored {
+		r.warn(os.RemoveAll(r.restoreDir(r.c.get().ID)), "remove what it was restored from")
+	}
+	return err
+}
+
+// fail records that the container could not be started.
+func (r *starting) fail(cause error) error {
+	err := r.changeContainer(r.c, func(s *containerState) {
+		s.State, s.PID, s.FinishedAt = ContainerExited, 0, now()
+		s.ExitCode, s.Reason, s.Message = startErrorCode, "StartError", cause.Error()
+	})
+	r.publish(EventStopped, r.c.get().ID, r.c.pod)
+	return errors.Join(err, r.unmountContainer(r.c.get().ID))
+}

@@ -1,0 +1,184 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/nodeagent/nodeagent/supervisor"
+)
+
+// stopping is a stop under way. It belongs to no caller: all who stop the
+// container share it, the signal is sent once, and the earliest deadline holds.
+type stopping struct {
+	// sooner is told when deadline was moved.
+	sooner chan struct{}
+	// killed is closed when SIGKILL was sent.
+	killed chan struct{}
+
+	// mu guards deadline.
+	mu       sync.Mutex
+	deadline time.Time
+}
+
+// StopContainer sends the container's stop signal, and SIGKILL once timeout
+// has passed. An unknown container, and one that does not run, is no error.
+// After the kill it waits for a bounded time and then fails with
+// context.DeadlineExceeded, while the background goes on. When ctx ends, the
+// stop goes on too.
+func (m *Manager) StopContainer(ctx context.Context, containerID string, timeout time.Duration) error {
+	c, err := m.findContainer(containerID)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err == nil {
+		err = m.stopContainer(ctx, c, timeout)
+	}
+	if err != nil {
+		return fmt.Errorf("stop container: %w", err)
+	}
+	return nil
+}
+
+func (m *Manager) stopContainer(ctx context.Context, c *container, timeout time.Duration) error {
+	// A start under way is waited for, so that it is not missed.
+	if err := acquire(ctx, c.busy); err != nil {
+		return fmt.Errorf("%s: %w", c.get().ID, err)
+	}
+	state := c.get().State
+	c.busy.release()
+	if state != ContainerRunning && state != ContainerPaused {
+		return nil
+	}
+	if _, err := m.supervisor(); err != nil {
+		return fmt.Errorf("%s: %w", c.get().ID, err)
+	}
+	if state == ContainerPaused && timeout > 0 {
+		// A frozen process hears no signal but the last.
+		m.warn(m.ResumeContainer(ctx, c.get().ID), "resume to stop")
+	}
+	ended := c.end()
+	stop := m.beginStop(c, timeout)
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s: its stop goes on: %w", c.get().ID, ctx.Err())
+	case <-stop.killed:
+	}
+	timer := time.NewTimer(m.cfg.KillWait)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s: killed, and still there: %w", c.get().ID, ctx.Err())
+	case <-timer.C:
+		return fmt.Errorf("%s: killed, and still there after %s: %w",
+			c.get().ID, m.cfg.KillWait, context.DeadlineExceeded)
+	}
+}
+
+// beginStop begins a stop, or moves the deadline of the one under way.
+func (m *Manager) beginStop(c *container, timeout time.Duration) *stopping {
+	deadline := time.Now().Add(max(timeout, 0))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stop != nil {
+		c.stop.hurry(deadline)
+		return c.stop
+	}
+	stop := &stopping{sooner: make(chan struct{}, 1), killed: make(chan struct{}), deadline: deadline}
+	c.stop = stop
+	gentle := timeout > 0
+	m.spawn(func() { m.driveStop(c, stop, gentle) })
+	return stop
+}
+
+// hurry moves the deadline, never to a later time.
+func (s *stopping) hurry(deadline time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !deadline.Before(s.deadline) {
+		return
+	}
+	s.deadline = deadline
+	select {
+	case s.sooner <- struct{}{}:
+	default:
+	}
+}
+
+// left is the time to the deadline.
+func (s *stopping) left() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Until(s.deadline)
+}
+
+// driveStop sees a stop through until the container has ended.
+func (m *Manager) driveStop(c *container, stop *stopping, gentle bool) {
+	ended := c.end()
+	if gentle {
+		sig, err := parseSignal(c.get().StopSignal)
+		if err != nil {
+			sig = syscall.SIGTERM
+		}
+		m.signal(c, sig, false)
+	}
+	for left := stop.left(); left > 0; left = stop.left() {
+		if m.pause(left, ended, stop.sooner) {
+			return
+		}
+	}
+	m.signal(c, syscall.SIGKILL, true)
+	close(stop.killed)
+	for wait := time.Second; !m.pause(wait, ended, nil); wait = min(2*wait, time.Minute) {
+		m.log.Warnf("container %s was killed and is still there", c.get().ID)
+		m.signal(c, syscall.SIGKILL, true)
+		if err := m.findExits(m.ctx); err != nil {
+			m.log.WithError(err).Warn("look for missed exits")
+		}
+	}
+}
+
+// pause waits for d or until woken, and reports whether the waiting is over
+// because the container ended or the agent stops.
+func (m *Manager) pause(d time.Duration, ended <-chan struct{}, woken <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return true
+	case <-m.ctx.Done():
+		return true
+	case <-woken:
+	case <-timer.C:
+	}
+	return false
+}
+
+// signalTimeout bounds one call to the supervisor in the background.
+const signalTimeout = 10 * time.Second
+
+// signal sends a signal from the background. A container that the supervisor
+// does not know has ended, without anybody seeing how.
+func (m *Manager) signal(c *container, sig syscall.Signal, all bool) {
+	sup, err := m.supervisor()
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(m.ctx, signalTimeout)
+	defer cancel()
+	err = sup.Signal(ctx, c.get().ID, sig, all)
+	if errdefs.IsNotFound(err) {
+		err = m.exited(ctx, c, supervisor.Exit{Code: unknownCode, Reason: reasonLost})
+	}
+	if err != nil {
+		m.log.WithError(err).Warnf("send %s to container %s", signalName(sig), c.get().ID)
+	}
+}

@@ -1,0 +1,110 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/cgroups"
+	"golang.org/x/sys/unix"
+)
+
+// killTimeout bounds the killing of a container's processes when the request
+// has no deadline of its own.
+const killTimeout = 10 * time.Second
+
+// procsOf returns the processes of a container, those in groups below its own
+// too. A cgroup that is gone has none.
+func procsOf(paths map[string]string) ([]int, error) {
+	for _, controller := range []string{"", "devices", "memory", "name=systemd", "pids", "freezer"} {
+		path := paths[controller]
+		if path == "" || controller == "" && len(paths) > 1 && !delegated(path) {
+			continue
+		}
+		pids, err := cgroups.GetAllPids(path)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			return nil, nil
+		}
+		return pids, err
+	}
+	return nil, nil
+}
+
+// delegated reports whether the unified directory of a hybrid host is there.
+func delegated(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// killCgroups kills every process of a container and returns once none is
+// left, or with ctx's end.
+func killCgroups(ctx context.Context, paths map[string]string) error {
+	ctx, cancel := context.WithTimeout(ctx, killTimeout)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		pids, err := procsOf(paths)
+		if err != nil {
+			return fmt.Errorf("list processes: %w", err)
+		}
+		if len(pids) == 0 {
+			return nil
+		}
+		if !killUnified(paths) {
+			for _, pid := range pids {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		thaw(paths)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%d processes survive SIGKILL: %w", len(pids), ctx.Err())
+		}
+	}
+}
+
+// killUnified uses cgroup.kill (Linux 5.14), which leaves no race with forks.
+func killUnified(paths map[string]string) bool {
+	path := paths[""]
+	return path != "" && os.WriteFile(filepath.Join(path, "cgroup.kill"), []byte("1"), 0) == nil
+}
+
+// thaw lets killed processes of a frozen cgroup run to their end.
+func thaw(paths map[string]string) {
+	if path := paths["freezer"]; path != "" {
+		_ = os.WriteFile(filepath.Join(path, "freezer.state"), []byte("THAWED"), 0)
+	}
+	if path := paths[""]; path != "" {
+		_ = os.WriteFile(filepath.Join(path, "cgroup.freeze"), []byte("0"), 0)
+	}
+}
+
+// oomKills is how often the kernel killed a process of the cgroup for want of
+// memory; zero when it does not tell.
+func oomKills(paths map[string]string) uint64 {
+	file := filepath.Join(paths[""], "memory.events")
+	if path := paths["memory"]; path != "" {
+		file = filepath.Join(path, "memory.oom_control")
+		if _, err := os.Stat(file); err != nil {
+			file = filepath.Join(path, "memory.events")
+		}
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			n, _ := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
+			return n
+		}
+	}
+	return 0
+}

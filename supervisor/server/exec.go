@@ -1,0 +1,280 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/runc/libcontainer"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	v1 "github.com/nodeagent/nodeagent/api/supervisor/v1"
+	"github.com/nodeagent/nodeagent/supervisor"
+	"github.com/nodeagent/nodeagent/supervisor/fdpass"
+	"github.com/nodeagent/nodeagent/supervisor/server/pidfd"
+)
+
+const (
+	// execLife is how long an ended exec can still be asked for.
+	execLife = time.Minute
+	// maxExecs bounds the execs of one container that run or can still be
+	// asked for.
+	maxExecs = 4096
+)
+
+// execution is one exec in a container. Its streams are the process's own:
+// nothing of it passes through here.
+type execution struct {
+	// started is closed once the start ended. proc is set by then, or nil
+	// when it failed; startTime names the process together with its number.
+	started   chan struct{}
+	proc      *pidfd.Process
+	startTime uint64
+	// done is closed once exit is set.
+	done chan struct{}
+	exit supervisor.Exit
+}
+
+// Exec runs a further process in a running container.
+func (s *Server) Exec(ctx context.Context, req *v1.ExecRequest) (*v1.ExecResponse, error) {
+	files, err := s.tokens.take(req.Streams)
+	if err != nil {
+		return nil, fmt.Errorf("exec %s in container %s: %w", req.ExecId, req.ContainerId, err)
+	}
+	defer files.Close()
+	if err := validateID("exec", req.ExecId); err != nil {
+		return nil, fmt.Errorf("exec in container %s: %w", req.ContainerId, err)
+	}
+	c, err := s.findRunning(req.ContainerId)
+	if err != nil {
+		return nil, fmt.Errorf("exec in %w", err)
+	}
+	process, err := s.execProcess(req, files)
+	if err != nil {
+		return nil, fmt.Errorf("exec %s in container %s: %w: %w", req.ExecId, c.id, err, errdefs.ErrInvalidArgument)
+	}
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("exec %s in container %s: wait for a free slot: %w", req.ExecId, c.id, ctx.Err())
+	}
+	s.trim.touch()
+	pid, err := s.execWithin(ctx, c, req.ExecId, process)
+	if err != nil {
+		return nil, fmt.Errorf("exec %s in container %s: %w", req.ExecId, c.id, err)
+	}
+	return &v1.ExecResponse{Pid: int32(pid)}, nil
+}
+
+// execWithin starts a process, and waits for that no longer than ctx lasts: a
+// container can hold up what starts in it for as long as it lives, and must
+// not hold up others by it. What starts after all is killed.
+func (s *Server) execWithin(ctx context.Context, c *container, execID string, process *libcontainer.Process) (int, error) {
+	type result struct {
+		pid int
+		err error
+	}
+	started, abandoned := make(chan result), make(chan struct{})
+	go func() {
+		var r result
+		defer func() {
+			if p := recover(); p != nil {
+				r.err = fmt.Errorf("panic: %v: %w", p, errdefs.ErrInternal)
+			}
+			select {
+			case started <- r:
+			case <-abandoned:
+				if r.err == nil {
+					_, _ = s.KillExec(context.Background(), &v1.ExecIDRequest{ContainerId: c.id, ExecId: execID})
+				}
+			}
+		}()
+		r.pid, r.err = s.exec(c, execID, process)
+	}()
+	select {
+	case r := <-started:
+		return r.pid, r.err
+	case <-ctx.Done():
+		close(abandoned)
+		return 0, fmt.Errorf("it does not start: %w", ctx.Err())
+	}
+}
+
+// execProcess makes libcontainer's process of a request.
+func (s *Server) execProcess(req *v1.ExecRequest, files *fdpass.Set) (*libcontainer.Process, error) {
+	var p specs.Process
+	if err := json.Unmarshal(req.Process, &p); err != nil {
+		return nil, fmt.Errorf("decode process: %w", err)
+	}
+	s.limits.clamp(&p)
+	process, err := newProcess(&p)
+	if err != nil {
+		return nil, err
+	}
+	process.Init = false
+	if p.Terminal {
+		if files.Console == nil {
+			return nil, errors.New("terminal without a console socket")
+		}
+		process.ConsoleSocket = files.Console
+		return process, setBlocking(files.Console)
+	}
+	if err := setBlocking(files.Stdin, files.Stdout, files.Stderr); err != nil {
+		return nil, err
+	}
+	// A nil file in an interface is not a nil interface.
+	if files.Stdin != nil {
+		process.Stdin = files.Stdin
+	}
+	if files.Stdout != nil {
+		process.Stdout = files.Stdout
+	}
+	if files.Stderr != nil {
+		process.Stderr = files.Stderr
+	}
+	return process, nil
+}
+
+// setBlocking gives files the mode that programs expect of their standard
+// streams; the agent's end of a pipe keeps its own mode.
+func setBlocking(files ...*os.File) error {
+	for _, f := range files {
+		if f == nil {
+			continue
+		}
+		if err := unix.SetNonblock(int(f.Fd()), false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exec starts a process and begins to wait for it.
+func (s *Server) exec(c *container, execID string, process *libcontainer.Process) (int, error) {
+	e := &execution{started: make(chan struct{}), done: make(chan struct{})}
+	if err := c.addExec(execID, e); err != nil {
+		return 0, err
+	}
+	defer close(e.started)
+	proc, err := s.runExec(c, process)
+	if err != nil {
+		c.removeExec(execID, e)
+		if _, rerr := s.findRunning(c.id); rerr != nil {
+			return 0, rerr
+		}
+		return 0, err
+	}
+	e.proc = proc
+	if stat, err := pidfd.ReadStat(proc.PID()); err == nil {
+		e.startTime = stat.StartTime
+	}
+	go s.watchExec(c, execID, e)
+	return proc.PID(), nil
+}
+
+// runExec runs a process and takes hold of it.
+func (s *Server) runExec(c *container, process *libcontainer.Process) (*pidfd.Process, error) {
+	handle, err := s.loaded(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := handle.Run(process); err != nil {
+		return nil, startError(err)
+	}
+	pid, err := process.Pid()
+	if err != nil {
+		return nil, err
+	}
+	proc, err := pidfd.Open(pid)
+	if err != nil {
+		_ = process.Signal(unix.SIGKILL)
+		_, _ = process.Wait()
+	}
+	return proc, err
+}
+
+// addExec makes an exec known, and with that its ID used.
+func (c *container) addExec(execID string, e *execution) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.status != supervisor.StatusRunning:
+		return fmt.Errorf("container is %s: %w", c.status, errdefs.ErrFailedPrecondition)
+	case c.execs[execID] != nil:
+		return errdefs.ErrAlreadyExists
+	case len(c.execs) >= maxExecs:
+		return fmt.Errorf("container has %d execs: %w", maxExecs, errdefs.ErrResourceExhausted)
+	}
+	if c.execs == nil {
+		c.execs = map[string]*execution{}
+	}
+	c.execs[execID] = e
+	return nil
+}
+
+func (c *container) removeExec(execID string, e *execution) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.execs[execID] == e {
+		delete(c.execs, execID)
+	}
+}
+
+// watchExec waits for an exec and keeps its exit for a while.
+func (s *Server) watchExec(c *container, execID string, e *execution) {
+	status, err := e.proc.Wait()
+	if err != nil {
+		logrus.WithField("container", c.id).WithField("exec", execID).WithError(err).Error("wait for exec")
+	}
+	e.exit = supervisor.Exit{Code: status.Code, Signal: status.Signal, At: time.Now()}
+	if !status.Known {
+		e.exit.Code, e.exit.Reason = codeLost, reasonLost
+	}
+	close(e.done)
+	e.proc.Close()
+	s.trim.touch()
+	time.AfterFunc(execLife, func() { c.removeExec(execID, e) })
+}
+
+// findExec returns an exec once its start ended well.
+func (s *Server) findExec(ctx context.Context, id, execID string) (*container, *execution, error) {
+	c, err := s.find(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.mu.Lock()
+	e := c.execs[execID]
+	c.mu.Unlock()
+	if e != nil {
+		select {
+		case <-e.started:
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("exec %s in container %s: wait for its start: %w", execID, id, ctx.Err())
+		}
+	}
+	if e == nil || e.proc == nil {
+		return nil, nil, fmt.Errorf("exec %s in container %s: %w", execID, id, errdefs.ErrNotFound)
+	}
+	return c, e, nil
+}
+
+// WaitExec answers once the process ended.
+func (s *Server) WaitExec(ctx context.Context, req *v1.ExecIDRequest) (*v1.WaitExecResponse, error) {
+	_, e, err := s.findExec(ctx, req.ContainerId, req.ExecId)
+	if err != nil {
+		return nil, fmt.Errorf("wait for %w", err)
+	}
+	select {
+	case <-e.done:
+		return &v1.WaitExecResponse{Exit: exitMessage(&e.exit)}, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for exec %s in container %s: %w", req.ExecId, req.ContainerId, ctx.Err())
+	}
+}

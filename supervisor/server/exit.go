@@ -1,0 +1,76 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/nodeagent/nodeagent/supervisor"
+	"github.com/nodeagent/nodeagent/supervisor/server/pidfd"
+	"github.com/nodeagent/nodeagent/supervisor/server/stdio"
+)
+
+const (
+	// drainPatience is how long processes that outlive a container's init
+	// may hold its output open.
+	drainPatience = 2 * time.Second
+	// reasonLost is the reason of an exit nobody saw, and codeLost its
+	// code: never success.
+	reasonLost = "SupervisorLost"
+	codeLost   = 255
+)
+
+// watch waits for a container's init and records its exit. It ends with the
+// container.
+func (s *Server) watch(c *container) {
+	status, err := c.proc.Wait()
+	if err != nil {
+		logrus.WithField("container", c.id).WithError(err).Error("wait for container")
+		status = pidfd.Status{}
+	}
+	s.ended(c, status)
+}
+
+// ended does what follows the end of a container's init, in order: the exit
+// is recorded before anybody hears of it, and the output is in the log before
+// that.
+func (s *Server) ended(c *container, status pidfd.Status) {
+	log := logrus.WithField("container", c.id)
+	exit := &supervisor.Exit{Code: status.Code, Signal: status.Signal, At: time.Now()}
+	if !status.Known {
+		exit.Code, exit.Reason = codeLost, reasonLost
+	}
+	c.mu.Lock()
+	rec, streams, proc := c.record, c.io, c.proc
+	c.mu.Unlock()
+	if rec.SharedPID {
+		if err := killCgroups(context.Background(), rec.Cgroups); err != nil {
+			log.WithError(err).Warn("kill what the container left")
+		}
+	}
+	exit.OOMKilled = oomKills(rec.Cgroups) > 0
+	closeStreams(streams)
+	if err := writeJSON(s.exitPath(c.id), exit); err != nil {
+		log.WithError(err).Error("record exit")
+	}
+	if proc != nil {
+		proc.Close()
+	}
+	c.mu.Lock()
+	c.status = supervisor.StatusStopped
+	c.exit = exit
+	c.io, c.proc, c.handle = nil, nil, nil
+	c.mu.Unlock()
+	close(c.ended)
+	s.events.publish(supervisor.Event{Type: supervisor.EventExit, ID: c.id, Exit: exit})
+	s.trim.touch()
+}
+
+// closeStreams carries the last output and closes the streams.
+func closeStreams(streams *stdio.IO) {
+	if streams != nil {
+		streams.Drain(drainPatience)
+		streams.Close()
+	}
+}

@@ -1,0 +1,24 @@
+package server
+
+import (
+	"context"
+
+	v1 "github.com/nodeagent/nodeagent/api/supervisor/v1"
+)
+
+// List tells of every container, from memory.
+func (s *Server) List(context.Context, *v1.ListRequest) (*v1.ListResponse, error) {
+	s.mu.Lock()
+	all := make([]*container, 0, len(s.containers))
+	for _, c := range s.containers {
+		all = append(all, c)
+	}
+	s.mu.Unlock()
+	resp := &v1.ListResponse{}
+	for _, c := range all {
+		if m := c.state(); m != nil {
+			resp.States = append(resp.States, m)
+		}
+	}
+	return resp, nil
+}

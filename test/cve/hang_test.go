@@ -1,0 +1,143 @@
+package cve
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/internal/testenv"
+)
+
+// quick is how long a call may take that has nothing to do with what hangs.
+const quick = 5 * time.Second
+
+// A container whose processes not even SIGKILL ends: to stop it takes no longer than the caller wants to wait, all else
+// goes on, and once the kernel lets go it is stopped and can be removed.
+func TestContainersThatCannotBeKilled(t *testing.T) {
+	n := newNode(t)
+	hung := newHung(t)
+	config := n.podConfig()
+	pod := n.run(config)
+	var ids []string
+	for i := range 3 {
+		ctr := shell(fmt.Sprintf("hung-%d", i), fmt.Sprintf("exec stat /hung/file-%d", i))
+		ctr.Mounts = []*runtimeapi.Mount{volume(hung.dir, "/hung")}
+		id := n.started(pod, config, ctr)
+		pid := n.pid(id)
+		testenv.Eventually(t, eventLimit, "the container hangs", func() error {
+			if stack := process(t, pid, "wchan"); !strings.Contains(stack, "fuse") && !strings.Contains(stack, "request_wait") {
+				return fmt.Errorf("it waits in %q", stack)
+			}
+			return nil
+		})
+		ids = append(ids, id)
+	}
+	var stops sync.WaitGroup
+	for _, id := range ids {
+		stops.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			defer cancel()
+			begin := time.Now()
+			_, err := n.Runtime().StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: id})
+			if status.Code(err) != codes.DeadlineExceeded || time.Since(begin) > quick {
+				t.Errorf("stopped after %v: %v", time.Since(begin), err)
+			}
+		})
+	}
+	n.goesOn()
+	stops.Wait()
+	n.goesOn()
+	hung.release()
+	for _, id := range ids {
+		if state := n.exited(id); state.ExitCode != 137 {
+			t.Errorf("exit code %d", state.ExitCode)
+		}
+	}
+}
+
+// goesOn checks that lists are answered and pods come and go.
+func (n *node) goesOn() {
+	n.t.Helper()
+	begin := time.Now()
+	for range 50 {
+		ctx, cancel := context.WithTimeout(context.Background(), quick)
+		_, err := n.Runtime().ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+		n.must("list containers", err)
+		_, err = n.Runtime().ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+		n.must("list pods", err)
+		cancel()
+	}
+	if took := time.Since(begin) / 100; took > 100*time.Millisecond {
+		n.t.Errorf("a list takes %v", took)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), quick)
+	defer cancel()
+	_, err := n.Runtime().ListContainerStats(ctx, &runtimeapi.ListContainerStatsRequest{})
+	n.must("list container stats", err)
+	begin = time.Now()
+	id, _ := n.running(idle("other"))
+	n.exec(id, "true")
+	n.stop(id)
+	if took := time.Since(begin); took > quick {
+		n.t.Errorf("another pod took %v", took)
+	}
+}
+
+// A host path that hangs: the call ends with its deadline and says where it is, calls made again join the first, others
+// are not held up, and once it answers nothing is left.
+func TestHostPathThatHangs(t *testing.T) {
+	n := newNode(t)
+	hung := newHung(t)
+	config := n.podConfig()
+	pod := n.run(config)
+	ctr := idle("waiting")
+	ctr.Mounts = []*runtimeapi.Mount{volume(filepath.Join(hung.dir, "sub"), "/sub")}
+	create := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, err := n.Runtime().CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: ctr, SandboxConfig: config})
+		return err
+	}
+	begin := time.Now()
+	var calls sync.WaitGroup
+	for range 10 {
+		calls.Go(func() {
+			if err := create(); status.Code(err) != codes.DeadlineExceeded || time.Since(begin) > quick {
+				t.Errorf("after %v: %v", time.Since(begin), err)
+			}
+		})
+	}
+	n.goesOn()
+	calls.Wait()
+	// The client may give up a moment before the answer comes; the agent's log has it.
+	testenv.Eventually(t, eventLimit, "the agent tells where it is stuck", func() error {
+		log, err := os.ReadFile(n.LogPath)
+		if err != nil || !strings.Contains(string(log), `still at stage \"mounts\"`) {
+			return fmt.Errorf("it does not: %v", err)
+		}
+		return nil
+	})
+	hung.release()
+	testenv.Eventually(t, eventLimit, "the create ends", func() error {
+		if err := create(); status.Code(err) == codes.DeadlineExceeded {
+			return err
+		}
+		return nil
+	})
+	ctx, cancel := n.context()
+	defer cancel()
+	left, err := n.Runtime().ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{PodSandboxId: pod}})
+	n.must("list containers", err)
+	if len(left.Containers) != 0 {
+		t.Errorf("left: %v", left.Containers)
+	}
+}

@@ -1,0 +1,209 @@
+package cve
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/internal/testenv"
+)
+
+// CVE-2022-31030, CVE-2022-1708: output of ExecSync without end, all of it kept in memory.
+func TestCVE202231030ExecSyncOutput(t *testing.T) {
+	n := newNode(t)
+	id, _ := n.running(idle("yes"))
+	const limit = 16 << 20
+	answer, err := n.execSync(id, 30, "sh", "-c", "head -c 300m /dev/zero; echo end >&2")
+	n.must("exec", err)
+	if size := len(answer.Stdout); size > limit || size < limit-8192 || string(answer.Stderr) != "end\n" {
+		t.Errorf("%d bytes, and %q", size, answer.Stderr)
+	}
+	before := memory(t, n.Pid(), "VmHWM")
+	begin := time.Now()
+	if _, err := n.execSync(id, 2, "yes"); status.Code(err) != codes.DeadlineExceeded || time.Since(begin) > quick {
+		t.Errorf("after %v: %v", time.Since(begin), err)
+	}
+	if more := memory(t, n.Pid(), "VmHWM") - before; more > 3*limit {
+		t.Errorf("the agent took %d MiB more than for 16 MiB", more>>20)
+	}
+	if left := n.exec(id, "sh", "-c", "pidof yes | wc -w"); left != "0\n" {
+		t.Errorf("left: %s", left)
+	}
+}
+
+// sizes are those at which output has been cut: powers of two, and one more and less.
+func sizes() (all []int) {
+	for power := 20; power <= 22; power++ {
+		all = append(all, 1<<power-1, 1<<power, 1<<power+1)
+	}
+	return all
+}
+
+// Output is not cut at its end, whatever its size and the way it takes.
+func TestOutputIsWhole(t *testing.T) {
+	n := newNode(t)
+	id, _ := n.running(idle("output"))
+	config := n.podConfig()
+	pod := n.run(config)
+	for _, size := range sizes() {
+		// Lines of ten characters, the last of which may be shorter.
+		print := fmt.Sprintf("yes 123456789 | head -c %d", size)
+		want := strings.Repeat("123456789\n", size/10+1)[:size]
+		if got := n.exec(id, "sh", "-c", print); got != want {
+			t.Errorf("ExecSync gives %d of %d bytes", len(got), size)
+		}
+		for _, tty := range []bool{false, true} {
+			got := n.streamed(id, tty, "sh", "-c", "stty raw 2>/dev/null; "+print)
+			if got != want {
+				t.Errorf("exec gives %d of %d bytes, terminal %v", len(got), size, tty)
+			}
+		}
+		ctr := shell(fmt.Sprintf("log-%d", size), print)
+		n.exited(n.started(pod, config, ctr))
+		if got := n.logText(filepath.Join(config.LogDirectory, ctr.LogPath)); got != want {
+			t.Errorf("the log gives %d of %d bytes", len(got), size)
+		}
+	}
+}
+
+// counting writes numbers, as fast as it can, until the file /v/end is there. It ends with a line "end".
+func counting(t *testing.T, name string) (*runtimeapi.ContainerConfig, func()) {
+	t.Helper()
+	dir := t.TempDir()
+	ctr := shell(name, `i=0; while [ ! -e /v/end ]; do seq $i $((i+9999)); i=$((i+10000)); done; echo end`)
+	ctr.Mounts = []*runtimeapi.Mount{volume(dir, "/v")}
+	return ctr, func() { write(t, filepath.Join(dir, "end"), "") }
+}
+
+// counted checks that every number is there once, and returns how many there are.
+func counted(t *testing.T, text string) (count int) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		if line == "end\n" {
+			return count
+		}
+		if line != strconv.Itoa(count)+"\n" {
+			t.Fatalf("line %d is %q", count, line)
+		}
+		count++
+	}
+	t.Fatal("the end is missing")
+	return 0
+}
+
+// A log that is rotated over and over loses no line and doubles none.
+func TestRotation(t *testing.T) {
+	n := newNode(t)
+	ctr, end := counting(t, "rotated")
+	id, logs := n.running(ctr)
+	path := filepath.Join(logs, ctr.LogPath)
+	var paths []string
+	begin := time.Now()
+	for i := range 20 {
+		seen := size(path)
+		testenv.Eventually(t, eventLimit, "the log grows", func() error {
+			if size(path) == seen {
+				return fmt.Errorf("it has %d bytes", seen)
+			}
+			return nil
+		})
+		rotated := fmt.Sprintf("%s.%d", path, i)
+		n.must("rename log", os.Rename(path, rotated))
+		paths = append(paths, rotated)
+		ctx, cancel := n.context()
+		_, err := n.Runtime().ReopenContainerLog(ctx, &runtimeapi.ReopenContainerLogRequest{ContainerId: id})
+		cancel()
+		n.must("reopen log", err)
+	}
+	end()
+	n.exited(id)
+	count := counted(t, n.logText(append(paths, path)...))
+	if rate := float64(count) / time.Since(begin).Seconds(); rate < 10000 {
+		t.Errorf("%.0f lines a second are too few to tell", rate)
+	}
+}
+
+func size(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// A container writes on while the agent is stopped or dead, and no line is lost.
+func TestLogsWithoutTheAgent(t *testing.T) {
+	n := newNode(t)
+	ctr, end := counting(t, "alone")
+	id, logs := n.running(ctr)
+	path := filepath.Join(logs, ctr.LogPath)
+	// grown is how much is written in a second.
+	grown := func() int64 {
+		before := size(path)
+		<-time.After(time.Second)
+		return size(path) - before
+	}
+	usual := grown()
+	n.must("stop the agent", syscall.Kill(n.Pid(), syscall.SIGSTOP))
+	stopped := grown()
+	n.must("continue the agent", syscall.Kill(n.Pid(), syscall.SIGCONT))
+	n.Kill9()
+	dead := grown()
+	n.Start()
+	for what, bytes := range map[string]int64{"stopped": stopped, "dead": dead} {
+		// Much slower only: other tests may have the machine for a while.
+		if bytes < usual/4 {
+			t.Errorf("with the agent %s %d bytes a second are written, usually %d", what, bytes, usual)
+		}
+	}
+	end()
+	n.exited(id)
+	if count := counted(t, n.logText(path)); count < 10000 {
+		t.Errorf("%d lines", count)
+	}
+}
+
+// A full disk loses what is logged meanwhile, and neither stops nor slows the container; afterwards the log goes on.
+func TestLogDiskIsFull(t *testing.T) {
+	n := newNode(t)
+	disk, v := t.TempDir(), t.TempDir()
+	n.must("mount", unix.Mount("full", disk, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { n.must("unmount", unix.Unmount(disk, unix.MNT_DETACH)) })
+	config := n.podConfig()
+	config.LogDirectory = disk
+	ctr := shell("full", `yes line | head -c 4m; touch /v/written; while [ ! -e /v/room ]; do usleep 10000; done; echo; echo after; exec sleep 1000`)
+	ctr.Mounts = []*runtimeapi.Mount{volume(v, "/v")}
+	id := n.started(n.run(config), config, ctr)
+	testenv.Eventually(t, eventLimit, "the container goes on", func() error {
+		_, err := os.Stat(filepath.Join(v, "written"))
+		return err
+	})
+	path := filepath.Join(disk, ctr.LogPath)
+	if size(path) > 1<<20 {
+		t.Errorf("the log has %d bytes", size(path))
+	}
+	n.must("rotate", os.Rename(path, path+".0"))
+	n.must("make room", os.Truncate(path+".0", 0))
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	defer cancel()
+	_, err := n.Runtime().ReopenContainerLog(ctx, &runtimeapi.ReopenContainerLogRequest{ContainerId: id})
+	n.must("reopen log", err)
+	write(t, filepath.Join(v, "room"), "")
+	testenv.Eventually(t, eventLimit, "the log goes on", func() error {
+		if text, err := os.ReadFile(path); err != nil || !strings.HasSuffix(string(text), " after\n") {
+			return fmt.Errorf("it has %.200q, %v", text, err)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,204 @@
+package cve
+
+import (
+	"archive/tar"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/internal/testenv"
+)
+
+// CVE-2022-29162, CVE-2022-27652, CVE-2022-24769: inheritable capabilities, as the kernel tells them.
+func TestCVE202229162InheritableCapabilities(t *testing.T) {
+	n := newNode(t)
+	config := n.podConfig()
+	config.Linux.SecurityContext.Privileged = true
+	pod := n.run(config)
+	for _, privileged := range []bool{false, true} {
+		ctr := shell(fmt.Sprintf("privileged-%v", privileged), "grep -E 'Cap(Inh|Amb)' /proc/self/status; exec sleep 1000")
+		ctr.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{Privileged: privileged}
+		id := n.started(pod, config, ctr)
+		const none = "CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n"
+		if got := n.exec(id, "grep", "-E", "Cap(Inh|Amb)", "/proc/self/status"); got != none {
+			t.Errorf("privileged %v, exec: %q", privileged, got)
+		}
+		testenv.Eventually(t, eventLimit, "the container tells its capabilities", func() error {
+			if got := n.logText(config.LogDirectory + "/" + ctr.LogPath); got != none {
+				return fmt.Errorf("they are %q", got)
+			}
+			return nil
+		})
+	}
+}
+
+// CVE-2024-21626: descriptors of the host in a container, to be found by the working folder. A link in the image may
+// lead to them just as well.
+func TestCVE202421626Descriptors(t *testing.T) {
+	n := newNode(t)
+	id, logs := n.running(shell("run", "ls /proc/$$/fd; exec sleep 1000"))
+	const standard = "0\n1\n2\n"
+	if got := n.exec(id, "sh", "-c", "ls /proc/$$/fd; true"); got != standard {
+		t.Errorf("exec has the descriptors %q", got)
+	}
+	testenv.Eventually(t, eventLimit, "the container tells its descriptors", func() error {
+		if got := n.logText(logs + "/run.log"); got != standard {
+			return fmt.Errorf("they are %q", got)
+		}
+		return nil
+	})
+	config := n.podConfig()
+	pod := n.run(config)
+	var headers []*tar.Header
+	for fd := 3; fd < 15; fd++ {
+		headers = append(headers, link(fmt.Sprintf("fd%d", fd), fmt.Sprintf("/proc/self/fd/%d", fd)))
+	}
+	ref := shared.registry.image(t, "descriptors", headers...)
+	n.pull(ref)
+	for _, header := range headers {
+		ctr := shell(header.Name, "true")
+		ctr.Image.Image, ctr.WorkingDir = ref, "/"+header.Name
+		if _, err := n.startError(pod, config, ctr); err == nil {
+			t.Errorf("%s is a working folder", header.Linkname)
+		}
+	}
+}
+
+// CVE-2019-5736: a container that overwrites the program that starts its processes.
+func TestCVE20195736ProgramsStay(t *testing.T) {
+	n := newNode(t)
+	programs := []string{testenv.Binary(t, "nodeagent"), testenv.Binary(t, "nodesupervisor")}
+	before := sums(t, programs)
+	id, logs := n.running(probing(t, shell("overwrite", ""), "overwrite"))
+	for range 15 {
+		// The program that a process of ours executes last before it is the container's.
+		_, _ = n.execSync(id, 1, "/proc/self/exe")
+		_, _ = n.execSync(id, 10, "true")
+	}
+	if after := sums(t, programs); after != before {
+		t.Errorf("changed: %s, before %s", after, before)
+	}
+	for line := range strings.Lines(n.logText(logs + "/overwrite.log")) {
+		if strings.Contains(line, "node") {
+			t.Error(line)
+		}
+	}
+}
+
+func sums(t *testing.T, programs []string) (all string) {
+	t.Helper()
+	for _, path := range programs {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += fmt.Sprintf("%x ", sha256.Sum256(content))
+	}
+	return all
+}
+
+// CVE-2023-25809: cgroups that a container can write to, or sees of others.
+func TestCVE202325809Cgroups(t *testing.T) {
+	n := newNode(t)
+	for name, config := range map[string]*runtimeapi.PodSandboxConfig{"plain": n.podConfig(), "mapped": mapped(n.podConfig())} {
+		id := n.started(n.run(config), config, idle(name))
+		// Where hierarchies are apart, what holds them is a file system of the container's own.
+		answer, err := n.execSync(id, 10, "sh", "-c", `find /sys/fs/cgroup -mindepth $(grep -c '^cgroup2 /sys/fs/cgroup ' /proc/mounts | tr 01 10) -type d | while read -r d; do mkdir "$d/made" && echo "$d"; done 2>/dev/null; find /sys/fs/cgroup -name 'nodeagent*' -o -name 'system.slice'`)
+		n.must("exec", err)
+		if len(answer.Stdout) != 0 {
+			t.Errorf("%s: %s", name, answer.Stdout)
+		}
+	}
+}
+
+// CVE-2025-47291: limits of a pod with a user namespace that hold for nobody.
+func TestCVE202547291LimitsWithUserNamespace(t *testing.T) {
+	n := newNode(t)
+	config := mapped(n.podConfig())
+	ctr := shell("limited", "dd if=/dev/zero of=/dev/null bs=64M")
+	ctr.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: 32 << 20}
+	pod := n.run(config)
+	if state := n.exited(n.started(pod, config, ctr)); state.Reason != "OOMKilled" {
+		t.Errorf("%s, exit code %d", state.Reason, state.ExitCode)
+	}
+	id := n.started(pod, config, idle("placed"))
+	pid := n.pid(id)
+	if groups := process(t, pid, "cgroup"); !strings.Contains(groups, n.CgroupParent+"/pods/"+pod+"/"+id) {
+		t.Errorf("it is in %s", groups)
+	}
+	if uids := process(t, pid, "uid_map"); !strings.Contains(uids, fmt.Sprint(userID)) {
+		t.Errorf("it has the users %s", uids)
+	}
+}
+
+// CVE-2022-0811, CVE-2022-0532: sysctls that bring others along, or are the host's.
+func TestCVE20220811Sysctls(t *testing.T) {
+	n := newNode(t)
+	before := hostSysctls(t)
+	for _, test := range []struct {
+		name, value string
+		host        bool
+	}{
+		{"kernel.shm_rmid_forced", "1+kernel.core_pattern=|/bin/false", false}, {"kernel.shm_rmid_forced", "1\nkernel.core_pattern=x", false},
+		{"kernel.core_pattern", "|/bin/false", false}, {"net/../kernel/core_pattern", "|/bin/false", false},
+		{"kernel/shm/../core_pattern", "|/bin/false", false}, {"kernel.shm_rmid_forced", "1", true}, {"net.core.somaxconn", "7", true},
+	} {
+		config := n.podConfig()
+		config.Linux.Sysctls = map[string]string{test.name: test.value}
+		if test.host {
+			o := config.Linux.SecurityContext.NamespaceOptions
+			o.Network, o.Ipc = runtimeapi.NamespaceMode_NODE, runtimeapi.NamespaceMode_NODE
+		}
+		if _, err := n.runError(config); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%s=%q, host %v: %v", test.name, test.value, test.host, err)
+		}
+	}
+	if after := hostSysctls(t); after != before {
+		t.Errorf("the host has %q, had %q", after, before)
+	}
+}
+
+func hostSysctls(t *testing.T) (all string) {
+	t.Helper()
+	for _, name := range []string{"kernel/core_pattern", "kernel/shm_rmid_forced", "net/core/somaxconn"} {
+		text, err := os.ReadFile("/proc/sys/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += string(text)
+	}
+	return all
+}
+
+// The default profile forbids what has been used to get out of containers again and again, whatever is said upstream.
+func TestDefaultSeccompProfile(t *testing.T) {
+	n := newNode(t)
+	ctr := probing(t, shell("seccomp", ""), "seccomp")
+	ctr.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{Seccomp: &runtimeapi.SecurityProfile{}}
+	id, logs := n.running(ctr)
+	if code := n.exited(id).ExitCode; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if through := n.logText(logs + "/seccomp.log"); through != "" {
+		t.Errorf("not forbidden: %s", through)
+	}
+}
+
+// pid is a container's first process.
+func (n *node) pid(id string) (pid int) {
+	n.t.Helper()
+	ctx, cancel := n.context()
+	defer cancel()
+	answer, err := n.Runtime().ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	n.must("container status", err)
+	_, after, _ := strings.Cut(answer.Info["info"], `"pid":`)
+	_, err = fmt.Sscan(after, &pid)
+	n.must("find the container's process", err)
+	return pid
+}

@@ -1,0 +1,225 @@
+package cve
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/websocket"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/streaming/pkg/httpstream/spdy"
+
+	"github.com/nodeagent/nodeagent/internal/testenv"
+)
+
+// execURL asks for the URL of an exec.
+func (n *node) execURL(id string, tty bool, command ...string) string {
+	n.t.Helper()
+	ctx, cancel := n.context()
+	defer cancel()
+	answer, err := n.Runtime().Exec(ctx, &runtimeapi.ExecRequest{ContainerId: id, Cmd: command, Tty: tty, Stdin: tty, Stdout: true, Stderr: !tty})
+	n.must("exec", err)
+	return answer.Url
+}
+
+// dial opens a WebSocket; its connection is returned too, to be broken.
+func (n *node) dial(link string) (*websocket.Conn, *net.TCPConn) {
+	n.t.Helper()
+	config, err := websocket.NewConfig("ws"+strings.TrimPrefix(link, "http"), "http://localhost/")
+	n.must("read URL", err)
+	config.Protocol = []string{"v4.channel.k8s.io"}
+	conn, err := net.Dial("tcp", config.Location.Host)
+	n.must("connect", err)
+	socket, err := websocket.NewClient(config, conn)
+	n.must("open WebSocket", err)
+	return socket, conn.(*net.TCPConn)
+}
+
+// reset breaks a connection as a client that crashes does.
+func reset(conn *net.TCPConn) {
+	_ = conn.SetLinger(0)
+	_ = conn.Close()
+}
+
+// streamed runs a command over a WebSocket and returns its output.
+func (n *node) streamed(id string, tty bool, command ...string) string {
+	n.t.Helper()
+	socket, _ := n.dial(n.execURL(id, tty, command...))
+	defer socket.Close()
+	n.must("set deadline", socket.SetDeadline(time.Now().Add(eventLimit)))
+	var out strings.Builder
+	for {
+		var message []byte
+		err := websocket.Message.Receive(socket, &message)
+		if errors.Is(err, io.EOF) {
+			return out.String()
+		}
+		n.must("read", err)
+		if len(message) > 0 && message[0] == 1 {
+			out.Write(message[1:])
+		}
+	}
+}
+
+// spdy begins an exec over SPDY and breaks the connection in the midst of it.
+func (n *node) spdy(link string) {
+	n.t.Helper()
+	u, err := url.Parse(link)
+	n.must("read URL", err)
+	raw, err := net.Dial("tcp", u.Host)
+	n.must("connect", err)
+	conn := &onceClosed{TCPConn: raw.(*net.TCPConn)}
+	defer conn.Close()
+	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n", u.Path, u.Host)
+	n.must("ask", err)
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	n.must("read answer", err)
+	if answer.StatusCode != http.StatusSwitchingProtocols {
+		n.t.Errorf("status %s", answer.Status)
+	}
+	session, err := spdy.NewClientConnection(conn)
+	n.must("begin SPDY", err)
+	for _, kind := range []string{"error", "stdin", "stdout", "resize"} {
+		_, err := session.CreateStream(http.Header{"Streamtype": []string{kind}})
+		n.must("open stream", err)
+	}
+	_ = session.Close()
+}
+
+// onceClosed is reset when it is closed, and may be closed again without an error, which spdystream would take a while
+// to tell.
+type onceClosed struct {
+	*net.TCPConn
+	once sync.Once
+}
+
+func (c *onceClosed) Close() error {
+	c.once.Do(func() { reset(c.TCPConn) })
+	return nil
+}
+
+// CVE-2022-23471, CVE-2025-64329: sessions that leave goroutines and descriptors behind, when a client breaks off, when
+// nothing can be executed, when nobody reads.
+func TestCVE202223471SessionsLeaveNothing(t *testing.T) {
+	n := newNode(t)
+	quiet := idle("quiet")
+	quiet.Stdin = true
+	terminal := idle("terminal")
+	terminal.Tty, terminal.Stdin = true, true
+	id, _ := n.running(quiet)
+	tty, _ := n.running(terminal)
+	n.sessions(id, tty, 10)
+	supervisor := n.supervisor()
+	agentFiles, supervisorFiles := descriptors(t, n.Pid()), descriptors(t, supervisor)
+	n.sessions(id, tty, 190)
+	testenv.Eventually(t, eventLimit, "descriptors are closed", func() error {
+		a, s := descriptors(t, n.Pid()), descriptors(t, supervisor)
+		if a > agentFiles+4 || s > supervisorFiles+4 {
+			return fmt.Errorf("the agent has %d, had %d; the supervisor has %d, had %d", a, agentFiles, s, supervisorFiles)
+		}
+		return nil
+	})
+	testenv.Eventually(t, eventLimit, "commands are killed", func() error {
+		if left := n.exec(id, "sh", "-c", "pidof cat tail | wc -w"); left != "0\n" {
+			return fmt.Errorf("%s are left", left)
+		}
+		return nil
+	})
+	n.quiet(supervisor)
+	for _, stack := range n.goroutines() {
+		for _, ours := range []string{"cri/stream.(*session)", "sandbox.(*client)", "sandbox.(*Manager).Exec", "sandbox.(*Manager).Attach", "sandbox.(*execution)", "sandbox.follow", "spdystream"} {
+			if strings.Contains(stack, ours) {
+				t.Errorf("left: %s", stack)
+			}
+		}
+	}
+}
+
+// quiet waits until nothing is being opened or closed any more: a command whose client went away as it started is
+// started, then killed, and comes and goes with its descriptors.
+func (n *node) quiet(supervisor int) {
+	n.t.Helper()
+	const looks = 50
+	var last [2]int
+	same := 0
+	testenv.Eventually(n.t, eventLimit, "agent and supervisor are quiet", func() error {
+		now := [2]int{descriptors(n.t, n.Pid()), descriptors(n.t, supervisor)}
+		if same++; now != last {
+			last, same = now, 0
+		}
+		if same < looks {
+			return fmt.Errorf("%d descriptors, the same for %d looks of %d", now, same, looks)
+		}
+		return nil
+	})
+}
+
+// sessions begins and breaks off sessions of each kind in turn.
+func (n *node) sessions(id, tty string, rounds int) {
+	n.t.Helper()
+	for i := range rounds {
+		switch i % 6 {
+		case 0:
+			if _, err := n.execSync(id, 10, "/no/such/program"); err == nil {
+				n.t.Error("there is no such program")
+			}
+		case 1:
+			socket, _ := n.dial(n.execURL(id, true, "/no/such/program"))
+			_, _ = io.Copy(io.Discard, socket)
+			socket.Close()
+		case 2:
+			_, conn := n.dial(n.execURL(id, false, "tail", "-f", "/dev/null"))
+			reset(conn)
+		case 3:
+			// More than fits into all buffers, and nobody reads.
+			socket, conn := n.dial(n.execURL(id, true, "cat", "/dev/zero"))
+			_ = websocket.Message.Send(socket, append([]byte{4}, `{"Width":80,"Height":24}`...))
+			reset(conn)
+		case 4:
+			_, conn := n.dial(n.attachURL([]string{id, tty}[i/6%2], i/6%2 == 1))
+			reset(conn)
+		case 5:
+			n.spdy(n.execURL(id, true, "cat"))
+		}
+	}
+}
+
+func (n *node) attachURL(id string, tty bool) string {
+	n.t.Helper()
+	ctx, cancel := n.context()
+	defer cancel()
+	answer, err := n.Runtime().Attach(ctx, &runtimeapi.AttachRequest{ContainerId: id, Tty: tty, Stdin: true, Stdout: true, Stderr: !tty})
+	n.must("attach", err)
+	return answer.Url
+}
+
+// goroutines ends the agent in a way that makes it tell of each of its goroutines, and starts it again.
+func (n *node) goroutines() []string {
+	n.t.Helper()
+	n.must("end the agent", syscall.Kill(n.Pid(), syscall.SIGQUIT))
+	testenv.Eventually(n.t, eventLimit, "the agent ends", func() error {
+		if !n.Exited() {
+			return errors.New("it runs")
+		}
+		return nil
+	})
+	log, err := os.ReadFile(n.LogPath)
+	n.must("read the agent's log", err)
+	n.Kill9() // takes the status of the process that has ended
+	n.Start()
+	_, told, found := strings.Cut(string(log), "SIGQUIT: quit")
+	if !found {
+		n.t.Fatal("the agent did not tell of its goroutines")
+	}
+	return strings.Split(told, "\n\n")
+}

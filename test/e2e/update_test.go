@@ -1,0 +1,175 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/internal/testenv"
+	"github.com/nodeagent/nodeagent/internal/testenv/images"
+)
+
+func (n *node) update(id string, res *runtimeapi.LinuxContainerResources) error {
+	ctx, cancel := n.context()
+	defer cancel()
+	_, err := n.Runtime().UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{
+		ContainerId: id, Linux: res, Annotations: map[string]string{"example.org/why": "a test"},
+	})
+	return err
+}
+
+func (n *node) resources(id string) *runtimeapi.LinuxContainerResources {
+	n.t.Helper()
+	return n.status(id).Resources.GetLinux()
+}
+
+func (n *node) start(id string) {
+	n.t.Helper()
+	ctx, cancel := n.context()
+	defer cancel()
+	_, err := n.Runtime().StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id})
+	n.must("start container", err)
+}
+
+// pid is that of the container's first process.
+func (n *node) pid(id string) int {
+	n.t.Helper()
+	ctx, cancel := n.context()
+	defer cancel()
+	answer, err := n.Runtime().ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	n.must("container status", err)
+	var info struct{ PID int }
+	n.must("read the container's process ID", json.Unmarshal([]byte(answer.Info["info"]), &info))
+	return info.PID
+}
+
+func (n *node) containerStats(id string) *runtimeapi.ContainerStats {
+	n.t.Helper()
+	ctx, cancel := n.context()
+	defer cancel()
+	answer, err := n.Runtime().ContainerStats(ctx, &runtimeapi.ContainerStatsRequest{ContainerId: id})
+	n.must("container statistics", err)
+	return answer.Stats
+}
+
+// limitFile reads a limit from the cgroup of a process, in whichever hierarchy has it.
+func limitFile(t *testing.T, pid int, controller, v1, v2 string) string {
+	t.Helper()
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(groups)) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		for _, try := range []struct{ controllers, dir, file string }{{controller, controller, v1}, {"", "", v2}} {
+			if len(fields) < 3 || fields[1] != try.controllers {
+				continue
+			}
+			data, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", try.dir, fields[2], try.file))
+			if err == nil {
+				return strings.TrimSpace(string(data))
+			}
+		}
+	}
+	t.Fatalf("process %d has no %s or %s", pid, v1, v2)
+	return ""
+}
+
+// Limits change in every state, seen in the status and, while it runs, in the cgroup; one that cannot be is refused and
+// changes nothing.
+func TestUpdateResources(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.pull(images.Busybox)
+	config := n.podConfig("update")
+	pod := n.run(config)
+	ctr := shell("main", "head -c 40000000 /dev/zero | tail -c 30000000 | sleep 1000")
+	ctr.Linux = &runtimeapi.LinuxContainerConfig{Resources: &runtimeapi.LinuxContainerResources{CpuShares: 512}}
+	id := n.create(pod, config, ctr)
+	check := func(state string, want *runtimeapi.LinuxContainerResources) {
+		t.Helper()
+		if err := n.update(id, want); err != nil {
+			t.Fatalf("%s: %v", state, err)
+		}
+		got := n.resources(id)
+		if got.GetMemoryLimitInBytes() != want.MemoryLimitInBytes || got.GetCpuShares() != 512 || got.GetCpusetCpus() != want.CpusetCpus {
+			t.Errorf("%s: resources are %v", state, got)
+		}
+	}
+	const mb = 1 << 20
+	check("created", &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 256 * mb})
+	n.start(id)
+	pid := n.pid(id)
+	limit := func() string { return limitFile(t, pid, "memory", "memory.limit_in_bytes", "memory.max") }
+	if got := limit(); got != strconv.Itoa(256*mb) {
+		t.Errorf("it starts with a limit of %s", got)
+	}
+	check("running", &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 128 * mb, CpusetCpus: "0"})
+	if got, cpus := limit(), limitFile(t, pid, "cpuset", "cpuset.cpus", "cpuset.cpus"); got != strconv.Itoa(128*mb) || cpus != "0" {
+		t.Errorf("it runs with a limit of %s on CPU %s", got, cpus)
+	}
+	testenv.Eventually(t, eventLimit, "the container uses memory", func() error {
+		if used := n.containerStats(id).Memory.WorkingSetBytes.GetValue(); used < 25*mb {
+			return fmt.Errorf("it uses %d", used)
+		}
+		return nil
+	})
+	if err := n.update(id, &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 8 * mb, CpuQuota: 50000}); err == nil {
+		t.Error("the limit can be shrunk below what is in use")
+	}
+	if got := n.resources(id); limit() != strconv.Itoa(128*mb) || got.MemoryLimitInBytes != 128*mb || got.CpuQuota != 0 {
+		t.Errorf("a refused update leaves a limit of %s and %v", limit(), got)
+	}
+	if quota := limitFile(t, pid, "cpu", "cpu.cfs_quota_us", "cpu.max"); quota != "-1" && !strings.HasPrefix(quota, "max") {
+		t.Errorf("a refused update leaves a quota of %s", quota)
+	}
+	n.stop(id, 0)
+	check("exited", &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 * mb, CpusetCpus: "0"})
+}
+
+// Figures of a busy pod, and all metrics of a container that the machine can offer.
+func TestStatistics(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.pull(images.Busybox)
+	config := n.podConfig("busy")
+	pod := n.run(config)
+	id := n.started(pod, config, shell("main", "while :; do :; done"))
+	n.exec(id, "sh", "-c", "head -c 1000000 /dev/zero >/file")
+	ctx, cancel := n.context()
+	defer cancel()
+	testenv.Eventually(t, eventLimit, "the container is seen to be busy", func() error {
+		s := n.containerStats(id)
+		if s.Cpu.UsageNanoCores.GetValue() < 1e7 || s.WritableLayer.UsedBytes.GetValue() < 1e6 {
+			return fmt.Errorf("it uses %v and %v", s.Cpu, s.WritableLayer)
+		}
+		return nil
+	})
+	stats, err := n.Runtime().ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{})
+	n.must("list statistics", err)
+	if len(stats.Stats) != 1 || stats.Stats[0].Linux.Network.GetDefaultInterface().GetName() != "eth0" || len(stats.Stats[0].Linux.Containers) != 1 ||
+		stats.Stats[0].Linux.Process.ProcessCount.GetValue() < 1 {
+		t.Errorf("statistics of pods: %v", stats.Stats)
+	}
+	answer, err := n.Runtime().ListPodSandboxMetrics(ctx, &runtimeapi.ListPodSandboxMetricsRequest{})
+	n.must("list metrics", err)
+	if len(answer.PodMetrics) != 1 || len(answer.PodMetrics[0].ContainerMetrics) != 1 || len(answer.PodMetrics[0].Metrics) != 8 {
+		t.Fatalf("metrics %v", answer.PodMetrics)
+	}
+	values := map[string]uint64{}
+	for _, m := range answer.PodMetrics[0].ContainerMetrics[0].Metrics {
+		values[m.Name] = m.Value.Value
+	}
+	for name, least := range map[string]uint64{
+		"container_processes": 1, "container_threads": 1, "container_file_descriptors": 3, "container_memory_rss": 1 << 12,
+		"container_ulimits_soft": 64, "container_fs_limit_bytes": 1 << 20, "container_fs_usage_bytes": 1e6, "container_last_seen": 1e9,
+	} {
+		if values[name] < least {
+			t.Errorf("%s is %d, want at least %d", name, values[name], least)
+		}
+	}
+}

@@ -1,0 +1,3 @@
+// Package kubelet runs pods through a real kubelet, on its own without an API server, against the agent: what kubelet
+// makes of CRI is only seen with kubelet.
+package kubelet
