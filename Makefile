@@ -86,7 +86,7 @@ fuzz: ## run each fuzz target for FUZZTIME
 
 .PHONY: generate
 generate: ## write the generated Go of the protobuf files anew
-	@for script in hack/generate*.sh; do bash "$$script"; done
+	@hack/generate
 
 .PHONY: tools
 tools: ## build crictl, critest and the CNI plugins into .cache/bin

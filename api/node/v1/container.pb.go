@@ -11,7 +11,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: node.proto
+// source: container.proto
 
 package node
 
@@ -65,11 +65,11 @@ func (x Mount_Type) String() string {
 }
 
 func (Mount_Type) Descriptor() protoreflect.EnumDescriptor {
-	return file_node_proto_enumTypes[0].Descriptor()
+	return file_container_proto_enumTypes[0].Descriptor()
 }
 
 func (Mount_Type) Type() protoreflect.EnumType {
-	return &file_node_proto_enumTypes[0]
+	return &file_container_proto_enumTypes[0]
 }
 
 func (x Mount_Type) Number() protoreflect.EnumNumber {
@@ -78,7 +78,7 @@ func (x Mount_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mount_Type.Descriptor instead.
 func (Mount_Type) EnumDescriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{5, 0}
+	return file_container_proto_rawDescGZIP(), []int{5, 0}
 }
 
 type Output_Stream int32
@@ -111,11 +111,11 @@ func (x Output_Stream) String() string {
 }
 
 func (Output_Stream) Descriptor() protoreflect.EnumDescriptor {
-	return file_node_proto_enumTypes[1].Descriptor()
+	return file_container_proto_enumTypes[1].Descriptor()
 }
 
 func (Output_Stream) Type() protoreflect.EnumType {
-	return &file_node_proto_enumTypes[1]
+	return &file_container_proto_enumTypes[1]
 }
 
 func (x Output_Stream) Number() protoreflect.EnumNumber {
@@ -124,7 +124,7 @@ func (x Output_Stream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Output_Stream.Descriptor instead.
 func (Output_Stream) EnumDescriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{15, 0}
+	return file_container_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type Change_Kind int32
@@ -160,11 +160,11 @@ func (x Change_Kind) String() string {
 }
 
 func (Change_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_node_proto_enumTypes[2].Descriptor()
+	return file_container_proto_enumTypes[2].Descriptor()
 }
 
 func (Change_Kind) Type() protoreflect.EnumType {
-	return &file_node_proto_enumTypes[2]
+	return &file_container_proto_enumTypes[2]
 }
 
 func (x Change_Kind) Number() protoreflect.EnumNumber {
@@ -173,7 +173,7 @@ func (x Change_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change_Kind.Descriptor instead.
 func (Change_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{45, 0}
+	return file_container_proto_rawDescGZIP(), []int{45, 0}
 }
 
 // ContainerSpec is what a person asks for.
@@ -220,7 +220,7 @@ type ContainerSpec struct {
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_node_proto_msgTypes[0]
+	mi := &file_container_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -232,7 +232,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[0]
+	mi := &file_container_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -245,7 +245,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{0}
+	return file_container_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -426,7 +426,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_node_proto_msgTypes[1]
+	mi := &file_container_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +438,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[1]
+	mi := &file_container_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +451,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{1}
+	return file_container_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Resources) GetMemoryBytes() int64 {
@@ -523,7 +523,7 @@ type Security struct {
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_node_proto_msgTypes[2]
+	mi := &file_container_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +535,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[2]
+	mi := &file_container_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +548,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{2}
+	return file_container_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Security) GetPrivileged() bool {
@@ -634,7 +634,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_node_proto_msgTypes[3]
+	mi := &file_container_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +646,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[3]
+	mi := &file_container_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +659,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{3}
+	return file_container_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Network) GetMode() string {
@@ -732,7 +732,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_node_proto_msgTypes[4]
+	mi := &file_container_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +744,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[4]
+	mi := &file_container_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +757,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{4}
+	return file_container_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Port) GetContainerPort() uint32 {
@@ -814,7 +814,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_node_proto_msgTypes[5]
+	mi := &file_container_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +826,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[5]
+	mi := &file_container_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +839,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{5}
+	return file_container_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Mount) GetType() Mount_Type {
@@ -924,7 +924,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_node_proto_msgTypes[6]
+	mi := &file_container_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +936,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[6]
+	mi := &file_container_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +949,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{6}
+	return file_container_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Device) GetHostPath() string {
@@ -984,7 +984,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_node_proto_msgTypes[7]
+	mi := &file_container_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +996,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[7]
+	mi := &file_container_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1009,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{7}
+	return file_container_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateRequest) GetName() string {
@@ -1036,7 +1036,7 @@ type CreateResponse struct {
 
 func (x *CreateResponse) Reset() {
 	*x = CreateResponse{}
-	mi := &file_node_proto_msgTypes[8]
+	mi := &file_container_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1048,7 @@ func (x *CreateResponse) String() string {
 func (*CreateResponse) ProtoMessage() {}
 
 func (x *CreateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[8]
+	mi := &file_container_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1061,7 @@ func (x *CreateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResponse.ProtoReflect.Descriptor instead.
 func (*CreateResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{8}
+	return file_container_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateResponse) GetId() string {
@@ -1087,7 +1087,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_node_proto_msgTypes[9]
+	mi := &file_container_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1099,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[9]
+	mi := &file_container_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1112,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{9}
+	return file_container_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StartRequest) GetContainer() string {
@@ -1131,7 +1131,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_node_proto_msgTypes[10]
+	mi := &file_container_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1143,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[10]
+	mi := &file_container_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1156,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{10}
+	return file_container_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartResponse) GetId() string {
@@ -1176,7 +1176,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_node_proto_msgTypes[11]
+	mi := &file_container_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1188,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[11]
+	mi := &file_container_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1201,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{11}
+	return file_container_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TerminalSize) GetWidth() uint32 {
@@ -1233,7 +1233,7 @@ type AttachStart struct {
 
 func (x *AttachStart) Reset() {
 	*x = AttachStart{}
-	mi := &file_node_proto_msgTypes[12]
+	mi := &file_container_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1245,7 @@ func (x *AttachStart) String() string {
 func (*AttachStart) ProtoMessage() {}
 
 func (x *AttachStart) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[12]
+	mi := &file_container_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1258,7 @@ func (x *AttachStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
 func (*AttachStart) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{12}
+	return file_container_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AttachStart) GetContainer() string {
@@ -1311,7 +1311,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_node_proto_msgTypes[13]
+	mi := &file_container_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1323,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[13]
+	mi := &file_container_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1336,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{13}
+	return file_container_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -1421,7 +1421,7 @@ type Attached struct {
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_node_proto_msgTypes[14]
+	mi := &file_container_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1433,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[14]
+	mi := &file_container_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1446,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{14}
+	return file_container_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Attached) GetId() string {
@@ -1466,7 +1466,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_node_proto_msgTypes[15]
+	mi := &file_container_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1478,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[15]
+	mi := &file_container_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1491,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{15}
+	return file_container_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Output) GetStream() Output_Stream {
@@ -1522,7 +1522,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_node_proto_msgTypes[16]
+	mi := &file_container_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1534,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[16]
+	mi := &file_container_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1547,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{16}
+	return file_container_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -1625,7 +1625,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_node_proto_msgTypes[17]
+	mi := &file_container_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1637,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[17]
+	mi := &file_container_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1650,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{17}
+	return file_container_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExecStart) GetContainer() string {
@@ -1738,7 +1738,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_node_proto_msgTypes[18]
+	mi := &file_container_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +1750,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[18]
+	mi := &file_container_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +1763,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{18}
+	return file_container_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -1851,7 +1851,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_node_proto_msgTypes[19]
+	mi := &file_container_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1863,7 +1863,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[19]
+	mi := &file_container_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1876,7 +1876,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{19}
+	return file_container_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -1946,7 +1946,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_node_proto_msgTypes[20]
+	mi := &file_container_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +1958,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[20]
+	mi := &file_container_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +1971,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{20}
+	return file_container_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StopRequest) GetContainer() string {
@@ -1996,7 +1996,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_node_proto_msgTypes[21]
+	mi := &file_container_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2008,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[21]
+	mi := &file_container_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2021,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{21}
+	return file_container_proto_rawDescGZIP(), []int{21}
 }
 
 type KillRequest struct {
@@ -2035,7 +2035,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_node_proto_msgTypes[22]
+	mi := &file_container_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2047,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[22]
+	mi := &file_container_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2060,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{22}
+	return file_container_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *KillRequest) GetContainer() string {
@@ -2085,7 +2085,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_node_proto_msgTypes[23]
+	mi := &file_container_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2097,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[23]
+	mi := &file_container_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2110,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{23}
+	return file_container_proto_rawDescGZIP(), []int{23}
 }
 
 type RemoveRequest struct {
@@ -2124,7 +2124,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_node_proto_msgTypes[24]
+	mi := &file_container_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2136,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[24]
+	mi := &file_container_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2149,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{24}
+	return file_container_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RemoveRequest) GetContainer() string {
@@ -2174,7 +2174,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_node_proto_msgTypes[25]
+	mi := &file_container_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2186,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[25]
+	mi := &file_container_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2199,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{25}
+	return file_container_proto_rawDescGZIP(), []int{25}
 }
 
 type WaitRequest struct {
@@ -2211,7 +2211,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_node_proto_msgTypes[26]
+	mi := &file_container_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2223,7 +2223,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[26]
+	mi := &file_container_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2236,7 +2236,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{26}
+	return file_container_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WaitRequest) GetContainer() string {
@@ -2255,7 +2255,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_node_proto_msgTypes[27]
+	mi := &file_container_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2267,7 +2267,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[27]
+	mi := &file_container_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2280,7 +2280,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{27}
+	return file_container_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WaitResponse) GetExitCode() int32 {
@@ -2300,7 +2300,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_node_proto_msgTypes[28]
+	mi := &file_container_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2312,7 +2312,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[28]
+	mi := &file_container_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2325,7 +2325,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{28}
+	return file_container_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListRequest) GetPods() bool {
@@ -2344,7 +2344,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_node_proto_msgTypes[29]
+	mi := &file_container_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2356,7 +2356,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[29]
+	mi := &file_container_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2369,7 +2369,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{29}
+	return file_container_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListResponse) GetContainers() []*Container {
@@ -2392,7 +2392,7 @@ type Pod struct {
 
 func (x *Pod) Reset() {
 	*x = Pod{}
-	mi := &file_node_proto_msgTypes[30]
+	mi := &file_container_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2404,7 @@ func (x *Pod) String() string {
 func (*Pod) ProtoMessage() {}
 
 func (x *Pod) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[30]
+	mi := &file_container_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2417,7 @@ func (x *Pod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pod.ProtoReflect.Descriptor instead.
 func (*Pod) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{30}
+	return file_container_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Pod) GetId() string {
@@ -2480,7 +2480,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_node_proto_msgTypes[31]
+	mi := &file_container_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2492,7 +2492,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[31]
+	mi := &file_container_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2505,7 +2505,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{31}
+	return file_container_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Container) GetId() string {
@@ -2657,7 +2657,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_node_proto_msgTypes[32]
+	mi := &file_container_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2669,7 +2669,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[32]
+	mi := &file_container_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2682,7 +2682,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{32}
+	return file_container_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *InspectRequest) GetContainer() string {
@@ -2714,7 +2714,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_node_proto_msgTypes[33]
+	mi := &file_container_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +2726,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[33]
+	mi := &file_container_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +2739,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{33}
+	return file_container_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *InspectResponse) GetContainer() *Container {
@@ -2842,7 +2842,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_node_proto_msgTypes[34]
+	mi := &file_container_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +2854,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[34]
+	mi := &file_container_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +2867,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{34}
+	return file_container_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Addresses) GetNetwork() string {
@@ -2914,7 +2914,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_node_proto_msgTypes[35]
+	mi := &file_container_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +2926,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[35]
+	mi := &file_container_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +2939,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{35}
+	return file_container_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PauseRequest) GetContainer() string {
@@ -2957,7 +2957,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_node_proto_msgTypes[36]
+	mi := &file_container_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2969,7 +2969,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[36]
+	mi := &file_container_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2982,7 +2982,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{36}
+	return file_container_proto_rawDescGZIP(), []int{36}
 }
 
 type UnpauseRequest struct {
@@ -2994,7 +2994,7 @@ type UnpauseRequest struct {
 
 func (x *UnpauseRequest) Reset() {
 	*x = UnpauseRequest{}
-	mi := &file_node_proto_msgTypes[37]
+	mi := &file_container_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3006,7 +3006,7 @@ func (x *UnpauseRequest) String() string {
 func (*UnpauseRequest) ProtoMessage() {}
 
 func (x *UnpauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[37]
+	mi := &file_container_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3019,7 +3019,7 @@ func (x *UnpauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseRequest.ProtoReflect.Descriptor instead.
 func (*UnpauseRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{37}
+	return file_container_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *UnpauseRequest) GetContainer() string {
@@ -3037,7 +3037,7 @@ type UnpauseResponse struct {
 
 func (x *UnpauseResponse) Reset() {
 	*x = UnpauseResponse{}
-	mi := &file_node_proto_msgTypes[38]
+	mi := &file_container_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3049,7 @@ func (x *UnpauseResponse) String() string {
 func (*UnpauseResponse) ProtoMessage() {}
 
 func (x *UnpauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[38]
+	mi := &file_container_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3062,7 @@ func (x *UnpauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseResponse.ProtoReflect.Descriptor instead.
 func (*UnpauseResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{38}
+	return file_container_proto_rawDescGZIP(), []int{38}
 }
 
 type RenameRequest struct {
@@ -3075,7 +3075,7 @@ type RenameRequest struct {
 
 func (x *RenameRequest) Reset() {
 	*x = RenameRequest{}
-	mi := &file_node_proto_msgTypes[39]
+	mi := &file_container_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +3087,7 @@ func (x *RenameRequest) String() string {
 func (*RenameRequest) ProtoMessage() {}
 
 func (x *RenameRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[39]
+	mi := &file_container_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +3100,7 @@ func (x *RenameRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameRequest.ProtoReflect.Descriptor instead.
 func (*RenameRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{39}
+	return file_container_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RenameRequest) GetContainer() string {
@@ -3125,7 +3125,7 @@ type RenameResponse struct {
 
 func (x *RenameResponse) Reset() {
 	*x = RenameResponse{}
-	mi := &file_node_proto_msgTypes[40]
+	mi := &file_container_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3137,7 @@ func (x *RenameResponse) String() string {
 func (*RenameResponse) ProtoMessage() {}
 
 func (x *RenameResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[40]
+	mi := &file_container_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3150,7 @@ func (x *RenameResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameResponse.ProtoReflect.Descriptor instead.
 func (*RenameResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{40}
+	return file_container_proto_rawDescGZIP(), []int{40}
 }
 
 type TopRequest struct {
@@ -3164,7 +3164,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_node_proto_msgTypes[41]
+	mi := &file_container_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3176,7 +3176,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[41]
+	mi := &file_container_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3189,7 +3189,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{41}
+	return file_container_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TopRequest) GetContainer() string {
@@ -3216,7 +3216,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_node_proto_msgTypes[42]
+	mi := &file_container_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3228,7 +3228,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[42]
+	mi := &file_container_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3241,7 +3241,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{42}
+	return file_container_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TopResponse) GetTitles() []string {
@@ -3268,7 +3268,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_node_proto_msgTypes[43]
+	mi := &file_container_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3280,7 +3280,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[43]
+	mi := &file_container_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3293,7 +3293,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{43}
+	return file_container_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Process) GetFields() []string {
@@ -3312,7 +3312,7 @@ type ChangesRequest struct {
 
 func (x *ChangesRequest) Reset() {
 	*x = ChangesRequest{}
-	mi := &file_node_proto_msgTypes[44]
+	mi := &file_container_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3324,7 +3324,7 @@ func (x *ChangesRequest) String() string {
 func (*ChangesRequest) ProtoMessage() {}
 
 func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[44]
+	mi := &file_container_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3337,7 +3337,7 @@ func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
 func (*ChangesRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{44}
+	return file_container_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ChangesRequest) GetContainer() string {
@@ -3358,7 +3358,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_node_proto_msgTypes[45]
+	mi := &file_container_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3370,7 +3370,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[45]
+	mi := &file_container_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3383,7 +3383,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{45}
+	return file_container_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Change) GetKind() Change_Kind {
@@ -3409,7 +3409,7 @@ type ChangesResponse struct {
 
 func (x *ChangesResponse) Reset() {
 	*x = ChangesResponse{}
-	mi := &file_node_proto_msgTypes[46]
+	mi := &file_container_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3421,7 +3421,7 @@ func (x *ChangesResponse) String() string {
 func (*ChangesResponse) ProtoMessage() {}
 
 func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[46]
+	mi := &file_container_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3434,7 +3434,7 @@ func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesResponse.ProtoReflect.Descriptor instead.
 func (*ChangesResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{46}
+	return file_container_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ChangesResponse) GetChanges() []*Change {
@@ -3454,7 +3454,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_node_proto_msgTypes[47]
+	mi := &file_container_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3466,7 +3466,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[47]
+	mi := &file_container_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3479,7 +3479,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{47}
+	return file_container_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *StatsRequest) GetContainers() []string {
@@ -3512,7 +3512,7 @@ type Stats struct {
 
 func (x *Stats) Reset() {
 	*x = Stats{}
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_container_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3524,7 +3524,7 @@ func (x *Stats) String() string {
 func (*Stats) ProtoMessage() {}
 
 func (x *Stats) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[48]
+	mi := &file_container_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3537,7 +3537,7 @@ func (x *Stats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats.ProtoReflect.Descriptor instead.
 func (*Stats) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{48}
+	return file_container_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Stats) GetId() string {
@@ -3633,7 +3633,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_container_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3645,7 +3645,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[49]
+	mi := &file_container_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3658,7 +3658,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{49}
+	return file_container_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *StatsResponse) GetStats() []*Stats {
@@ -3682,7 +3682,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_container_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3694,7 +3694,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[50]
+	mi := &file_container_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3707,7 +3707,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{50}
+	return file_container_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -3757,7 +3757,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_container_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3769,7 +3769,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[51]
+	mi := &file_container_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3782,7 +3782,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{51}
+	return file_container_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *LogEntry) GetTime() *timestamppb.Timestamp {
@@ -3815,7 +3815,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_container_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3827,7 +3827,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[52]
+	mi := &file_container_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3840,7 +3840,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{52}
+	return file_container_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *LogsResponse) GetEntries() []*LogEntry {
@@ -3850,1286 +3850,11 @@ func (x *LogsResponse) GetEntries() []*LogEntry {
 	return nil
 }
 
-type Auth struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Username string                 `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
-	Password string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
-	// auth is base64 of user:password.
-	Auth          string `protobuf:"bytes,3,opt,name=auth,proto3" json:"auth,omitempty"`
-	ServerAddress string `protobuf:"bytes,4,opt,name=server_address,json=serverAddress,proto3" json:"server_address,omitempty"`
-	IdentityToken string `protobuf:"bytes,5,opt,name=identity_token,json=identityToken,proto3" json:"identity_token,omitempty"`
-	RegistryToken string `protobuf:"bytes,6,opt,name=registry_token,json=registryToken,proto3" json:"registry_token,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
+var File_container_proto protoreflect.FileDescriptor
 
-func (x *Auth) Reset() {
-	*x = Auth{}
-	mi := &file_node_proto_msgTypes[53]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Auth) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Auth) ProtoMessage() {}
-
-func (x *Auth) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[53]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Auth.ProtoReflect.Descriptor instead.
-func (*Auth) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{53}
-}
-
-func (x *Auth) GetUsername() string {
-	if x != nil {
-		return x.Username
-	}
-	return ""
-}
-
-func (x *Auth) GetPassword() string {
-	if x != nil {
-		return x.Password
-	}
-	return ""
-}
-
-func (x *Auth) GetAuth() string {
-	if x != nil {
-		return x.Auth
-	}
-	return ""
-}
-
-func (x *Auth) GetServerAddress() string {
-	if x != nil {
-		return x.ServerAddress
-	}
-	return ""
-}
-
-func (x *Auth) GetIdentityToken() string {
-	if x != nil {
-		return x.IdentityToken
-	}
-	return ""
-}
-
-func (x *Auth) GetRegistryToken() string {
-	if x != nil {
-		return x.RegistryToken
-	}
-	return ""
-}
-
-type PullRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ref           string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
-	Platform      string                 `protobuf:"bytes,2,opt,name=platform,proto3" json:"platform,omitempty"`
-	Auth          *Auth                  `protobuf:"bytes,3,opt,name=auth,proto3" json:"auth,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PullRequest) Reset() {
-	*x = PullRequest{}
-	mi := &file_node_proto_msgTypes[54]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PullRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PullRequest) ProtoMessage() {}
-
-func (x *PullRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[54]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PullRequest.ProtoReflect.Descriptor instead.
-func (*PullRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{54}
-}
-
-func (x *PullRequest) GetRef() string {
-	if x != nil {
-		return x.Ref
-	}
-	return ""
-}
-
-func (x *PullRequest) GetPlatform() string {
-	if x != nil {
-		return x.Platform
-	}
-	return ""
-}
-
-func (x *PullRequest) GetAuth() *Auth {
-	if x != nil {
-		return x.Auth
-	}
-	return nil
-}
-
-type PullProgress struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Digest string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
-	// status is docker's word, such as "Downloading".
-	Status  string `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
-	Current int64  `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`
-	// total is zero when it is not known.
-	Total         int64 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PullProgress) Reset() {
-	*x = PullProgress{}
-	mi := &file_node_proto_msgTypes[55]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PullProgress) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PullProgress) ProtoMessage() {}
-
-func (x *PullProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[55]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PullProgress.ProtoReflect.Descriptor instead.
-func (*PullProgress) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{55}
-}
-
-func (x *PullProgress) GetDigest() string {
-	if x != nil {
-		return x.Digest
-	}
-	return ""
-}
-
-func (x *PullProgress) GetStatus() string {
-	if x != nil {
-		return x.Status
-	}
-	return ""
-}
-
-func (x *PullProgress) GetCurrent() int64 {
-	if x != nil {
-		return x.Current
-	}
-	return 0
-}
-
-func (x *PullProgress) GetTotal() int64 {
-	if x != nil {
-		return x.Total
-	}
-	return 0
-}
-
-type PullResult struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Digest string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
-	// new is false when nothing had to be fetched.
-	New           bool `protobuf:"varint,3,opt,name=new,proto3" json:"new,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PullResult) Reset() {
-	*x = PullResult{}
-	mi := &file_node_proto_msgTypes[56]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PullResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PullResult) ProtoMessage() {}
-
-func (x *PullResult) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[56]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PullResult.ProtoReflect.Descriptor instead.
-func (*PullResult) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{56}
-}
-
-func (x *PullResult) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *PullResult) GetDigest() string {
-	if x != nil {
-		return x.Digest
-	}
-	return ""
-}
-
-func (x *PullResult) GetNew() bool {
-	if x != nil {
-		return x.New
-	}
-	return false
-}
-
-type PullResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Message:
-	//
-	//	*PullResponse_Progress
-	//	*PullResponse_Result
-	Message       isPullResponse_Message `protobuf_oneof:"message"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PullResponse) Reset() {
-	*x = PullResponse{}
-	mi := &file_node_proto_msgTypes[57]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PullResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PullResponse) ProtoMessage() {}
-
-func (x *PullResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[57]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PullResponse.ProtoReflect.Descriptor instead.
-func (*PullResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{57}
-}
-
-func (x *PullResponse) GetMessage() isPullResponse_Message {
-	if x != nil {
-		return x.Message
-	}
-	return nil
-}
-
-func (x *PullResponse) GetProgress() *PullProgress {
-	if x != nil {
-		if x, ok := x.Message.(*PullResponse_Progress); ok {
-			return x.Progress
-		}
-	}
-	return nil
-}
-
-func (x *PullResponse) GetResult() *PullResult {
-	if x != nil {
-		if x, ok := x.Message.(*PullResponse_Result); ok {
-			return x.Result
-		}
-	}
-	return nil
-}
-
-type isPullResponse_Message interface {
-	isPullResponse_Message()
-}
-
-type PullResponse_Progress struct {
-	Progress *PullProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
-}
-
-type PullResponse_Result struct {
-	Result *PullResult `protobuf:"bytes,2,opt,name=result,proto3,oneof"`
-}
-
-func (*PullResponse_Progress) isPullResponse_Message() {}
-
-func (*PullResponse_Result) isPullResponse_Message() {}
-
-type Image struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// tags and digests are normalised references.
-	Tags        []string               `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty"`
-	Digests     []string               `protobuf:"bytes,3,rep,name=digests,proto3" json:"digests,omitempty"`
-	Size        int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
-	ContentSize int64                  `protobuf:"varint,5,opt,name=content_size,json=contentSize,proto3" json:"content_size,omitempty"`
-	CreatedAt   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	PulledAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=pulled_at,json=pulledAt,proto3" json:"pulled_at,omitempty"`
-	Labels      map[string]string      `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// containers is how many use it.
-	Containers    int64 `protobuf:"varint,9,opt,name=containers,proto3" json:"containers,omitempty"`
-	Pinned        bool  `protobuf:"varint,10,opt,name=pinned,proto3" json:"pinned,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Image) Reset() {
-	*x = Image{}
-	mi := &file_node_proto_msgTypes[58]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Image) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Image) ProtoMessage() {}
-
-func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[58]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Image.ProtoReflect.Descriptor instead.
-func (*Image) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{58}
-}
-
-func (x *Image) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *Image) GetTags() []string {
-	if x != nil {
-		return x.Tags
-	}
-	return nil
-}
-
-func (x *Image) GetDigests() []string {
-	if x != nil {
-		return x.Digests
-	}
-	return nil
-}
-
-func (x *Image) GetSize() int64 {
-	if x != nil {
-		return x.Size
-	}
-	return 0
-}
-
-func (x *Image) GetContentSize() int64 {
-	if x != nil {
-		return x.ContentSize
-	}
-	return 0
-}
-
-func (x *Image) GetCreatedAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CreatedAt
-	}
-	return nil
-}
-
-func (x *Image) GetPulledAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.PulledAt
-	}
-	return nil
-}
-
-func (x *Image) GetLabels() map[string]string {
-	if x != nil {
-		return x.Labels
-	}
-	return nil
-}
-
-func (x *Image) GetContainers() int64 {
-	if x != nil {
-		return x.Containers
-	}
-	return 0
-}
-
-func (x *Image) GetPinned() bool {
-	if x != nil {
-		return x.Pinned
-	}
-	return false
-}
-
-type ListImagesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ListImagesRequest) Reset() {
-	*x = ListImagesRequest{}
-	mi := &file_node_proto_msgTypes[59]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ListImagesRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ListImagesRequest) ProtoMessage() {}
-
-func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[59]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
-func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{59}
-}
-
-type ListImagesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Images        []*Image               `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ListImagesResponse) Reset() {
-	*x = ListImagesResponse{}
-	mi := &file_node_proto_msgTypes[60]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ListImagesResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ListImagesResponse) ProtoMessage() {}
-
-func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[60]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
-func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{60}
-}
-
-func (x *ListImagesResponse) GetImages() []*Image {
-	if x != nil {
-		return x.Images
-	}
-	return nil
-}
-
-type InspectImageRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *InspectImageRequest) Reset() {
-	*x = InspectImageRequest{}
-	mi := &file_node_proto_msgTypes[61]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *InspectImageRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*InspectImageRequest) ProtoMessage() {}
-
-func (x *InspectImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[61]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use InspectImageRequest.ProtoReflect.Descriptor instead.
-func (*InspectImageRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{61}
-}
-
-func (x *InspectImageRequest) GetImage() string {
-	if x != nil {
-		return x.Image
-	}
-	return ""
-}
-
-type InspectImageResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Image *Image                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
-	// config is the image's configuration, JSON of the OCI image specification.
-	Config        []byte `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
-	Manifest      string `protobuf:"bytes,3,opt,name=manifest,proto3" json:"manifest,omitempty"`
-	ChainId       string `protobuf:"bytes,4,opt,name=chain_id,json=chainId,proto3" json:"chain_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *InspectImageResponse) Reset() {
-	*x = InspectImageResponse{}
-	mi := &file_node_proto_msgTypes[62]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *InspectImageResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*InspectImageResponse) ProtoMessage() {}
-
-func (x *InspectImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[62]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use InspectImageResponse.ProtoReflect.Descriptor instead.
-func (*InspectImageResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{62}
-}
-
-func (x *InspectImageResponse) GetImage() *Image {
-	if x != nil {
-		return x.Image
-	}
-	return nil
-}
-
-func (x *InspectImageResponse) GetConfig() []byte {
-	if x != nil {
-		return x.Config
-	}
-	return nil
-}
-
-func (x *InspectImageResponse) GetManifest() string {
-	if x != nil {
-		return x.Manifest
-	}
-	return ""
-}
-
-func (x *InspectImageResponse) GetChainId() string {
-	if x != nil {
-		return x.ChainId
-	}
-	return ""
-}
-
-type RemoveImageRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
-	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RemoveImageRequest) Reset() {
-	*x = RemoveImageRequest{}
-	mi := &file_node_proto_msgTypes[63]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RemoveImageRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RemoveImageRequest) ProtoMessage() {}
-
-func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[63]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RemoveImageRequest.ProtoReflect.Descriptor instead.
-func (*RemoveImageRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{63}
-}
-
-func (x *RemoveImageRequest) GetImage() string {
-	if x != nil {
-		return x.Image
-	}
-	return ""
-}
-
-func (x *RemoveImageRequest) GetForce() bool {
-	if x != nil {
-		return x.Force
-	}
-	return false
-}
-
-type RemoveImageResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Untagged      []string               `protobuf:"bytes,1,rep,name=untagged,proto3" json:"untagged,omitempty"`
-	Deleted       []string               `protobuf:"bytes,2,rep,name=deleted,proto3" json:"deleted,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RemoveImageResponse) Reset() {
-	*x = RemoveImageResponse{}
-	mi := &file_node_proto_msgTypes[64]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RemoveImageResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RemoveImageResponse) ProtoMessage() {}
-
-func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[64]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RemoveImageResponse.ProtoReflect.Descriptor instead.
-func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{64}
-}
-
-func (x *RemoveImageResponse) GetUntagged() []string {
-	if x != nil {
-		return x.Untagged
-	}
-	return nil
-}
-
-func (x *RemoveImageResponse) GetDeleted() []string {
-	if x != nil {
-		return x.Deleted
-	}
-	return nil
-}
-
-type TagImageRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TagImageRequest) Reset() {
-	*x = TagImageRequest{}
-	mi := &file_node_proto_msgTypes[65]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TagImageRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TagImageRequest) ProtoMessage() {}
-
-func (x *TagImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[65]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TagImageRequest.ProtoReflect.Descriptor instead.
-func (*TagImageRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{65}
-}
-
-func (x *TagImageRequest) GetSource() string {
-	if x != nil {
-		return x.Source
-	}
-	return ""
-}
-
-func (x *TagImageRequest) GetTarget() string {
-	if x != nil {
-		return x.Target
-	}
-	return ""
-}
-
-type TagImageResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *TagImageResponse) Reset() {
-	*x = TagImageResponse{}
-	mi := &file_node_proto_msgTypes[66]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *TagImageResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*TagImageResponse) ProtoMessage() {}
-
-func (x *TagImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[66]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use TagImageResponse.ProtoReflect.Descriptor instead.
-func (*TagImageResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{66}
-}
-
-type VersionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *VersionRequest) Reset() {
-	*x = VersionRequest{}
-	mi := &file_node_proto_msgTypes[67]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *VersionRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*VersionRequest) ProtoMessage() {}
-
-func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[67]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
-func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{67}
-}
-
-type VersionResponse struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	Version           string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	GitCommit         string                 `protobuf:"bytes,2,opt,name=git_commit,json=gitCommit,proto3" json:"git_commit,omitempty"`
-	GoVersion         string                 `protobuf:"bytes,3,opt,name=go_version,json=goVersion,proto3" json:"go_version,omitempty"`
-	Os                string                 `protobuf:"bytes,4,opt,name=os,proto3" json:"os,omitempty"`
-	Arch              string                 `protobuf:"bytes,5,opt,name=arch,proto3" json:"arch,omitempty"`
-	KernelVersion     string                 `protobuf:"bytes,6,opt,name=kernel_version,json=kernelVersion,proto3" json:"kernel_version,omitempty"`
-	SupervisorVersion string                 `protobuf:"bytes,7,opt,name=supervisor_version,json=supervisorVersion,proto3" json:"supervisor_version,omitempty"`
-	RuncVersion       string                 `protobuf:"bytes,8,opt,name=runc_version,json=runcVersion,proto3" json:"runc_version,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
-}
-
-func (x *VersionResponse) Reset() {
-	*x = VersionResponse{}
-	mi := &file_node_proto_msgTypes[68]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *VersionResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*VersionResponse) ProtoMessage() {}
-
-func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[68]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
-func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{68}
-}
-
-func (x *VersionResponse) GetVersion() string {
-	if x != nil {
-		return x.Version
-	}
-	return ""
-}
-
-func (x *VersionResponse) GetGitCommit() string {
-	if x != nil {
-		return x.GitCommit
-	}
-	return ""
-}
-
-func (x *VersionResponse) GetGoVersion() string {
-	if x != nil {
-		return x.GoVersion
-	}
-	return ""
-}
-
-func (x *VersionResponse) GetOs() string {
-	if x != nil {
-		return x.Os
-	}
-	return ""
-}
-
-func (x *VersionResponse) GetArch() string {
-	if x != nil {
-		return x.Arch
-	}
-	return ""
-}
-
-func (x *VersionResponse) GetKernelVersion() string {
-	if x != nil {
-		return x.KernelVersion
-	}
-	return ""
-}
-
-func (x *VersionResponse) GetSupervisorVersion() string {
-	if x != nil {
-		return x.SupervisorVersion
-	}
-	return ""
-}
-
-func (x *VersionResponse) GetRuncVersion() string {
-	if x != nil {
-		return x.RuncVersion
-	}
-	return ""
-}
-
-type InfoRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *InfoRequest) Reset() {
-	*x = InfoRequest{}
-	mi := &file_node_proto_msgTypes[69]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *InfoRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*InfoRequest) ProtoMessage() {}
-
-func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[69]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
-func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{69}
-}
-
-type InfoResponse struct {
-	state      protoimpl.MessageState `protogen:"open.v1"`
-	Version    *VersionResponse       `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	Containers int64                  `protobuf:"varint,2,opt,name=containers,proto3" json:"containers,omitempty"`
-	Running    int64                  `protobuf:"varint,3,opt,name=running,proto3" json:"running,omitempty"`
-	Paused     int64                  `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`
-	Stopped    int64                  `protobuf:"varint,5,opt,name=stopped,proto3" json:"stopped,omitempty"`
-	// pods are those of kubelet.
-	Pods        int64  `protobuf:"varint,6,opt,name=pods,proto3" json:"pods,omitempty"`
-	Images      int64  `protobuf:"varint,7,opt,name=images,proto3" json:"images,omitempty"`
-	Snapshotter string `protobuf:"bytes,8,opt,name=snapshotter,proto3" json:"snapshotter,omitempty"`
-	RootDir     string `protobuf:"bytes,9,opt,name=root_dir,json=rootDir,proto3" json:"root_dir,omitempty"`
-	StateDir    string `protobuf:"bytes,10,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`
-	// image_bytes is what the images take on disk.
-	ImageBytes      uint64 `protobuf:"varint,11,opt,name=image_bytes,json=imageBytes,proto3" json:"image_bytes,omitempty"`
-	ImageFilesystem string `protobuf:"bytes,12,opt,name=image_filesystem,json=imageFilesystem,proto3" json:"image_filesystem,omitempty"`
-	CgroupDriver    string `protobuf:"bytes,13,opt,name=cgroup_driver,json=cgroupDriver,proto3" json:"cgroup_driver,omitempty"`
-	// cgroup_version is 1 or 2, or "hybrid".
-	CgroupVersion string `protobuf:"bytes,14,opt,name=cgroup_version,json=cgroupVersion,proto3" json:"cgroup_version,omitempty"`
-	NetworkReady  bool   `protobuf:"varint,15,opt,name=network_ready,json=networkReady,proto3" json:"network_ready,omitempty"`
-	// network_problem says why the network is not ready.
-	NetworkProblem      string                 `protobuf:"bytes,16,opt,name=network_problem,json=networkProblem,proto3" json:"network_problem,omitempty"`
-	SupervisorPid       int64                  `protobuf:"varint,17,opt,name=supervisor_pid,json=supervisorPid,proto3" json:"supervisor_pid,omitempty"`
-	SupervisorStartedAt *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=supervisor_started_at,json=supervisorStartedAt,proto3" json:"supervisor_started_at,omitempty"`
-	// supervisor_problem says why the supervisor does not answer.
-	SupervisorProblem string   `protobuf:"bytes,19,opt,name=supervisor_problem,json=supervisorProblem,proto3" json:"supervisor_problem,omitempty"`
-	Features          []string `protobuf:"bytes,20,rep,name=features,proto3" json:"features,omitempty"`
-	OperatingSystem   string   `protobuf:"bytes,21,opt,name=operating_system,json=operatingSystem,proto3" json:"operating_system,omitempty"`
-	Cpus              int64    `protobuf:"varint,22,opt,name=cpus,proto3" json:"cpus,omitempty"`
-	MemoryBytes       int64    `protobuf:"varint,23,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	Hostname          string   `protobuf:"bytes,24,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	Warnings          []string `protobuf:"bytes,25,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
-}
-
-func (x *InfoResponse) Reset() {
-	*x = InfoResponse{}
-	mi := &file_node_proto_msgTypes[70]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *InfoResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*InfoResponse) ProtoMessage() {}
-
-func (x *InfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_proto_msgTypes[70]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use InfoResponse.ProtoReflect.Descriptor instead.
-func (*InfoResponse) Descriptor() ([]byte, []int) {
-	return file_node_proto_rawDescGZIP(), []int{70}
-}
-
-func (x *InfoResponse) GetVersion() *VersionResponse {
-	if x != nil {
-		return x.Version
-	}
-	return nil
-}
-
-func (x *InfoResponse) GetContainers() int64 {
-	if x != nil {
-		return x.Containers
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetRunning() int64 {
-	if x != nil {
-		return x.Running
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetPaused() int64 {
-	if x != nil {
-		return x.Paused
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetStopped() int64 {
-	if x != nil {
-		return x.Stopped
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetPods() int64 {
-	if x != nil {
-		return x.Pods
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetImages() int64 {
-	if x != nil {
-		return x.Images
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetSnapshotter() string {
-	if x != nil {
-		return x.Snapshotter
-	}
-	return ""
-}
-
-func (x *InfoResponse) GetRootDir() string {
-	if x != nil {
-		return x.RootDir
-	}
-	return ""
-}
-
-func (x *InfoResponse) GetStateDir() string {
-	if x != nil {
-		return x.StateDir
-	}
-	return ""
-}
-
-func (x *InfoResponse) GetImageBytes() uint64 {
-	if x != nil {
-		return x.ImageBytes
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetImageFilesystem() string {
-	if x != nil {
-		return x.ImageFilesystem
-	}
-	return ""
-}
-
-func (x *InfoResponse) GetCgroupDriver() string {
-	if x != nil {
-		return x.CgroupDriver
-	}
-	return ""
-}
-
-func (x *InfoResponse) GetCgroupVersion() string {
-	if x != nil {
-		return x.CgroupVersion
-	}
-	return ""
-}
-
-func (x *InfoResponse) GetNetworkReady() bool {
-	if x != nil {
-		return x.NetworkReady
-	}
-	return false
-}
-
-func (x *InfoResponse) GetNetworkProblem() string {
-	if x != nil {
-		return x.NetworkProblem
-	}
-	return ""
-}
-
-func (x *InfoResponse) GetSupervisorPid() int64 {
-	if x != nil {
-		return x.SupervisorPid
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetSupervisorStartedAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.SupervisorStartedAt
-	}
-	return nil
-}
-
-func (x *InfoResponse) GetSupervisorProblem() string {
-	if x != nil {
-		return x.SupervisorProblem
-	}
-	return ""
-}
-
-func (x *InfoResponse) GetFeatures() []string {
-	if x != nil {
-		return x.Features
-	}
-	return nil
-}
-
-func (x *InfoResponse) GetOperatingSystem() string {
-	if x != nil {
-		return x.OperatingSystem
-	}
-	return ""
-}
-
-func (x *InfoResponse) GetCpus() int64 {
-	if x != nil {
-		return x.Cpus
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetMemoryBytes() int64 {
-	if x != nil {
-		return x.MemoryBytes
-	}
-	return 0
-}
-
-func (x *InfoResponse) GetHostname() string {
-	if x != nil {
-		return x.Hostname
-	}
-	return ""
-}
-
-func (x *InfoResponse) GetWarnings() []string {
-	if x != nil {
-		return x.Warnings
-	}
-	return nil
-}
-
-var File_node_proto protoreflect.FileDescriptor
-
-const file_node_proto_rawDesc = "" +
+const file_container_proto_rawDesc = "" +
 	"\n" +
-	"\n" +
-	"node.proto\x12\x11nodeagent.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\b\n" +
+	"\x0fcontainer.proto\x12\x11nodeagent.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\b\n" +
 	"\rContainerSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1e\n" +
 	"\n" +
@@ -5440,113 +4165,7 @@ const file_node_proto_rawDesc = "" +
 	"\x06stream\x18\x02 \x01(\x0e2 .nodeagent.node.v1.Output.StreamR\x06stream\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\"E\n" +
 	"\fLogsResponse\x125\n" +
-	"\aentries\x18\x01 \x03(\v2\x1b.nodeagent.node.v1.LogEntryR\aentries\"\xc7\x01\n" +
-	"\x04Auth\x12\x1a\n" +
-	"\busername\x18\x01 \x01(\tR\busername\x12\x1a\n" +
-	"\bpassword\x18\x02 \x01(\tR\bpassword\x12\x12\n" +
-	"\x04auth\x18\x03 \x01(\tR\x04auth\x12%\n" +
-	"\x0eserver_address\x18\x04 \x01(\tR\rserverAddress\x12%\n" +
-	"\x0eidentity_token\x18\x05 \x01(\tR\ridentityToken\x12%\n" +
-	"\x0eregistry_token\x18\x06 \x01(\tR\rregistryToken\"h\n" +
-	"\vPullRequest\x12\x10\n" +
-	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x1a\n" +
-	"\bplatform\x18\x02 \x01(\tR\bplatform\x12+\n" +
-	"\x04auth\x18\x03 \x01(\v2\x17.nodeagent.node.v1.AuthR\x04auth\"n\n" +
-	"\fPullProgress\x12\x16\n" +
-	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
-	"\x06status\x18\x02 \x01(\tR\x06status\x12\x18\n" +
-	"\acurrent\x18\x03 \x01(\x03R\acurrent\x12\x14\n" +
-	"\x05total\x18\x04 \x01(\x03R\x05total\"F\n" +
-	"\n" +
-	"PullResult\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x10\n" +
-	"\x03new\x18\x03 \x01(\bR\x03new\"\x91\x01\n" +
-	"\fPullResponse\x12=\n" +
-	"\bprogress\x18\x01 \x01(\v2\x1f.nodeagent.node.v1.PullProgressH\x00R\bprogress\x127\n" +
-	"\x06result\x18\x02 \x01(\v2\x1d.nodeagent.node.v1.PullResultH\x00R\x06resultB\t\n" +
-	"\amessage\"\xa1\x03\n" +
-	"\x05Image\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04tags\x18\x02 \x03(\tR\x04tags\x12\x18\n" +
-	"\adigests\x18\x03 \x03(\tR\adigests\x12\x12\n" +
-	"\x04size\x18\x04 \x01(\x03R\x04size\x12!\n" +
-	"\fcontent_size\x18\x05 \x01(\x03R\vcontentSize\x129\n" +
-	"\n" +
-	"created_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x127\n" +
-	"\tpulled_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bpulledAt\x12<\n" +
-	"\x06labels\x18\b \x03(\v2$.nodeagent.node.v1.Image.LabelsEntryR\x06labels\x12\x1e\n" +
-	"\n" +
-	"containers\x18\t \x01(\x03R\n" +
-	"containers\x12\x16\n" +
-	"\x06pinned\x18\n" +
-	" \x01(\bR\x06pinned\x1a9\n" +
-	"\vLabelsEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x13\n" +
-	"\x11ListImagesRequest\"F\n" +
-	"\x12ListImagesResponse\x120\n" +
-	"\x06images\x18\x01 \x03(\v2\x18.nodeagent.node.v1.ImageR\x06images\"+\n" +
-	"\x13InspectImageRequest\x12\x14\n" +
-	"\x05image\x18\x01 \x01(\tR\x05image\"\x95\x01\n" +
-	"\x14InspectImageResponse\x12.\n" +
-	"\x05image\x18\x01 \x01(\v2\x18.nodeagent.node.v1.ImageR\x05image\x12\x16\n" +
-	"\x06config\x18\x02 \x01(\fR\x06config\x12\x1a\n" +
-	"\bmanifest\x18\x03 \x01(\tR\bmanifest\x12\x19\n" +
-	"\bchain_id\x18\x04 \x01(\tR\achainId\"@\n" +
-	"\x12RemoveImageRequest\x12\x14\n" +
-	"\x05image\x18\x01 \x01(\tR\x05image\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"K\n" +
-	"\x13RemoveImageResponse\x12\x1a\n" +
-	"\buntagged\x18\x01 \x03(\tR\buntagged\x12\x18\n" +
-	"\adeleted\x18\x02 \x03(\tR\adeleted\"A\n" +
-	"\x0fTagImageRequest\x12\x16\n" +
-	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
-	"\x06target\x18\x02 \x01(\tR\x06target\"\x12\n" +
-	"\x10TagImageResponse\"\x10\n" +
-	"\x0eVersionRequest\"\x86\x02\n" +
-	"\x0fVersionResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1d\n" +
-	"\n" +
-	"git_commit\x18\x02 \x01(\tR\tgitCommit\x12\x1d\n" +
-	"\n" +
-	"go_version\x18\x03 \x01(\tR\tgoVersion\x12\x0e\n" +
-	"\x02os\x18\x04 \x01(\tR\x02os\x12\x12\n" +
-	"\x04arch\x18\x05 \x01(\tR\x04arch\x12%\n" +
-	"\x0ekernel_version\x18\x06 \x01(\tR\rkernelVersion\x12-\n" +
-	"\x12supervisor_version\x18\a \x01(\tR\x11supervisorVersion\x12!\n" +
-	"\frunc_version\x18\b \x01(\tR\vruncVersion\"\r\n" +
-	"\vInfoRequest\"\x80\a\n" +
-	"\fInfoResponse\x12<\n" +
-	"\aversion\x18\x01 \x01(\v2\".nodeagent.node.v1.VersionResponseR\aversion\x12\x1e\n" +
-	"\n" +
-	"containers\x18\x02 \x01(\x03R\n" +
-	"containers\x12\x18\n" +
-	"\arunning\x18\x03 \x01(\x03R\arunning\x12\x16\n" +
-	"\x06paused\x18\x04 \x01(\x03R\x06paused\x12\x18\n" +
-	"\astopped\x18\x05 \x01(\x03R\astopped\x12\x12\n" +
-	"\x04pods\x18\x06 \x01(\x03R\x04pods\x12\x16\n" +
-	"\x06images\x18\a \x01(\x03R\x06images\x12 \n" +
-	"\vsnapshotter\x18\b \x01(\tR\vsnapshotter\x12\x19\n" +
-	"\broot_dir\x18\t \x01(\tR\arootDir\x12\x1b\n" +
-	"\tstate_dir\x18\n" +
-	" \x01(\tR\bstateDir\x12\x1f\n" +
-	"\vimage_bytes\x18\v \x01(\x04R\n" +
-	"imageBytes\x12)\n" +
-	"\x10image_filesystem\x18\f \x01(\tR\x0fimageFilesystem\x12#\n" +
-	"\rcgroup_driver\x18\r \x01(\tR\fcgroupDriver\x12%\n" +
-	"\x0ecgroup_version\x18\x0e \x01(\tR\rcgroupVersion\x12#\n" +
-	"\rnetwork_ready\x18\x0f \x01(\bR\fnetworkReady\x12'\n" +
-	"\x0fnetwork_problem\x18\x10 \x01(\tR\x0enetworkProblem\x12%\n" +
-	"\x0esupervisor_pid\x18\x11 \x01(\x03R\rsupervisorPid\x12N\n" +
-	"\x15supervisor_started_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x13supervisorStartedAt\x12-\n" +
-	"\x12supervisor_problem\x18\x13 \x01(\tR\x11supervisorProblem\x12\x1a\n" +
-	"\bfeatures\x18\x14 \x03(\tR\bfeatures\x12)\n" +
-	"\x10operating_system\x18\x15 \x01(\tR\x0foperatingSystem\x12\x12\n" +
-	"\x04cpus\x18\x16 \x01(\x03R\x04cpus\x12!\n" +
-	"\fmemory_bytes\x18\x17 \x01(\x03R\vmemoryBytes\x12\x1a\n" +
-	"\bhostname\x18\x18 \x01(\tR\bhostname\x12\x1a\n" +
-	"\bwarnings\x18\x19 \x03(\tR\bwarnings2\xa8\n" +
+	"\aentries\x18\x01 \x03(\v2\x1b.nodeagent.node.v1.LogEntryR\aentries2\xa8\n" +
 	"\n" +
 	"\n" +
 	"Containers\x12M\n" +
@@ -5566,32 +4185,23 @@ const file_node_proto_rawDesc = "" +
 	"\x06Rename\x12 .nodeagent.node.v1.RenameRequest\x1a!.nodeagent.node.v1.RenameResponse\x12D\n" +
 	"\x03Top\x12\x1d.nodeagent.node.v1.TopRequest\x1a\x1e.nodeagent.node.v1.TopResponse\x12P\n" +
 	"\aChanges\x12!.nodeagent.node.v1.ChangesRequest\x1a\".nodeagent.node.v1.ChangesResponse\x12J\n" +
-	"\x05Stats\x12\x1f.nodeagent.node.v1.StatsRequest\x1a .nodeagent.node.v1.StatsResponse2\xad\x03\n" +
-	"\x06Images\x12I\n" +
-	"\x04Pull\x12\x1e.nodeagent.node.v1.PullRequest\x1a\x1f.nodeagent.node.v1.PullResponse0\x01\x12S\n" +
-	"\x04List\x12$.nodeagent.node.v1.ListImagesRequest\x1a%.nodeagent.node.v1.ListImagesResponse\x12Z\n" +
-	"\aInspect\x12&.nodeagent.node.v1.InspectImageRequest\x1a'.nodeagent.node.v1.InspectImageResponse\x12W\n" +
-	"\x06Remove\x12%.nodeagent.node.v1.RemoveImageRequest\x1a&.nodeagent.node.v1.RemoveImageResponse\x12N\n" +
-	"\x03Tag\x12\".nodeagent.node.v1.TagImageRequest\x1a#.nodeagent.node.v1.TagImageResponse2\xa3\x01\n" +
-	"\x06System\x12P\n" +
-	"\aVersion\x12!.nodeagent.node.v1.VersionRequest\x1a\".nodeagent.node.v1.VersionResponse\x12G\n" +
-	"\x04Info\x12\x1e.nodeagent.node.v1.InfoRequest\x1a\x1f.nodeagent.node.v1.InfoResponseB1Z/github.com/nodeagent/nodeagent/api/node/v1;nodeb\x06proto3"
+	"\x05Stats\x12\x1f.nodeagent.node.v1.StatsRequest\x1a .nodeagent.node.v1.StatsResponseB1Z/github.com/nodeagent/nodeagent/api/node/v1;nodeb\x06proto3"
 
 var (
-	file_node_proto_rawDescOnce sync.Once
-	file_node_proto_rawDescData []byte
+	file_container_proto_rawDescOnce sync.Once
+	file_container_proto_rawDescData []byte
 )
 
-func file_node_proto_rawDescGZIP() []byte {
-	file_node_proto_rawDescOnce.Do(func() {
-		file_node_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)))
+func file_container_proto_rawDescGZIP() []byte {
+	file_container_proto_rawDescOnce.Do(func() {
+		file_container_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_container_proto_rawDesc), len(file_container_proto_rawDesc)))
 	})
-	return file_node_proto_rawDescData
+	return file_container_proto_rawDescData
 }
 
-var file_node_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_node_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
-var file_node_proto_goTypes = []any{
+var file_container_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_container_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_container_proto_goTypes = []any{
 	(Mount_Type)(0),               // 0: nodeagent.node.v1.Mount.Type
 	(Output_Stream)(0),            // 1: nodeagent.node.v1.Output.Stream
 	(Change_Kind)(0),              // 2: nodeagent.node.v1.Change.Kind
@@ -5648,35 +4258,16 @@ var file_node_proto_goTypes = []any{
 	(*LogsRequest)(nil),           // 53: nodeagent.node.v1.LogsRequest
 	(*LogEntry)(nil),              // 54: nodeagent.node.v1.LogEntry
 	(*LogsResponse)(nil),          // 55: nodeagent.node.v1.LogsResponse
-	(*Auth)(nil),                  // 56: nodeagent.node.v1.Auth
-	(*PullRequest)(nil),           // 57: nodeagent.node.v1.PullRequest
-	(*PullProgress)(nil),          // 58: nodeagent.node.v1.PullProgress
-	(*PullResult)(nil),            // 59: nodeagent.node.v1.PullResult
-	(*PullResponse)(nil),          // 60: nodeagent.node.v1.PullResponse
-	(*Image)(nil),                 // 61: nodeagent.node.v1.Image
-	(*ListImagesRequest)(nil),     // 62: nodeagent.node.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 63: nodeagent.node.v1.ListImagesResponse
-	(*InspectImageRequest)(nil),   // 64: nodeagent.node.v1.InspectImageRequest
-	(*InspectImageResponse)(nil),  // 65: nodeagent.node.v1.InspectImageResponse
-	(*RemoveImageRequest)(nil),    // 66: nodeagent.node.v1.RemoveImageRequest
-	(*RemoveImageResponse)(nil),   // 67: nodeagent.node.v1.RemoveImageResponse
-	(*TagImageRequest)(nil),       // 68: nodeagent.node.v1.TagImageRequest
-	(*TagImageResponse)(nil),      // 69: nodeagent.node.v1.TagImageResponse
-	(*VersionRequest)(nil),        // 70: nodeagent.node.v1.VersionRequest
-	(*VersionResponse)(nil),       // 71: nodeagent.node.v1.VersionResponse
-	(*InfoRequest)(nil),           // 72: nodeagent.node.v1.InfoRequest
-	(*InfoResponse)(nil),          // 73: nodeagent.node.v1.InfoResponse
-	nil,                           // 74: nodeagent.node.v1.ContainerSpec.LabelsEntry
-	nil,                           // 75: nodeagent.node.v1.ContainerSpec.AnnotationsEntry
-	nil,                           // 76: nodeagent.node.v1.Container.LabelsEntry
-	nil,                           // 77: nodeagent.node.v1.Image.LabelsEntry
-	(*durationpb.Duration)(nil),   // 78: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 79: google.protobuf.Timestamp
+	nil,                           // 56: nodeagent.node.v1.ContainerSpec.LabelsEntry
+	nil,                           // 57: nodeagent.node.v1.ContainerSpec.AnnotationsEntry
+	nil,                           // 58: nodeagent.node.v1.Container.LabelsEntry
+	(*durationpb.Duration)(nil),   // 59: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
 }
-var file_node_proto_depIdxs = []int32{
-	74, // 0: nodeagent.node.v1.ContainerSpec.labels:type_name -> nodeagent.node.v1.ContainerSpec.LabelsEntry
-	75, // 1: nodeagent.node.v1.ContainerSpec.annotations:type_name -> nodeagent.node.v1.ContainerSpec.AnnotationsEntry
-	78, // 2: nodeagent.node.v1.ContainerSpec.stop_timeout:type_name -> google.protobuf.Duration
+var file_container_proto_depIdxs = []int32{
+	56, // 0: nodeagent.node.v1.ContainerSpec.labels:type_name -> nodeagent.node.v1.ContainerSpec.LabelsEntry
+	57, // 1: nodeagent.node.v1.ContainerSpec.annotations:type_name -> nodeagent.node.v1.ContainerSpec.AnnotationsEntry
+	59, // 2: nodeagent.node.v1.ContainerSpec.stop_timeout:type_name -> google.protobuf.Duration
 	4,  // 3: nodeagent.node.v1.ContainerSpec.resources:type_name -> nodeagent.node.v1.Resources
 	5,  // 4: nodeagent.node.v1.ContainerSpec.security:type_name -> nodeagent.node.v1.Security
 	6,  // 5: nodeagent.node.v1.ContainerSpec.network:type_name -> nodeagent.node.v1.Network
@@ -5696,13 +4287,13 @@ var file_node_proto_depIdxs = []int32{
 	14, // 19: nodeagent.node.v1.ExecRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
 	17, // 20: nodeagent.node.v1.ExecResponse.attached:type_name -> nodeagent.node.v1.Attached
 	18, // 21: nodeagent.node.v1.ExecResponse.output:type_name -> nodeagent.node.v1.Output
-	78, // 22: nodeagent.node.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	59, // 22: nodeagent.node.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
 	34, // 23: nodeagent.node.v1.ListResponse.containers:type_name -> nodeagent.node.v1.Container
 	33, // 24: nodeagent.node.v1.Container.pod:type_name -> nodeagent.node.v1.Pod
-	79, // 25: nodeagent.node.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	79, // 26: nodeagent.node.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	79, // 27: nodeagent.node.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
-	76, // 28: nodeagent.node.v1.Container.labels:type_name -> nodeagent.node.v1.Container.LabelsEntry
+	60, // 25: nodeagent.node.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	60, // 26: nodeagent.node.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	60, // 27: nodeagent.node.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	58, // 28: nodeagent.node.v1.Container.labels:type_name -> nodeagent.node.v1.Container.LabelsEntry
 	7,  // 29: nodeagent.node.v1.Container.ports:type_name -> nodeagent.node.v1.Port
 	8,  // 30: nodeagent.node.v1.Container.mounts:type_name -> nodeagent.node.v1.Mount
 	34, // 31: nodeagent.node.v1.InspectResponse.container:type_name -> nodeagent.node.v1.Container
@@ -5711,125 +4302,97 @@ var file_node_proto_depIdxs = []int32{
 	46, // 34: nodeagent.node.v1.TopResponse.processes:type_name -> nodeagent.node.v1.Process
 	2,  // 35: nodeagent.node.v1.Change.kind:type_name -> nodeagent.node.v1.Change.Kind
 	48, // 36: nodeagent.node.v1.ChangesResponse.changes:type_name -> nodeagent.node.v1.Change
-	79, // 37: nodeagent.node.v1.Stats.at:type_name -> google.protobuf.Timestamp
+	60, // 37: nodeagent.node.v1.Stats.at:type_name -> google.protobuf.Timestamp
 	51, // 38: nodeagent.node.v1.StatsResponse.stats:type_name -> nodeagent.node.v1.Stats
-	79, // 39: nodeagent.node.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	79, // 40: nodeagent.node.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	79, // 41: nodeagent.node.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	60, // 39: nodeagent.node.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	60, // 40: nodeagent.node.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	60, // 41: nodeagent.node.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
 	1,  // 42: nodeagent.node.v1.LogEntry.stream:type_name -> nodeagent.node.v1.Output.Stream
 	54, // 43: nodeagent.node.v1.LogsResponse.entries:type_name -> nodeagent.node.v1.LogEntry
-	56, // 44: nodeagent.node.v1.PullRequest.auth:type_name -> nodeagent.node.v1.Auth
-	58, // 45: nodeagent.node.v1.PullResponse.progress:type_name -> nodeagent.node.v1.PullProgress
-	59, // 46: nodeagent.node.v1.PullResponse.result:type_name -> nodeagent.node.v1.PullResult
-	79, // 47: nodeagent.node.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	79, // 48: nodeagent.node.v1.Image.pulled_at:type_name -> google.protobuf.Timestamp
-	77, // 49: nodeagent.node.v1.Image.labels:type_name -> nodeagent.node.v1.Image.LabelsEntry
-	61, // 50: nodeagent.node.v1.ListImagesResponse.images:type_name -> nodeagent.node.v1.Image
-	61, // 51: nodeagent.node.v1.InspectImageResponse.image:type_name -> nodeagent.node.v1.Image
-	71, // 52: nodeagent.node.v1.InfoResponse.version:type_name -> nodeagent.node.v1.VersionResponse
-	79, // 53: nodeagent.node.v1.InfoResponse.supervisor_started_at:type_name -> google.protobuf.Timestamp
-	10, // 54: nodeagent.node.v1.Containers.Create:input_type -> nodeagent.node.v1.CreateRequest
-	12, // 55: nodeagent.node.v1.Containers.Start:input_type -> nodeagent.node.v1.StartRequest
-	16, // 56: nodeagent.node.v1.Containers.Attach:input_type -> nodeagent.node.v1.AttachRequest
-	21, // 57: nodeagent.node.v1.Containers.Exec:input_type -> nodeagent.node.v1.ExecRequest
-	23, // 58: nodeagent.node.v1.Containers.Stop:input_type -> nodeagent.node.v1.StopRequest
-	25, // 59: nodeagent.node.v1.Containers.Kill:input_type -> nodeagent.node.v1.KillRequest
-	27, // 60: nodeagent.node.v1.Containers.Remove:input_type -> nodeagent.node.v1.RemoveRequest
-	29, // 61: nodeagent.node.v1.Containers.Wait:input_type -> nodeagent.node.v1.WaitRequest
-	31, // 62: nodeagent.node.v1.Containers.List:input_type -> nodeagent.node.v1.ListRequest
-	35, // 63: nodeagent.node.v1.Containers.Inspect:input_type -> nodeagent.node.v1.InspectRequest
-	53, // 64: nodeagent.node.v1.Containers.Logs:input_type -> nodeagent.node.v1.LogsRequest
-	38, // 65: nodeagent.node.v1.Containers.Pause:input_type -> nodeagent.node.v1.PauseRequest
-	40, // 66: nodeagent.node.v1.Containers.Unpause:input_type -> nodeagent.node.v1.UnpauseRequest
-	42, // 67: nodeagent.node.v1.Containers.Rename:input_type -> nodeagent.node.v1.RenameRequest
-	44, // 68: nodeagent.node.v1.Containers.Top:input_type -> nodeagent.node.v1.TopRequest
-	47, // 69: nodeagent.node.v1.Containers.Changes:input_type -> nodeagent.node.v1.ChangesRequest
-	50, // 70: nodeagent.node.v1.Containers.Stats:input_type -> nodeagent.node.v1.StatsRequest
-	57, // 71: nodeagent.node.v1.Images.Pull:input_type -> nodeagent.node.v1.PullRequest
-	62, // 72: nodeagent.node.v1.Images.List:input_type -> nodeagent.node.v1.ListImagesRequest
-	64, // 73: nodeagent.node.v1.Images.Inspect:input_type -> nodeagent.node.v1.InspectImageRequest
-	66, // 74: nodeagent.node.v1.Images.Remove:input_type -> nodeagent.node.v1.RemoveImageRequest
-	68, // 75: nodeagent.node.v1.Images.Tag:input_type -> nodeagent.node.v1.TagImageRequest
-	70, // 76: nodeagent.node.v1.System.Version:input_type -> nodeagent.node.v1.VersionRequest
-	72, // 77: nodeagent.node.v1.System.Info:input_type -> nodeagent.node.v1.InfoRequest
-	11, // 78: nodeagent.node.v1.Containers.Create:output_type -> nodeagent.node.v1.CreateResponse
-	13, // 79: nodeagent.node.v1.Containers.Start:output_type -> nodeagent.node.v1.StartResponse
-	19, // 80: nodeagent.node.v1.Containers.Attach:output_type -> nodeagent.node.v1.AttachResponse
-	22, // 81: nodeagent.node.v1.Containers.Exec:output_type -> nodeagent.node.v1.ExecResponse
-	24, // 82: nodeagent.node.v1.Containers.Stop:output_type -> nodeagent.node.v1.StopResponse
-	26, // 83: nodeagent.node.v1.Containers.Kill:output_type -> nodeagent.node.v1.KillResponse
-	28, // 84: nodeagent.node.v1.Containers.Remove:output_type -> nodeagent.node.v1.RemoveResponse
-	30, // 85: nodeagent.node.v1.Containers.Wait:output_type -> nodeagent.node.v1.WaitResponse
-	32, // 86: nodeagent.node.v1.Containers.List:output_type -> nodeagent.node.v1.ListResponse
-	36, // 87: nodeagent.node.v1.Containers.Inspect:output_type -> nodeagent.node.v1.InspectResponse
-	55, // 88: nodeagent.node.v1.Containers.Logs:output_type -> nodeagent.node.v1.LogsResponse
-	39, // 89: nodeagent.node.v1.Containers.Pause:output_type -> nodeagent.node.v1.PauseResponse
-	41, // 90: nodeagent.node.v1.Containers.Unpause:output_type -> nodeagent.node.v1.UnpauseResponse
-	43, // 91: nodeagent.node.v1.Containers.Rename:output_type -> nodeagent.node.v1.RenameResponse
-	45, // 92: nodeagent.node.v1.Containers.Top:output_type -> nodeagent.node.v1.TopResponse
-	49, // 93: nodeagent.node.v1.Containers.Changes:output_type -> nodeagent.node.v1.ChangesResponse
-	52, // 94: nodeagent.node.v1.Containers.Stats:output_type -> nodeagent.node.v1.StatsResponse
-	60, // 95: nodeagent.node.v1.Images.Pull:output_type -> nodeagent.node.v1.PullResponse
-	63, // 96: nodeagent.node.v1.Images.List:output_type -> nodeagent.node.v1.ListImagesResponse
-	65, // 97: nodeagent.node.v1.Images.Inspect:output_type -> nodeagent.node.v1.InspectImageResponse
-	67, // 98: nodeagent.node.v1.Images.Remove:output_type -> nodeagent.node.v1.RemoveImageResponse
-	69, // 99: nodeagent.node.v1.Images.Tag:output_type -> nodeagent.node.v1.TagImageResponse
-	71, // 100: nodeagent.node.v1.System.Version:output_type -> nodeagent.node.v1.VersionResponse
-	73, // 101: nodeagent.node.v1.System.Info:output_type -> nodeagent.node.v1.InfoResponse
-	78, // [78:102] is the sub-list for method output_type
-	54, // [54:78] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	10, // 44: nodeagent.node.v1.Containers.Create:input_type -> nodeagent.node.v1.CreateRequest
+	12, // 45: nodeagent.node.v1.Containers.Start:input_type -> nodeagent.node.v1.StartRequest
+	16, // 46: nodeagent.node.v1.Containers.Attach:input_type -> nodeagent.node.v1.AttachRequest
+	21, // 47: nodeagent.node.v1.Containers.Exec:input_type -> nodeagent.node.v1.ExecRequest
+	23, // 48: nodeagent.node.v1.Containers.Stop:input_type -> nodeagent.node.v1.StopRequest
+	25, // 49: nodeagent.node.v1.Containers.Kill:input_type -> nodeagent.node.v1.KillRequest
+	27, // 50: nodeagent.node.v1.Containers.Remove:input_type -> nodeagent.node.v1.RemoveRequest
+	29, // 51: nodeagent.node.v1.Containers.Wait:input_type -> nodeagent.node.v1.WaitRequest
+	31, // 52: nodeagent.node.v1.Containers.List:input_type -> nodeagent.node.v1.ListRequest
+	35, // 53: nodeagent.node.v1.Containers.Inspect:input_type -> nodeagent.node.v1.InspectRequest
+	53, // 54: nodeagent.node.v1.Containers.Logs:input_type -> nodeagent.node.v1.LogsRequest
+	38, // 55: nodeagent.node.v1.Containers.Pause:input_type -> nodeagent.node.v1.PauseRequest
+	40, // 56: nodeagent.node.v1.Containers.Unpause:input_type -> nodeagent.node.v1.UnpauseRequest
+	42, // 57: nodeagent.node.v1.Containers.Rename:input_type -> nodeagent.node.v1.RenameRequest
+	44, // 58: nodeagent.node.v1.Containers.Top:input_type -> nodeagent.node.v1.TopRequest
+	47, // 59: nodeagent.node.v1.Containers.Changes:input_type -> nodeagent.node.v1.ChangesRequest
+	50, // 60: nodeagent.node.v1.Containers.Stats:input_type -> nodeagent.node.v1.StatsRequest
+	11, // 61: nodeagent.node.v1.Containers.Create:output_type -> nodeagent.node.v1.CreateResponse
+	13, // 62: nodeagent.node.v1.Containers.Start:output_type -> nodeagent.node.v1.StartResponse
+	19, // 63: nodeagent.node.v1.Containers.Attach:output_type -> nodeagent.node.v1.AttachResponse
+	22, // 64: nodeagent.node.v1.Containers.Exec:output_type -> nodeagent.node.v1.ExecResponse
+	24, // 65: nodeagent.node.v1.Containers.Stop:output_type -> nodeagent.node.v1.StopResponse
+	26, // 66: nodeagent.node.v1.Containers.Kill:output_type -> nodeagent.node.v1.KillResponse
+	28, // 67: nodeagent.node.v1.Containers.Remove:output_type -> nodeagent.node.v1.RemoveResponse
+	30, // 68: nodeagent.node.v1.Containers.Wait:output_type -> nodeagent.node.v1.WaitResponse
+	32, // 69: nodeagent.node.v1.Containers.List:output_type -> nodeagent.node.v1.ListResponse
+	36, // 70: nodeagent.node.v1.Containers.Inspect:output_type -> nodeagent.node.v1.InspectResponse
+	55, // 71: nodeagent.node.v1.Containers.Logs:output_type -> nodeagent.node.v1.LogsResponse
+	39, // 72: nodeagent.node.v1.Containers.Pause:output_type -> nodeagent.node.v1.PauseResponse
+	41, // 73: nodeagent.node.v1.Containers.Unpause:output_type -> nodeagent.node.v1.UnpauseResponse
+	43, // 74: nodeagent.node.v1.Containers.Rename:output_type -> nodeagent.node.v1.RenameResponse
+	45, // 75: nodeagent.node.v1.Containers.Top:output_type -> nodeagent.node.v1.TopResponse
+	49, // 76: nodeagent.node.v1.Containers.Changes:output_type -> nodeagent.node.v1.ChangesResponse
+	52, // 77: nodeagent.node.v1.Containers.Stats:output_type -> nodeagent.node.v1.StatsResponse
+	61, // [61:78] is the sub-list for method output_type
+	44, // [44:61] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
-func init() { file_node_proto_init() }
-func file_node_proto_init() {
-	if File_node_proto != nil {
+func init() { file_container_proto_init() }
+func file_container_proto_init() {
+	if File_container_proto != nil {
 		return
 	}
-	file_node_proto_msgTypes[13].OneofWrappers = []any{
+	file_container_proto_msgTypes[13].OneofWrappers = []any{
 		(*AttachRequest_Start)(nil),
 		(*AttachRequest_Stdin)(nil),
 		(*AttachRequest_StdinClosed)(nil),
 		(*AttachRequest_Resize)(nil),
 	}
-	file_node_proto_msgTypes[16].OneofWrappers = []any{
+	file_container_proto_msgTypes[16].OneofWrappers = []any{
 		(*AttachResponse_Attached)(nil),
 		(*AttachResponse_Output)(nil),
 		(*AttachResponse_Exit)(nil),
 	}
-	file_node_proto_msgTypes[18].OneofWrappers = []any{
+	file_container_proto_msgTypes[18].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_StdinClosed)(nil),
 		(*ExecRequest_Resize)(nil),
 	}
-	file_node_proto_msgTypes[19].OneofWrappers = []any{
+	file_container_proto_msgTypes[19].OneofWrappers = []any{
 		(*ExecResponse_Attached)(nil),
 		(*ExecResponse_Output)(nil),
 		(*ExecResponse_Exit)(nil),
-	}
-	file_node_proto_msgTypes[57].OneofWrappers = []any{
-		(*PullResponse_Progress)(nil),
-		(*PullResponse_Result)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_proto_rawDesc), len(file_node_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_container_proto_rawDesc), len(file_container_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   75,
+			NumMessages:   56,
 			NumExtensions: 0,
-			NumServices:   3,
+			NumServices:   1,
 		},
-		GoTypes:           file_node_proto_goTypes,
-		DependencyIndexes: file_node_proto_depIdxs,
-		EnumInfos:         file_node_proto_enumTypes,
-		MessageInfos:      file_node_proto_msgTypes,
+		GoTypes:           file_container_proto_goTypes,
+		DependencyIndexes: file_container_proto_depIdxs,
+		EnumInfos:         file_container_proto_enumTypes,
+		MessageInfos:      file_container_proto_msgTypes,
 	}.Build()
-	File_node_proto = out.File
-	file_node_proto_goTypes = nil
-	file_node_proto_depIdxs = nil
+	File_container_proto = out.File
+	file_container_proto_goTypes = nil
+	file_container_proto_depIdxs = nil
 }
