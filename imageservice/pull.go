@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/nodeagent/nodeagent/imageservice/registry"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // pullKey says which pulls are the same: those that ask for the same with
@@ -31,8 +30,9 @@ type pull struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	// res and err are set before done is closed.
-	res PullResult
-	err error
+	res     PullResult
+	err     error
+	started time.Time
 	// waiters is guarded by Store.mu.
 	waiters int
 	progress
@@ -91,7 +91,7 @@ func (s *Store) join(ref reference.Named, req PullRequest, creds registry.Creden
 		p.waiters++
 		return p
 	}
-	p := &pull{ref: ref, req: req, creds: creds, done: make(chan struct{}), waiters: 1}
+	p := &pull{ref: ref, req: req, creds: creds, done: make(chan struct{}), started: time.Now(), waiters: 1}
 	ctx, cancel := context.WithCancel(s.ctx)
 	p.cancel = cancel
 	s.pulls[key] = p
@@ -210,42 +210,6 @@ func union[T comparable](list, more []T) []T {
 		}
 	}
 	return list
-}
-
-// progress tells many what happens to layers.
-type progress struct {
-	mu        sync.Mutex
-	listeners map[int]func(Progress)
-	next      int
-}
-
-// subscribe adds a listener until the returned function is called; after that
-// it is not called any more.
-func (p *progress) subscribe(f func(Progress)) (unsubscribe func()) {
-	if f == nil {
-		return func() {}
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.listeners == nil {
-		p.listeners = map[int]func(Progress){}
-	}
-	id := p.next
-	p.next++
-	p.listeners[id] = f
-	return func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		delete(p.listeners, id)
-	}
-}
-
-func (p *progress) tell(desc ocispec.Descriptor, status string, current int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, f := range p.listeners {
-		f(Progress{Digest: desc.Digest.String(), Status: status, Current: current, Total: desc.Size})
-	}
 }
 
 // isEnd tells errors that say nothing about the image.

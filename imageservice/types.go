@@ -71,6 +71,17 @@ type Progress struct {
 	Current, Total int64
 }
 
+// PullUnderWay is a transfer that has not ended.
+type PullUnderWay struct {
+	// Ref is normalised.
+	Ref, Platform string
+	StartedAt     time.Time
+	// Waiters is how many callers share it.
+	Waiters int
+	// Layers are those that were told of, in the image's order.
+	Layers []Progress
+}
+
 // PullResult is a finished pull.
 type PullResult struct {
 	Image Image

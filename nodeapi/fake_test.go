@@ -418,6 +418,8 @@ func (f *fakeImages) Tag(ctx context.Context, ref, _ string) error {
 	return err
 }
 
+func (f *fakeImages) Pulls() []imageservice.PullUnderWay { return nil }
+
 func (f *fakeImages) FilesystemUsage(context.Context) (imageservice.FilesystemUsage, error) {
 	return imageservice.FilesystemUsage{Mountpoint: "/images", Bytes: 7}, nil
 }

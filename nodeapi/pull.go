@@ -113,9 +113,7 @@ func (n *news) send(stream pullStream) error {
 	n.pending = nil
 	n.mu.Unlock()
 	for _, p := range pending {
-		err := stream.Send(&nodev1.PullResponse{Message: &nodev1.PullResponse_Progress{Progress: &nodev1.PullProgress{
-			Digest: p.Digest, Status: p.Status, Current: p.Current, Total: p.Total,
-		}}})
+		err := stream.Send(&nodev1.PullResponse{Message: &nodev1.PullResponse_Progress{Progress: progressMessage(p)}})
 		if err != nil {
 			return err
 		}

@@ -66,6 +66,7 @@ type Images interface {
 	Untag(ctx context.Context, ref string, force bool) (untagged, deleted []string, err error)
 	Tag(ctx context.Context, ref, newRef string) error
 	FilesystemUsage(ctx context.Context) (imageservice.FilesystemUsage, error)
+	Pulls() []imageservice.PullUnderWay
 }
 
 // Layers finds the files of a container's own layer and those of its image;
@@ -184,6 +185,7 @@ func (s *Server) Register(server *grpc.Server) {
 	nodev1.RegisterContainersServer(server, &containers{Server: s})
 	nodev1.RegisterImagesServer(server, &images{Server: s})
 	nodev1.RegisterSystemServer(server, &system{Server: s})
+	nodev1.RegisterRegistriesServer(server, &registries{Server: s})
 }
 
 // Close stops what runs in the background and waits for it. Containers go

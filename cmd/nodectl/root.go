@@ -70,7 +70,7 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		container.NewRun(cli), container.NewStart(cli), container.NewStop(cli), container.NewWait(cli),
 		container.NewPause(cli), container.NewUnpause(cli), container.NewRename(cli), container.NewTop(cli),
 		container.NewDiff(cli), container.NewStats(cli),
-		image.NewList(cli, "images"), image.NewPull(cli), image.NewRemove(cli, "rmi"), image.NewTag(cli),
+		image.NewList(cli, "images"), image.NewPull(cli), image.NewPulls(cli), image.NewRemove(cli, "rmi"), image.NewTag(cli),
 		system.NewInspect(cli, ""), system.NewVersion(cli, build), system.NewInfo(cli, build),
 		containerGroup(cli), imageGroup(cli), systemGroup(cli, build),
 	)

@@ -73,6 +73,12 @@ func (c *CLI) Images() (nodev1.ImagesClient, error) {
 	return nodev1.NewImagesClient(conn), err
 }
 
+// Registries is the agent's service that reaches registries.
+func (c *CLI) Registries() (nodev1.RegistriesClient, error) {
+	conn, err := c.connect()
+	return nodev1.NewRegistriesClient(conn), err
+}
+
 // System is the agent's service that tells of itself.
 func (c *CLI) System() (nodev1.SystemClient, error) {
 	conn, err := c.connect()
