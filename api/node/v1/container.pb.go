@@ -616,9 +616,12 @@ func (x *Security) GetHostIpc() bool {
 
 type Network struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// mode is "bridge" or "host".
-	Mode  string  `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
-	Ports []*Port `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`
+	// mode is "bridge", "host", "none", "container:NAME" or a network's name.
+	Mode string `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	// endpoints are the networks to join, the first being that of mode; none
+	// joins that of mode alone.
+	Endpoints []*EndpointSpec `protobuf:"bytes,30,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Ports     []*Port         `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`
 	// publish_all publishes each exposed port on a free port of the host.
 	PublishAll bool `protobuf:"varint,3,opt,name=publish_all,json=publishAll,proto3" json:"publish_all,omitempty"`
 	// expose holds port/protocol beyond those of the image.
@@ -667,6 +670,13 @@ func (x *Network) GetMode() string {
 		return x.Mode
 	}
 	return ""
+}
+
+func (x *Network) GetEndpoints() []*EndpointSpec {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
 }
 
 func (x *Network) GetPorts() []*Port {
@@ -2461,19 +2471,21 @@ type Container struct {
 	Args      []string               `protobuf:"bytes,6,rep,name=args,proto3" json:"args,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// state is created, running, paused, exited or unknown.
-	State         string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
-	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	FinishedAt    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
-	ExitCode      int32                  `protobuf:"varint,11,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
-	Reason        string                 `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message       string                 `protobuf:"bytes,13,opt,name=message,proto3" json:"message,omitempty"`
-	Pid           int64                  `protobuf:"varint,14,opt,name=pid,proto3" json:"pid,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,15,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Ports         []*Port                `protobuf:"bytes,16,rep,name=ports,proto3" json:"ports,omitempty"`
-	Mounts        []*Mount               `protobuf:"bytes,17,rep,name=mounts,proto3" json:"mounts,omitempty"`
-	NetworkMode   string                 `protobuf:"bytes,18,opt,name=network_mode,json=networkMode,proto3" json:"network_mode,omitempty"`
-	Tty           bool                   `protobuf:"varint,19,opt,name=tty,proto3" json:"tty,omitempty"`
-	AutoRemove    bool                   `protobuf:"varint,20,opt,name=auto_remove,json=autoRemove,proto3" json:"auto_remove,omitempty"`
+	State       string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	StartedAt   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	FinishedAt  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
+	ExitCode    int32                  `protobuf:"varint,11,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	Reason      string                 `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message     string                 `protobuf:"bytes,13,opt,name=message,proto3" json:"message,omitempty"`
+	Pid         int64                  `protobuf:"varint,14,opt,name=pid,proto3" json:"pid,omitempty"`
+	Labels      map[string]string      `protobuf:"bytes,15,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Ports       []*Port                `protobuf:"bytes,16,rep,name=ports,proto3" json:"ports,omitempty"`
+	Mounts      []*Mount               `protobuf:"bytes,17,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	NetworkMode string                 `protobuf:"bytes,18,opt,name=network_mode,json=networkMode,proto3" json:"network_mode,omitempty"`
+	Tty         bool                   `protobuf:"varint,19,opt,name=tty,proto3" json:"tty,omitempty"`
+	AutoRemove  bool                   `protobuf:"varint,20,opt,name=auto_remove,json=autoRemove,proto3" json:"auto_remove,omitempty"`
+	// networks are the names of those it is on.
+	Networks      []string `protobuf:"bytes,40,rep,name=networks,proto3" json:"networks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2648,6 +2660,13 @@ func (x *Container) GetAutoRemove() bool {
 	return false
 }
 
+func (x *Container) GetNetworks() []string {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
 type InspectRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
@@ -2697,19 +2716,23 @@ type InspectResponse struct {
 	Container *Container             `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
 	// spec is what was asked for; for kubelet's containers what can be told
 	// of it.
-	Spec          *ContainerSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	Env           []string       `protobuf:"bytes,3,rep,name=env,proto3" json:"env,omitempty"`
-	WorkingDir    string         `protobuf:"bytes,4,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
-	LogPath       string         `protobuf:"bytes,5,opt,name=log_path,json=logPath,proto3" json:"log_path,omitempty"`
-	Rootfs        string         `protobuf:"bytes,6,opt,name=rootfs,proto3" json:"rootfs,omitempty"`
-	SnapshotKey   string         `protobuf:"bytes,7,opt,name=snapshot_key,json=snapshotKey,proto3" json:"snapshot_key,omitempty"`
-	CgroupPath    string         `protobuf:"bytes,8,opt,name=cgroup_path,json=cgroupPath,proto3" json:"cgroup_path,omitempty"`
-	StopSignal    string         `protobuf:"bytes,9,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
-	PodId         string         `protobuf:"bytes,10,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
-	HostsPath     string         `protobuf:"bytes,11,opt,name=hosts_path,json=hostsPath,proto3" json:"hosts_path,omitempty"`
-	Addresses     *Addresses     `protobuf:"bytes,12,opt,name=addresses,proto3" json:"addresses,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Spec        *ContainerSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Env         []string       `protobuf:"bytes,3,rep,name=env,proto3" json:"env,omitempty"`
+	WorkingDir  string         `protobuf:"bytes,4,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
+	LogPath     string         `protobuf:"bytes,5,opt,name=log_path,json=logPath,proto3" json:"log_path,omitempty"`
+	Rootfs      string         `protobuf:"bytes,6,opt,name=rootfs,proto3" json:"rootfs,omitempty"`
+	SnapshotKey string         `protobuf:"bytes,7,opt,name=snapshot_key,json=snapshotKey,proto3" json:"snapshot_key,omitempty"`
+	CgroupPath  string         `protobuf:"bytes,8,opt,name=cgroup_path,json=cgroupPath,proto3" json:"cgroup_path,omitempty"`
+	StopSignal  string         `protobuf:"bytes,9,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
+	PodId       string         `protobuf:"bytes,10,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
+	HostsPath   string         `protobuf:"bytes,11,opt,name=hosts_path,json=hostsPath,proto3" json:"hosts_path,omitempty"`
+	Addresses   *Addresses     `protobuf:"bytes,12,opt,name=addresses,proto3" json:"addresses,omitempty"`
+	// endpoints are the container's places on networks, the first one first.
+	Endpoints      []*Endpoint `protobuf:"bytes,30,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	ResolvConfPath string      `protobuf:"bytes,31,opt,name=resolv_conf_path,json=resolvConfPath,proto3" json:"resolv_conf_path,omitempty"`
+	HostnamePath   string      `protobuf:"bytes,32,opt,name=hostname_path,json=hostnamePath,proto3" json:"hostname_path,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *InspectResponse) Reset() {
@@ -2824,6 +2847,27 @@ func (x *InspectResponse) GetAddresses() *Addresses {
 		return x.Addresses
 	}
 	return nil
+}
+
+func (x *InspectResponse) GetEndpoints() []*Endpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *InspectResponse) GetResolvConfPath() string {
+	if x != nil {
+		return x.ResolvConfPath
+	}
+	return ""
+}
+
+func (x *InspectResponse) GetHostnamePath() string {
+	if x != nil {
+		return x.HostnamePath
+	}
+	return ""
 }
 
 // Addresses are a container's in its network; empty once it is stopped.
@@ -3854,7 +3898,7 @@ var File_container_proto protoreflect.FileDescriptor
 
 const file_container_proto_rawDesc = "" +
 	"\n" +
-	"\x0fcontainer.proto\x12\x11nodeagent.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\b\n" +
+	"\x0fcontainer.proto\x12\x11nodeagent.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\rnetwork.proto\"\x8c\b\n" +
 	"\rContainerSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1e\n" +
 	"\n" +
@@ -3915,9 +3959,10 @@ const file_container_proto_rawDesc = "" +
 	"\aseccomp\x18\x06 \x01(\tR\aseccomp\x12\x1a\n" +
 	"\bapparmor\x18\a \x01(\tR\bapparmor\x12\x19\n" +
 	"\bhost_pid\x18\b \x01(\bR\ahostPid\x12\x19\n" +
-	"\bhost_ipc\x18\t \x01(\bR\ahostIpc\"\xed\x01\n" +
+	"\bhost_ipc\x18\t \x01(\bR\ahostIpc\"\xac\x02\n" +
 	"\aNetwork\x12\x12\n" +
-	"\x04mode\x18\x01 \x01(\tR\x04mode\x12-\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12=\n" +
+	"\tendpoints\x18\x1e \x03(\v2\x1f.nodeagent.node.v1.EndpointSpecR\tendpoints\x12-\n" +
 	"\x05ports\x18\x02 \x03(\v2\x17.nodeagent.node.v1.PortR\x05ports\x12\x1f\n" +
 	"\vpublish_all\x18\x03 \x01(\bR\n" +
 	"publishAll\x12\x16\n" +
@@ -4047,7 +4092,7 @@ const file_container_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
 	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x10\n" +
-	"\x03uid\x18\x04 \x01(\tR\x03uid\"\xfc\x05\n" +
+	"\x03uid\x18\x04 \x01(\tR\x03uid\"\x98\x06\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12(\n" +
@@ -4073,12 +4118,13 @@ const file_container_proto_rawDesc = "" +
 	"\fnetwork_mode\x18\x12 \x01(\tR\vnetworkMode\x12\x10\n" +
 	"\x03tty\x18\x13 \x01(\bR\x03tty\x12\x1f\n" +
 	"\vauto_remove\x18\x14 \x01(\bR\n" +
-	"autoRemove\x1a9\n" +
+	"autoRemove\x12\x1a\n" +
+	"\bnetworks\x18( \x03(\tR\bnetworks\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\".\n" +
 	"\x0eInspectRequest\x12\x1c\n" +
-	"\tcontainer\x18\x01 \x01(\tR\tcontainer\"\xc0\x03\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\"\xca\x04\n" +
 	"\x0fInspectResponse\x12:\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x1c.nodeagent.node.v1.ContainerR\tcontainer\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .nodeagent.node.v1.ContainerSpecR\x04spec\x12\x10\n" +
@@ -4096,7 +4142,10 @@ const file_container_proto_rawDesc = "" +
 	" \x01(\tR\x05podId\x12\x1d\n" +
 	"\n" +
 	"hosts_path\x18\v \x01(\tR\thostsPath\x12:\n" +
-	"\taddresses\x18\f \x01(\v2\x1c.nodeagent.node.v1.AddressesR\taddresses\"\x85\x01\n" +
+	"\taddresses\x18\f \x01(\v2\x1c.nodeagent.node.v1.AddressesR\taddresses\x129\n" +
+	"\tendpoints\x18\x1e \x03(\v2\x1b.nodeagent.node.v1.EndpointR\tendpoints\x12(\n" +
+	"\x10resolv_conf_path\x18\x1f \x01(\tR\x0eresolvConfPath\x12#\n" +
+	"\rhostname_path\x18  \x01(\tR\fhostnamePath\"\x85\x01\n" +
 	"\tAddresses\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x18\n" +
@@ -4262,7 +4311,9 @@ var file_container_proto_goTypes = []any{
 	nil,                           // 57: nodeagent.node.v1.ContainerSpec.AnnotationsEntry
 	nil,                           // 58: nodeagent.node.v1.Container.LabelsEntry
 	(*durationpb.Duration)(nil),   // 59: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 60: google.protobuf.Timestamp
+	(*EndpointSpec)(nil),          // 60: nodeagent.node.v1.EndpointSpec
+	(*timestamppb.Timestamp)(nil), // 61: google.protobuf.Timestamp
+	(*Endpoint)(nil),              // 62: nodeagent.node.v1.Endpoint
 }
 var file_container_proto_depIdxs = []int32{
 	56, // 0: nodeagent.node.v1.ContainerSpec.labels:type_name -> nodeagent.node.v1.ContainerSpec.LabelsEntry
@@ -4273,81 +4324,83 @@ var file_container_proto_depIdxs = []int32{
 	6,  // 5: nodeagent.node.v1.ContainerSpec.network:type_name -> nodeagent.node.v1.Network
 	8,  // 6: nodeagent.node.v1.ContainerSpec.mounts:type_name -> nodeagent.node.v1.Mount
 	9,  // 7: nodeagent.node.v1.ContainerSpec.devices:type_name -> nodeagent.node.v1.Device
-	7,  // 8: nodeagent.node.v1.Network.ports:type_name -> nodeagent.node.v1.Port
-	0,  // 9: nodeagent.node.v1.Mount.type:type_name -> nodeagent.node.v1.Mount.Type
-	3,  // 10: nodeagent.node.v1.CreateRequest.spec:type_name -> nodeagent.node.v1.ContainerSpec
-	14, // 11: nodeagent.node.v1.AttachStart.size:type_name -> nodeagent.node.v1.TerminalSize
-	15, // 12: nodeagent.node.v1.AttachRequest.start:type_name -> nodeagent.node.v1.AttachStart
-	14, // 13: nodeagent.node.v1.AttachRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
-	1,  // 14: nodeagent.node.v1.Output.stream:type_name -> nodeagent.node.v1.Output.Stream
-	17, // 15: nodeagent.node.v1.AttachResponse.attached:type_name -> nodeagent.node.v1.Attached
-	18, // 16: nodeagent.node.v1.AttachResponse.output:type_name -> nodeagent.node.v1.Output
-	14, // 17: nodeagent.node.v1.ExecStart.size:type_name -> nodeagent.node.v1.TerminalSize
-	20, // 18: nodeagent.node.v1.ExecRequest.start:type_name -> nodeagent.node.v1.ExecStart
-	14, // 19: nodeagent.node.v1.ExecRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
-	17, // 20: nodeagent.node.v1.ExecResponse.attached:type_name -> nodeagent.node.v1.Attached
-	18, // 21: nodeagent.node.v1.ExecResponse.output:type_name -> nodeagent.node.v1.Output
-	59, // 22: nodeagent.node.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	34, // 23: nodeagent.node.v1.ListResponse.containers:type_name -> nodeagent.node.v1.Container
-	33, // 24: nodeagent.node.v1.Container.pod:type_name -> nodeagent.node.v1.Pod
-	60, // 25: nodeagent.node.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	60, // 26: nodeagent.node.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	60, // 27: nodeagent.node.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
-	58, // 28: nodeagent.node.v1.Container.labels:type_name -> nodeagent.node.v1.Container.LabelsEntry
-	7,  // 29: nodeagent.node.v1.Container.ports:type_name -> nodeagent.node.v1.Port
-	8,  // 30: nodeagent.node.v1.Container.mounts:type_name -> nodeagent.node.v1.Mount
-	34, // 31: nodeagent.node.v1.InspectResponse.container:type_name -> nodeagent.node.v1.Container
-	3,  // 32: nodeagent.node.v1.InspectResponse.spec:type_name -> nodeagent.node.v1.ContainerSpec
-	37, // 33: nodeagent.node.v1.InspectResponse.addresses:type_name -> nodeagent.node.v1.Addresses
-	46, // 34: nodeagent.node.v1.TopResponse.processes:type_name -> nodeagent.node.v1.Process
-	2,  // 35: nodeagent.node.v1.Change.kind:type_name -> nodeagent.node.v1.Change.Kind
-	48, // 36: nodeagent.node.v1.ChangesResponse.changes:type_name -> nodeagent.node.v1.Change
-	60, // 37: nodeagent.node.v1.Stats.at:type_name -> google.protobuf.Timestamp
-	51, // 38: nodeagent.node.v1.StatsResponse.stats:type_name -> nodeagent.node.v1.Stats
-	60, // 39: nodeagent.node.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	60, // 40: nodeagent.node.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	60, // 41: nodeagent.node.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
-	1,  // 42: nodeagent.node.v1.LogEntry.stream:type_name -> nodeagent.node.v1.Output.Stream
-	54, // 43: nodeagent.node.v1.LogsResponse.entries:type_name -> nodeagent.node.v1.LogEntry
-	10, // 44: nodeagent.node.v1.Containers.Create:input_type -> nodeagent.node.v1.CreateRequest
-	12, // 45: nodeagent.node.v1.Containers.Start:input_type -> nodeagent.node.v1.StartRequest
-	16, // 46: nodeagent.node.v1.Containers.Attach:input_type -> nodeagent.node.v1.AttachRequest
-	21, // 47: nodeagent.node.v1.Containers.Exec:input_type -> nodeagent.node.v1.ExecRequest
-	23, // 48: nodeagent.node.v1.Containers.Stop:input_type -> nodeagent.node.v1.StopRequest
-	25, // 49: nodeagent.node.v1.Containers.Kill:input_type -> nodeagent.node.v1.KillRequest
-	27, // 50: nodeagent.node.v1.Containers.Remove:input_type -> nodeagent.node.v1.RemoveRequest
-	29, // 51: nodeagent.node.v1.Containers.Wait:input_type -> nodeagent.node.v1.WaitRequest
-	31, // 52: nodeagent.node.v1.Containers.List:input_type -> nodeagent.node.v1.ListRequest
-	35, // 53: nodeagent.node.v1.Containers.Inspect:input_type -> nodeagent.node.v1.InspectRequest
-	53, // 54: nodeagent.node.v1.Containers.Logs:input_type -> nodeagent.node.v1.LogsRequest
-	38, // 55: nodeagent.node.v1.Containers.Pause:input_type -> nodeagent.node.v1.PauseRequest
-	40, // 56: nodeagent.node.v1.Containers.Unpause:input_type -> nodeagent.node.v1.UnpauseRequest
-	42, // 57: nodeagent.node.v1.Containers.Rename:input_type -> nodeagent.node.v1.RenameRequest
-	44, // 58: nodeagent.node.v1.Containers.Top:input_type -> nodeagent.node.v1.TopRequest
-	47, // 59: nodeagent.node.v1.Containers.Changes:input_type -> nodeagent.node.v1.ChangesRequest
-	50, // 60: nodeagent.node.v1.Containers.Stats:input_type -> nodeagent.node.v1.StatsRequest
-	11, // 61: nodeagent.node.v1.Containers.Create:output_type -> nodeagent.node.v1.CreateResponse
-	13, // 62: nodeagent.node.v1.Containers.Start:output_type -> nodeagent.node.v1.StartResponse
-	19, // 63: nodeagent.node.v1.Containers.Attach:output_type -> nodeagent.node.v1.AttachResponse
-	22, // 64: nodeagent.node.v1.Containers.Exec:output_type -> nodeagent.node.v1.ExecResponse
-	24, // 65: nodeagent.node.v1.Containers.Stop:output_type -> nodeagent.node.v1.StopResponse
-	26, // 66: nodeagent.node.v1.Containers.Kill:output_type -> nodeagent.node.v1.KillResponse
-	28, // 67: nodeagent.node.v1.Containers.Remove:output_type -> nodeagent.node.v1.RemoveResponse
-	30, // 68: nodeagent.node.v1.Containers.Wait:output_type -> nodeagent.node.v1.WaitResponse
-	32, // 69: nodeagent.node.v1.Containers.List:output_type -> nodeagent.node.v1.ListResponse
-	36, // 70: nodeagent.node.v1.Containers.Inspect:output_type -> nodeagent.node.v1.InspectResponse
-	55, // 71: nodeagent.node.v1.Containers.Logs:output_type -> nodeagent.node.v1.LogsResponse
-	39, // 72: nodeagent.node.v1.Containers.Pause:output_type -> nodeagent.node.v1.PauseResponse
-	41, // 73: nodeagent.node.v1.Containers.Unpause:output_type -> nodeagent.node.v1.UnpauseResponse
-	43, // 74: nodeagent.node.v1.Containers.Rename:output_type -> nodeagent.node.v1.RenameResponse
-	45, // 75: nodeagent.node.v1.Containers.Top:output_type -> nodeagent.node.v1.TopResponse
-	49, // 76: nodeagent.node.v1.Containers.Changes:output_type -> nodeagent.node.v1.ChangesResponse
-	52, // 77: nodeagent.node.v1.Containers.Stats:output_type -> nodeagent.node.v1.StatsResponse
-	61, // [61:78] is the sub-list for method output_type
-	44, // [44:61] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	60, // 8: nodeagent.node.v1.Network.endpoints:type_name -> nodeagent.node.v1.EndpointSpec
+	7,  // 9: nodeagent.node.v1.Network.ports:type_name -> nodeagent.node.v1.Port
+	0,  // 10: nodeagent.node.v1.Mount.type:type_name -> nodeagent.node.v1.Mount.Type
+	3,  // 11: nodeagent.node.v1.CreateRequest.spec:type_name -> nodeagent.node.v1.ContainerSpec
+	14, // 12: nodeagent.node.v1.AttachStart.size:type_name -> nodeagent.node.v1.TerminalSize
+	15, // 13: nodeagent.node.v1.AttachRequest.start:type_name -> nodeagent.node.v1.AttachStart
+	14, // 14: nodeagent.node.v1.AttachRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
+	1,  // 15: nodeagent.node.v1.Output.stream:type_name -> nodeagent.node.v1.Output.Stream
+	17, // 16: nodeagent.node.v1.AttachResponse.attached:type_name -> nodeagent.node.v1.Attached
+	18, // 17: nodeagent.node.v1.AttachResponse.output:type_name -> nodeagent.node.v1.Output
+	14, // 18: nodeagent.node.v1.ExecStart.size:type_name -> nodeagent.node.v1.TerminalSize
+	20, // 19: nodeagent.node.v1.ExecRequest.start:type_name -> nodeagent.node.v1.ExecStart
+	14, // 20: nodeagent.node.v1.ExecRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
+	17, // 21: nodeagent.node.v1.ExecResponse.attached:type_name -> nodeagent.node.v1.Attached
+	18, // 22: nodeagent.node.v1.ExecResponse.output:type_name -> nodeagent.node.v1.Output
+	59, // 23: nodeagent.node.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	34, // 24: nodeagent.node.v1.ListResponse.containers:type_name -> nodeagent.node.v1.Container
+	33, // 25: nodeagent.node.v1.Container.pod:type_name -> nodeagent.node.v1.Pod
+	61, // 26: nodeagent.node.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	61, // 27: nodeagent.node.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	61, // 28: nodeagent.node.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	58, // 29: nodeagent.node.v1.Container.labels:type_name -> nodeagent.node.v1.Container.LabelsEntry
+	7,  // 30: nodeagent.node.v1.Container.ports:type_name -> nodeagent.node.v1.Port
+	8,  // 31: nodeagent.node.v1.Container.mounts:type_name -> nodeagent.node.v1.Mount
+	34, // 32: nodeagent.node.v1.InspectResponse.container:type_name -> nodeagent.node.v1.Container
+	3,  // 33: nodeagent.node.v1.InspectResponse.spec:type_name -> nodeagent.node.v1.ContainerSpec
+	37, // 34: nodeagent.node.v1.InspectResponse.addresses:type_name -> nodeagent.node.v1.Addresses
+	62, // 35: nodeagent.node.v1.InspectResponse.endpoints:type_name -> nodeagent.node.v1.Endpoint
+	46, // 36: nodeagent.node.v1.TopResponse.processes:type_name -> nodeagent.node.v1.Process
+	2,  // 37: nodeagent.node.v1.Change.kind:type_name -> nodeagent.node.v1.Change.Kind
+	48, // 38: nodeagent.node.v1.ChangesResponse.changes:type_name -> nodeagent.node.v1.Change
+	61, // 39: nodeagent.node.v1.Stats.at:type_name -> google.protobuf.Timestamp
+	51, // 40: nodeagent.node.v1.StatsResponse.stats:type_name -> nodeagent.node.v1.Stats
+	61, // 41: nodeagent.node.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	61, // 42: nodeagent.node.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	61, // 43: nodeagent.node.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	1,  // 44: nodeagent.node.v1.LogEntry.stream:type_name -> nodeagent.node.v1.Output.Stream
+	54, // 45: nodeagent.node.v1.LogsResponse.entries:type_name -> nodeagent.node.v1.LogEntry
+	10, // 46: nodeagent.node.v1.Containers.Create:input_type -> nodeagent.node.v1.CreateRequest
+	12, // 47: nodeagent.node.v1.Containers.Start:input_type -> nodeagent.node.v1.StartRequest
+	16, // 48: nodeagent.node.v1.Containers.Attach:input_type -> nodeagent.node.v1.AttachRequest
+	21, // 49: nodeagent.node.v1.Containers.Exec:input_type -> nodeagent.node.v1.ExecRequest
+	23, // 50: nodeagent.node.v1.Containers.Stop:input_type -> nodeagent.node.v1.StopRequest
+	25, // 51: nodeagent.node.v1.Containers.Kill:input_type -> nodeagent.node.v1.KillRequest
+	27, // 52: nodeagent.node.v1.Containers.Remove:input_type -> nodeagent.node.v1.RemoveRequest
+	29, // 53: nodeagent.node.v1.Containers.Wait:input_type -> nodeagent.node.v1.WaitRequest
+	31, // 54: nodeagent.node.v1.Containers.List:input_type -> nodeagent.node.v1.ListRequest
+	35, // 55: nodeagent.node.v1.Containers.Inspect:input_type -> nodeagent.node.v1.InspectRequest
+	53, // 56: nodeagent.node.v1.Containers.Logs:input_type -> nodeagent.node.v1.LogsRequest
+	38, // 57: nodeagent.node.v1.Containers.Pause:input_type -> nodeagent.node.v1.PauseRequest
+	40, // 58: nodeagent.node.v1.Containers.Unpause:input_type -> nodeagent.node.v1.UnpauseRequest
+	42, // 59: nodeagent.node.v1.Containers.Rename:input_type -> nodeagent.node.v1.RenameRequest
+	44, // 60: nodeagent.node.v1.Containers.Top:input_type -> nodeagent.node.v1.TopRequest
+	47, // 61: nodeagent.node.v1.Containers.Changes:input_type -> nodeagent.node.v1.ChangesRequest
+	50, // 62: nodeagent.node.v1.Containers.Stats:input_type -> nodeagent.node.v1.StatsRequest
+	11, // 63: nodeagent.node.v1.Containers.Create:output_type -> nodeagent.node.v1.CreateResponse
+	13, // 64: nodeagent.node.v1.Containers.Start:output_type -> nodeagent.node.v1.StartResponse
+	19, // 65: nodeagent.node.v1.Containers.Attach:output_type -> nodeagent.node.v1.AttachResponse
+	22, // 66: nodeagent.node.v1.Containers.Exec:output_type -> nodeagent.node.v1.ExecResponse
+	24, // 67: nodeagent.node.v1.Containers.Stop:output_type -> nodeagent.node.v1.StopResponse
+	26, // 68: nodeagent.node.v1.Containers.Kill:output_type -> nodeagent.node.v1.KillResponse
+	28, // 69: nodeagent.node.v1.Containers.Remove:output_type -> nodeagent.node.v1.RemoveResponse
+	30, // 70: nodeagent.node.v1.Containers.Wait:output_type -> nodeagent.node.v1.WaitResponse
+	32, // 71: nodeagent.node.v1.Containers.List:output_type -> nodeagent.node.v1.ListResponse
+	36, // 72: nodeagent.node.v1.Containers.Inspect:output_type -> nodeagent.node.v1.InspectResponse
+	55, // 73: nodeagent.node.v1.Containers.Logs:output_type -> nodeagent.node.v1.LogsResponse
+	39, // 74: nodeagent.node.v1.Containers.Pause:output_type -> nodeagent.node.v1.PauseResponse
+	41, // 75: nodeagent.node.v1.Containers.Unpause:output_type -> nodeagent.node.v1.UnpauseResponse
+	43, // 76: nodeagent.node.v1.Containers.Rename:output_type -> nodeagent.node.v1.RenameResponse
+	45, // 77: nodeagent.node.v1.Containers.Top:output_type -> nodeagent.node.v1.TopResponse
+	49, // 78: nodeagent.node.v1.Containers.Changes:output_type -> nodeagent.node.v1.ChangesResponse
+	52, // 79: nodeagent.node.v1.Containers.Stats:output_type -> nodeagent.node.v1.StatsResponse
+	63, // [63:80] is the sub-list for method output_type
+	46, // [46:63] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_container_proto_init() }
@@ -4355,6 +4408,7 @@ func file_container_proto_init() {
 	if File_container_proto != nil {
 		return
 	}
+	file_network_proto_init()
 	file_container_proto_msgTypes[13].OneofWrappers = []any{
 		(*AttachRequest_Start)(nil),
 		(*AttachRequest_Stdin)(nil),
