@@ -47,6 +47,9 @@ func (s *streams) open(w wanted) {
 	s.io.TTY = w.tty
 	s.resize = make(chan sandbox.TerminalSize, 1)
 	s.io.Resize = s.resize
+	if size, ok := sizeOf(w.size); ok {
+		s.io.Size = size
+	}
 	s.setSize(w.size)
 	if w.stdin {
 		r, writer := io.Pipe()
@@ -107,12 +110,20 @@ func (s *streams) close() {
 	}
 }
 
+// sizeOf reads a size; false when there is none.
+func sizeOf(size *nodev1.TerminalSize) (sandbox.TerminalSize, bool) {
+	if size.GetWidth() == 0 || size.GetHeight() == 0 {
+		return sandbox.TerminalSize{}, false
+	}
+	return sandbox.TerminalSize{Width: uint16(min(size.GetWidth(), 65535)), Height: uint16(min(size.GetHeight(), 65535))}, true
+}
+
 // setSize passes the newest size on; an older one nobody took is dropped.
 func (s *streams) setSize(size *nodev1.TerminalSize) {
-	if size == nil || size.GetWidth() == 0 || size.GetHeight() == 0 {
+	next, ok := sizeOf(size)
+	if !ok {
 		return
 	}
-	next := sandbox.TerminalSize{Width: uint16(min(size.GetWidth(), 65535)), Height: uint16(min(size.GetHeight(), 65535))}
 	for {
 		select {
 		case s.resize <- next:

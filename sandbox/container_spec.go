@@ -74,6 +74,17 @@ func withHome(p *specs.Process, home string) *specs.Process {
 	return &with
 }
 
+// withSize gives a terminal its client's size before the process can ask for
+// it; one without a client gets its size when somebody attaches.
+func withSize(p *specs.Process, c *client) *specs.Process {
+	if c == nil || !p.Terminal || c.io.Size.Width == 0 || c.io.Size.Height == 0 {
+		return p
+	}
+	with := *p
+	with.ConsoleSize = &specs.Box{Width: uint(c.io.Size.Width), Height: uint(c.io.Size.Height)}
+	return &with
+}
+
 // processFile holds what an exec needs of the specification.
 const processFile = "process.json"
 

@@ -76,7 +76,8 @@ func (m *Manager) newExecution(req ExecRequest) (*execution, error) {
 		return nil, err
 	}
 	opts := spec.ExecOptions{
-		Args: req.Cmd, Env: req.Env, Cwd: req.Cwd, Terminal: req.IO.TTY,
+		Args: req.Cmd, Env: req.Env, Cwd: req.Cwd,
+		Terminal: req.IO.TTY, Width: req.IO.Size.Width, Height: req.IO.Size.Height,
 		Privileged: req.Privileged, Capabilities: m.cfg.Features.Capabilities,
 	}
 	home := s.RunAs.Home

@@ -173,7 +173,7 @@ func (r *starting) run(ctx context.Context) error {
 	}
 	s := r.c.get()
 	whole := *r.spec
-	whole.Process = withHome(r.spec.Process, s.RunAs.Home)
+	whole.Process = withSize(withHome(r.spec.Process, s.RunAs.Home), r.client)
 	r.pid, err = sup.Start(ctx, supervisor.Container{
 		ID: s.ID, Spec: &whole, LogPath: s.LogPath, MaxLogLine: r.cfg.MaxLogLine,
 		Stdin: s.Config.GetStdin(), StdinOnce: s.Config.GetStdinOnce(),

@@ -81,11 +81,26 @@ func TestAgainstAnAgent(t *testing.T) {
 		{"self-removal", p.selfRemoval}, {"exec", p.exec}, {"limits", p.limits}, {"agent killed", p.agentKilled},
 		{"looked at", p.lookedAt}, {"changes", p.changes},
 	} {
-		t.Run(part.name, part.test)
+		t.Run(part.name, func(t *testing.T) {
+			// One part's failure is not to be another's.
+			defer p.removeAll(t)
+			part.test(t)
+		})
 	}
-	if left := p.ctl("ps", "-aq"); left != "" {
+}
+
+// removeAll removes what a part of the test left, which is none where it
+// succeeded.
+func (p *person) removeAll(t *testing.T) {
+	p.t = t
+	left := strings.Fields(p.ctl("ps", "-aq"))
+	if len(left) == 0 {
+		return
+	}
+	if !t.Failed() {
 		t.Errorf("left: %s", left)
 	}
+	p.ctl(append([]string{"rm", "-f"}, left...)...)
 }
 
 func (p *person) streams(t *testing.T) {
@@ -116,6 +131,11 @@ func (p *person) streams(t *testing.T) {
 // terminal runs a shell on a pseudo-terminal, leaves it, and comes back.
 func (p *person) terminal(t *testing.T) {
 	p.t = t
+	for range 5 { // the size is there before the process can ask for it
+		size := p.onTerminal(p.command("run", "-it", "--rm", "busybox", "stty", "size"))
+		size.shows("24 80")
+		size.ends(0)
+	}
 	shell := p.onTerminal(p.command("run", "-it", "--name", "shell", "busybox", "sh"))
 	shell.write("stty size; tty\n")
 	shell.shows("24 80")
@@ -231,6 +251,9 @@ func (p *person) exec(t *testing.T) {
 	if got := p.fed("typed", "exec", "-i", "host", "cat"); got != "typed" {
 		t.Errorf("got %q", got)
 	}
+	size := p.onTerminal(p.command("exec", "-it", "host", "stty", "size"))
+	size.shows("24 80")
+	size.ends(0)
 	shell := p.onTerminal(p.command("exec", "-it", "host", "sh"))
 	shell.write("stty size; exit 3\n")
 	shell.shows("24 80")

@@ -58,11 +58,12 @@ func (s *session) run(ctx context.Context, open func(context.Context) (link, err
 		}
 		defer restore()
 	}
+	width, height := terminal.Size(s.cli.Out)
 	if s.link, err = open(ctx); err != nil {
 		return 0, err
 	}
 	if s.tty {
-		wait := terminal.FollowSize(ctx, s.cli.Out, func(w, h int) {
+		wait := terminal.FollowSize(ctx, s.cli.Out, [2]int{width, height}, func(w, h int) {
 			s.sending.Lock()
 			defer s.sending.Unlock()
 			_ = s.link.sendSize(size(w, h)) // receive tells why it failed

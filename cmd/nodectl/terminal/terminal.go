@@ -71,10 +71,15 @@ func Size(stream any) (width, height int) {
 }
 
 // FollowSize calls changed with each new size of the terminal until ctx is
-// done. It returns at once; wait waits for its end.
-func FollowSize(ctx context.Context, stream any, changed func(width, height int)) (wait func()) {
+// done. last is what the other side knows already. It returns at once; wait
+// waits for its end.
+func FollowSize(ctx context.Context, stream any, last [2]int, changed func(width, height int)) (wait func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGWINCH)
+	if w, h := Size(stream); (w != last[0] || h != last[1]) && w > 0 && h > 0 {
+		// It changed before anybody listened.
+		changed(w, h)
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
