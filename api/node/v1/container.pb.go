@@ -3488,6 +3488,225 @@ func (x *ChangesResponse) GetChanges() []*Change {
 	return nil
 }
 
+type ExportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportRequest) Reset() {
+	*x = ExportRequest{}
+	mi := &file_container_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportRequest) ProtoMessage() {}
+
+func (x *ExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
+func (*ExportRequest) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ExportRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+type ExportResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportResponse) Reset() {
+	*x = ExportResponse{}
+	mi := &file_container_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportResponse) ProtoMessage() {}
+
+func (x *ExportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
+func (*ExportResponse) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ExportResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type CommitRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Container string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	// ref is the image's name; it may be empty.
+	Ref     string `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	Author  string `protobuf:"bytes,3,opt,name=author,proto3" json:"author,omitempty"`
+	Comment string `protobuf:"bytes,4,opt,name=comment,proto3" json:"comment,omitempty"`
+	// changes are Dockerfile instructions.
+	Changes []string `protobuf:"bytes,5,rep,name=changes,proto3" json:"changes,omitempty"`
+	// no_pause lets the container go on meanwhile.
+	NoPause       bool `protobuf:"varint,6,opt,name=no_pause,json=noPause,proto3" json:"no_pause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitRequest) Reset() {
+	*x = CommitRequest{}
+	mi := &file_container_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitRequest) ProtoMessage() {}
+
+func (x *CommitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
+func (*CommitRequest) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *CommitRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *CommitRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *CommitRequest) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *CommitRequest) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+func (x *CommitRequest) GetChanges() []string {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *CommitRequest) GetNoPause() bool {
+	if x != nil {
+		return x.NoPause
+	}
+	return false
+}
+
+type CommitResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitResponse) Reset() {
+	*x = CommitResponse{}
+	mi := &file_container_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitResponse) ProtoMessage() {}
+
+func (x *CommitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
+func (*CommitResponse) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *CommitResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 type StatsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// containers are those to read; none means all of nodectl's.
@@ -3498,7 +3717,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_container_proto_msgTypes[47]
+	mi := &file_container_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3510,7 +3729,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[47]
+	mi := &file_container_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3523,7 +3742,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{47}
+	return file_container_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *StatsRequest) GetContainers() []string {
@@ -3556,7 +3775,7 @@ type Stats struct {
 
 func (x *Stats) Reset() {
 	*x = Stats{}
-	mi := &file_container_proto_msgTypes[48]
+	mi := &file_container_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3568,7 +3787,7 @@ func (x *Stats) String() string {
 func (*Stats) ProtoMessage() {}
 
 func (x *Stats) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[48]
+	mi := &file_container_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3581,7 +3800,7 @@ func (x *Stats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats.ProtoReflect.Descriptor instead.
 func (*Stats) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{48}
+	return file_container_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Stats) GetId() string {
@@ -3677,7 +3896,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_container_proto_msgTypes[49]
+	mi := &file_container_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3689,7 +3908,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[49]
+	mi := &file_container_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3702,7 +3921,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{49}
+	return file_container_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *StatsResponse) GetStats() []*Stats {
@@ -3726,7 +3945,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_container_proto_msgTypes[50]
+	mi := &file_container_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3738,7 +3957,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[50]
+	mi := &file_container_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3751,7 +3970,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{50}
+	return file_container_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -3801,7 +4020,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_container_proto_msgTypes[51]
+	mi := &file_container_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3813,7 +4032,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[51]
+	mi := &file_container_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3826,7 +4045,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{51}
+	return file_container_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *LogEntry) GetTime() *timestamppb.Timestamp {
@@ -3859,7 +4078,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_container_proto_msgTypes[52]
+	mi := &file_container_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3871,7 +4090,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[52]
+	mi := &file_container_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3884,7 +4103,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{52}
+	return file_container_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *LogsResponse) GetEntries() []*LogEntry {
@@ -4181,7 +4400,20 @@ const file_container_proto_rawDesc = "" +
 	"\x05ADDED\x10\x01\x12\v\n" +
 	"\aDELETED\x10\x02\"F\n" +
 	"\x0fChangesResponse\x123\n" +
-	"\achanges\x18\x01 \x03(\v2\x19.nodeagent.node.v1.ChangeR\achanges\".\n" +
+	"\achanges\x18\x01 \x03(\v2\x19.nodeagent.node.v1.ChangeR\achanges\"-\n" +
+	"\rExportRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\"$\n" +
+	"\x0eExportResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xa6\x01\n" +
+	"\rCommitRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x10\n" +
+	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x16\n" +
+	"\x06author\x18\x03 \x01(\tR\x06author\x12\x18\n" +
+	"\acomment\x18\x04 \x01(\tR\acomment\x12\x18\n" +
+	"\achanges\x18\x05 \x03(\tR\achanges\x12\x19\n" +
+	"\bno_pause\x18\x06 \x01(\bR\anoPause\" \n" +
+	"\x0eCommitResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\".\n" +
 	"\fStatsRequest\x12\x1e\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\tR\n" +
@@ -4214,8 +4446,7 @@ const file_container_proto_rawDesc = "" +
 	"\x06stream\x18\x02 \x01(\x0e2 .nodeagent.node.v1.Output.StreamR\x06stream\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\"E\n" +
 	"\fLogsResponse\x125\n" +
-	"\aentries\x18\x01 \x03(\v2\x1b.nodeagent.node.v1.LogEntryR\aentries2\xa8\n" +
-	"\n" +
+	"\aentries\x18\x01 \x03(\v2\x1b.nodeagent.node.v1.LogEntryR\aentries2\xc8\v\n" +
 	"\n" +
 	"Containers\x12M\n" +
 	"\x06Create\x12 .nodeagent.node.v1.CreateRequest\x1a!.nodeagent.node.v1.CreateResponse\x12J\n" +
@@ -4233,7 +4464,9 @@ const file_container_proto_rawDesc = "" +
 	"\aUnpause\x12!.nodeagent.node.v1.UnpauseRequest\x1a\".nodeagent.node.v1.UnpauseResponse\x12M\n" +
 	"\x06Rename\x12 .nodeagent.node.v1.RenameRequest\x1a!.nodeagent.node.v1.RenameResponse\x12D\n" +
 	"\x03Top\x12\x1d.nodeagent.node.v1.TopRequest\x1a\x1e.nodeagent.node.v1.TopResponse\x12P\n" +
-	"\aChanges\x12!.nodeagent.node.v1.ChangesRequest\x1a\".nodeagent.node.v1.ChangesResponse\x12J\n" +
+	"\aChanges\x12!.nodeagent.node.v1.ChangesRequest\x1a\".nodeagent.node.v1.ChangesResponse\x12O\n" +
+	"\x06Export\x12 .nodeagent.node.v1.ExportRequest\x1a!.nodeagent.node.v1.ExportResponse0\x01\x12M\n" +
+	"\x06Commit\x12 .nodeagent.node.v1.CommitRequest\x1a!.nodeagent.node.v1.CommitResponse\x12J\n" +
 	"\x05Stats\x12\x1f.nodeagent.node.v1.StatsRequest\x1a .nodeagent.node.v1.StatsResponseB1Z/github.com/nodeagent/nodeagent/api/node/v1;nodeb\x06proto3"
 
 var (
@@ -4249,7 +4482,7 @@ func file_container_proto_rawDescGZIP() []byte {
 }
 
 var file_container_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_container_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_container_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_container_proto_goTypes = []any{
 	(Mount_Type)(0),               // 0: nodeagent.node.v1.Mount.Type
 	(Output_Stream)(0),            // 1: nodeagent.node.v1.Output.Stream
@@ -4301,30 +4534,34 @@ var file_container_proto_goTypes = []any{
 	(*ChangesRequest)(nil),        // 47: nodeagent.node.v1.ChangesRequest
 	(*Change)(nil),                // 48: nodeagent.node.v1.Change
 	(*ChangesResponse)(nil),       // 49: nodeagent.node.v1.ChangesResponse
-	(*StatsRequest)(nil),          // 50: nodeagent.node.v1.StatsRequest
-	(*Stats)(nil),                 // 51: nodeagent.node.v1.Stats
-	(*StatsResponse)(nil),         // 52: nodeagent.node.v1.StatsResponse
-	(*LogsRequest)(nil),           // 53: nodeagent.node.v1.LogsRequest
-	(*LogEntry)(nil),              // 54: nodeagent.node.v1.LogEntry
-	(*LogsResponse)(nil),          // 55: nodeagent.node.v1.LogsResponse
-	nil,                           // 56: nodeagent.node.v1.ContainerSpec.LabelsEntry
-	nil,                           // 57: nodeagent.node.v1.ContainerSpec.AnnotationsEntry
-	nil,                           // 58: nodeagent.node.v1.Container.LabelsEntry
-	(*durationpb.Duration)(nil),   // 59: google.protobuf.Duration
-	(*EndpointSpec)(nil),          // 60: nodeagent.node.v1.EndpointSpec
-	(*timestamppb.Timestamp)(nil), // 61: google.protobuf.Timestamp
-	(*Endpoint)(nil),              // 62: nodeagent.node.v1.Endpoint
+	(*ExportRequest)(nil),         // 50: nodeagent.node.v1.ExportRequest
+	(*ExportResponse)(nil),        // 51: nodeagent.node.v1.ExportResponse
+	(*CommitRequest)(nil),         // 52: nodeagent.node.v1.CommitRequest
+	(*CommitResponse)(nil),        // 53: nodeagent.node.v1.CommitResponse
+	(*StatsRequest)(nil),          // 54: nodeagent.node.v1.StatsRequest
+	(*Stats)(nil),                 // 55: nodeagent.node.v1.Stats
+	(*StatsResponse)(nil),         // 56: nodeagent.node.v1.StatsResponse
+	(*LogsRequest)(nil),           // 57: nodeagent.node.v1.LogsRequest
+	(*LogEntry)(nil),              // 58: nodeagent.node.v1.LogEntry
+	(*LogsResponse)(nil),          // 59: nodeagent.node.v1.LogsResponse
+	nil,                           // 60: nodeagent.node.v1.ContainerSpec.LabelsEntry
+	nil,                           // 61: nodeagent.node.v1.ContainerSpec.AnnotationsEntry
+	nil,                           // 62: nodeagent.node.v1.Container.LabelsEntry
+	(*durationpb.Duration)(nil),   // 63: google.protobuf.Duration
+	(*EndpointSpec)(nil),          // 64: nodeagent.node.v1.EndpointSpec
+	(*timestamppb.Timestamp)(nil), // 65: google.protobuf.Timestamp
+	(*Endpoint)(nil),              // 66: nodeagent.node.v1.Endpoint
 }
 var file_container_proto_depIdxs = []int32{
-	56, // 0: nodeagent.node.v1.ContainerSpec.labels:type_name -> nodeagent.node.v1.ContainerSpec.LabelsEntry
-	57, // 1: nodeagent.node.v1.ContainerSpec.annotations:type_name -> nodeagent.node.v1.ContainerSpec.AnnotationsEntry
-	59, // 2: nodeagent.node.v1.ContainerSpec.stop_timeout:type_name -> google.protobuf.Duration
+	60, // 0: nodeagent.node.v1.ContainerSpec.labels:type_name -> nodeagent.node.v1.ContainerSpec.LabelsEntry
+	61, // 1: nodeagent.node.v1.ContainerSpec.annotations:type_name -> nodeagent.node.v1.ContainerSpec.AnnotationsEntry
+	63, // 2: nodeagent.node.v1.ContainerSpec.stop_timeout:type_name -> google.protobuf.Duration
 	4,  // 3: nodeagent.node.v1.ContainerSpec.resources:type_name -> nodeagent.node.v1.Resources
 	5,  // 4: nodeagent.node.v1.ContainerSpec.security:type_name -> nodeagent.node.v1.Security
 	6,  // 5: nodeagent.node.v1.ContainerSpec.network:type_name -> nodeagent.node.v1.Network
 	8,  // 6: nodeagent.node.v1.ContainerSpec.mounts:type_name -> nodeagent.node.v1.Mount
 	9,  // 7: nodeagent.node.v1.ContainerSpec.devices:type_name -> nodeagent.node.v1.Device
-	60, // 8: nodeagent.node.v1.Network.endpoints:type_name -> nodeagent.node.v1.EndpointSpec
+	64, // 8: nodeagent.node.v1.Network.endpoints:type_name -> nodeagent.node.v1.EndpointSpec
 	7,  // 9: nodeagent.node.v1.Network.ports:type_name -> nodeagent.node.v1.Port
 	0,  // 10: nodeagent.node.v1.Mount.type:type_name -> nodeagent.node.v1.Mount.Type
 	3,  // 11: nodeagent.node.v1.CreateRequest.spec:type_name -> nodeagent.node.v1.ContainerSpec
@@ -4339,29 +4576,29 @@ var file_container_proto_depIdxs = []int32{
 	14, // 20: nodeagent.node.v1.ExecRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
 	17, // 21: nodeagent.node.v1.ExecResponse.attached:type_name -> nodeagent.node.v1.Attached
 	18, // 22: nodeagent.node.v1.ExecResponse.output:type_name -> nodeagent.node.v1.Output
-	59, // 23: nodeagent.node.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	63, // 23: nodeagent.node.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
 	34, // 24: nodeagent.node.v1.ListResponse.containers:type_name -> nodeagent.node.v1.Container
 	33, // 25: nodeagent.node.v1.Container.pod:type_name -> nodeagent.node.v1.Pod
-	61, // 26: nodeagent.node.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	61, // 27: nodeagent.node.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	61, // 28: nodeagent.node.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
-	58, // 29: nodeagent.node.v1.Container.labels:type_name -> nodeagent.node.v1.Container.LabelsEntry
+	65, // 26: nodeagent.node.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	65, // 27: nodeagent.node.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	65, // 28: nodeagent.node.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	62, // 29: nodeagent.node.v1.Container.labels:type_name -> nodeagent.node.v1.Container.LabelsEntry
 	7,  // 30: nodeagent.node.v1.Container.ports:type_name -> nodeagent.node.v1.Port
 	8,  // 31: nodeagent.node.v1.Container.mounts:type_name -> nodeagent.node.v1.Mount
 	34, // 32: nodeagent.node.v1.InspectResponse.container:type_name -> nodeagent.node.v1.Container
 	3,  // 33: nodeagent.node.v1.InspectResponse.spec:type_name -> nodeagent.node.v1.ContainerSpec
 	37, // 34: nodeagent.node.v1.InspectResponse.addresses:type_name -> nodeagent.node.v1.Addresses
-	62, // 35: nodeagent.node.v1.InspectResponse.endpoints:type_name -> nodeagent.node.v1.Endpoint
+	66, // 35: nodeagent.node.v1.InspectResponse.endpoints:type_name -> nodeagent.node.v1.Endpoint
 	46, // 36: nodeagent.node.v1.TopResponse.processes:type_name -> nodeagent.node.v1.Process
 	2,  // 37: nodeagent.node.v1.Change.kind:type_name -> nodeagent.node.v1.Change.Kind
 	48, // 38: nodeagent.node.v1.ChangesResponse.changes:type_name -> nodeagent.node.v1.Change
-	61, // 39: nodeagent.node.v1.Stats.at:type_name -> google.protobuf.Timestamp
-	51, // 40: nodeagent.node.v1.StatsResponse.stats:type_name -> nodeagent.node.v1.Stats
-	61, // 41: nodeagent.node.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	61, // 42: nodeagent.node.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	61, // 43: nodeagent.node.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	65, // 39: nodeagent.node.v1.Stats.at:type_name -> google.protobuf.Timestamp
+	55, // 40: nodeagent.node.v1.StatsResponse.stats:type_name -> nodeagent.node.v1.Stats
+	65, // 41: nodeagent.node.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	65, // 42: nodeagent.node.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	65, // 43: nodeagent.node.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
 	1,  // 44: nodeagent.node.v1.LogEntry.stream:type_name -> nodeagent.node.v1.Output.Stream
-	54, // 45: nodeagent.node.v1.LogsResponse.entries:type_name -> nodeagent.node.v1.LogEntry
+	58, // 45: nodeagent.node.v1.LogsResponse.entries:type_name -> nodeagent.node.v1.LogEntry
 	10, // 46: nodeagent.node.v1.Containers.Create:input_type -> nodeagent.node.v1.CreateRequest
 	12, // 47: nodeagent.node.v1.Containers.Start:input_type -> nodeagent.node.v1.StartRequest
 	16, // 48: nodeagent.node.v1.Containers.Attach:input_type -> nodeagent.node.v1.AttachRequest
@@ -4372,32 +4609,36 @@ var file_container_proto_depIdxs = []int32{
 	29, // 53: nodeagent.node.v1.Containers.Wait:input_type -> nodeagent.node.v1.WaitRequest
 	31, // 54: nodeagent.node.v1.Containers.List:input_type -> nodeagent.node.v1.ListRequest
 	35, // 55: nodeagent.node.v1.Containers.Inspect:input_type -> nodeagent.node.v1.InspectRequest
-	53, // 56: nodeagent.node.v1.Containers.Logs:input_type -> nodeagent.node.v1.LogsRequest
+	57, // 56: nodeagent.node.v1.Containers.Logs:input_type -> nodeagent.node.v1.LogsRequest
 	38, // 57: nodeagent.node.v1.Containers.Pause:input_type -> nodeagent.node.v1.PauseRequest
 	40, // 58: nodeagent.node.v1.Containers.Unpause:input_type -> nodeagent.node.v1.UnpauseRequest
 	42, // 59: nodeagent.node.v1.Containers.Rename:input_type -> nodeagent.node.v1.RenameRequest
 	44, // 60: nodeagent.node.v1.Containers.Top:input_type -> nodeagent.node.v1.TopRequest
 	47, // 61: nodeagent.node.v1.Containers.Changes:input_type -> nodeagent.node.v1.ChangesRequest
-	50, // 62: nodeagent.node.v1.Containers.Stats:input_type -> nodeagent.node.v1.StatsRequest
-	11, // 63: nodeagent.node.v1.Containers.Create:output_type -> nodeagent.node.v1.CreateResponse
-	13, // 64: nodeagent.node.v1.Containers.Start:output_type -> nodeagent.node.v1.StartResponse
-	19, // 65: nodeagent.node.v1.Containers.Attach:output_type -> nodeagent.node.v1.AttachResponse
-	22, // 66: nodeagent.node.v1.Containers.Exec:output_type -> nodeagent.node.v1.ExecResponse
-	24, // 67: nodeagent.node.v1.Containers.Stop:output_type -> nodeagent.node.v1.StopResponse
-	26, // 68: nodeagent.node.v1.Containers.Kill:output_type -> nodeagent.node.v1.KillResponse
-	28, // 69: nodeagent.node.v1.Containers.Remove:output_type -> nodeagent.node.v1.RemoveResponse
-	30, // 70: nodeagent.node.v1.Containers.Wait:output_type -> nodeagent.node.v1.WaitResponse
-	32, // 71: nodeagent.node.v1.Containers.List:output_type -> nodeagent.node.v1.ListResponse
-	36, // 72: nodeagent.node.v1.Containers.Inspect:output_type -> nodeagent.node.v1.InspectResponse
-	55, // 73: nodeagent.node.v1.Containers.Logs:output_type -> nodeagent.node.v1.LogsResponse
-	39, // 74: nodeagent.node.v1.Containers.Pause:output_type -> nodeagent.node.v1.PauseResponse
-	41, // 75: nodeagent.node.v1.Containers.Unpause:output_type -> nodeagent.node.v1.UnpauseResponse
-	43, // 76: nodeagent.node.v1.Containers.Rename:output_type -> nodeagent.node.v1.RenameResponse
-	45, // 77: nodeagent.node.v1.Containers.Top:output_type -> nodeagent.node.v1.TopResponse
-	49, // 78: nodeagent.node.v1.Containers.Changes:output_type -> nodeagent.node.v1.ChangesResponse
-	52, // 79: nodeagent.node.v1.Containers.Stats:output_type -> nodeagent.node.v1.StatsResponse
-	63, // [63:80] is the sub-list for method output_type
-	46, // [46:63] is the sub-list for method input_type
+	50, // 62: nodeagent.node.v1.Containers.Export:input_type -> nodeagent.node.v1.ExportRequest
+	52, // 63: nodeagent.node.v1.Containers.Commit:input_type -> nodeagent.node.v1.CommitRequest
+	54, // 64: nodeagent.node.v1.Containers.Stats:input_type -> nodeagent.node.v1.StatsRequest
+	11, // 65: nodeagent.node.v1.Containers.Create:output_type -> nodeagent.node.v1.CreateResponse
+	13, // 66: nodeagent.node.v1.Containers.Start:output_type -> nodeagent.node.v1.StartResponse
+	19, // 67: nodeagent.node.v1.Containers.Attach:output_type -> nodeagent.node.v1.AttachResponse
+	22, // 68: nodeagent.node.v1.Containers.Exec:output_type -> nodeagent.node.v1.ExecResponse
+	24, // 69: nodeagent.node.v1.Containers.Stop:output_type -> nodeagent.node.v1.StopResponse
+	26, // 70: nodeagent.node.v1.Containers.Kill:output_type -> nodeagent.node.v1.KillResponse
+	28, // 71: nodeagent.node.v1.Containers.Remove:output_type -> nodeagent.node.v1.RemoveResponse
+	30, // 72: nodeagent.node.v1.Containers.Wait:output_type -> nodeagent.node.v1.WaitResponse
+	32, // 73: nodeagent.node.v1.Containers.List:output_type -> nodeagent.node.v1.ListResponse
+	36, // 74: nodeagent.node.v1.Containers.Inspect:output_type -> nodeagent.node.v1.InspectResponse
+	59, // 75: nodeagent.node.v1.Containers.Logs:output_type -> nodeagent.node.v1.LogsResponse
+	39, // 76: nodeagent.node.v1.Containers.Pause:output_type -> nodeagent.node.v1.PauseResponse
+	41, // 77: nodeagent.node.v1.Containers.Unpause:output_type -> nodeagent.node.v1.UnpauseResponse
+	43, // 78: nodeagent.node.v1.Containers.Rename:output_type -> nodeagent.node.v1.RenameResponse
+	45, // 79: nodeagent.node.v1.Containers.Top:output_type -> nodeagent.node.v1.TopResponse
+	49, // 80: nodeagent.node.v1.Containers.Changes:output_type -> nodeagent.node.v1.ChangesResponse
+	51, // 81: nodeagent.node.v1.Containers.Export:output_type -> nodeagent.node.v1.ExportResponse
+	53, // 82: nodeagent.node.v1.Containers.Commit:output_type -> nodeagent.node.v1.CommitResponse
+	56, // 83: nodeagent.node.v1.Containers.Stats:output_type -> nodeagent.node.v1.StatsResponse
+	65, // [65:84] is the sub-list for method output_type
+	46, // [46:65] is the sub-list for method input_type
 	46, // [46:46] is the sub-list for extension type_name
 	46, // [46:46] is the sub-list for extension extendee
 	0,  // [0:46] is the sub-list for field type_name
@@ -4437,7 +4678,7 @@ func file_container_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_container_proto_rawDesc), len(file_container_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   56,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

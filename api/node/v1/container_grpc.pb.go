@@ -44,6 +44,8 @@ const (
 	Containers_Rename_FullMethodName  = "/nodeagent.node.v1.Containers/Rename"
 	Containers_Top_FullMethodName     = "/nodeagent.node.v1.Containers/Top"
 	Containers_Changes_FullMethodName = "/nodeagent.node.v1.Containers/Changes"
+	Containers_Export_FullMethodName  = "/nodeagent.node.v1.Containers/Export"
+	Containers_Commit_FullMethodName  = "/nodeagent.node.v1.Containers/Commit"
 	Containers_Stats_FullMethodName   = "/nodeagent.node.v1.Containers/Stats"
 )
 
@@ -94,6 +96,11 @@ type ContainersClient interface {
 	// Changes tells how a container's own layer differs from its image, in
 	// the order of the paths.
 	Changes(ctx context.Context, in *ChangesRequest, opts ...grpc.CallOption) (*ChangesResponse, error)
+	// Export gives a container's root filesystem as a tar, as the container
+	// sees it, without what is mounted in it.
+	Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportResponse], error)
+	// Commit makes an image of a container: its image with one layer more.
+	Commit(ctx context.Context, in *CommitRequest, opts ...grpc.CallOption) (*CommitResponse, error)
 	// Stats reads what containers use; one that does not run uses nothing.
 	Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error)
 }
@@ -281,6 +288,35 @@ func (c *containersClient) Changes(ctx context.Context, in *ChangesRequest, opts
 	return out, nil
 }
 
+func (c *containersClient) Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Containers_ServiceDesc.Streams[3], Containers_Export_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportRequest, ExportResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Containers_ExportClient = grpc.ServerStreamingClient[ExportResponse]
+
+func (c *containersClient) Commit(ctx context.Context, in *CommitRequest, opts ...grpc.CallOption) (*CommitResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CommitResponse)
+	err := c.cc.Invoke(ctx, Containers_Commit_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *containersClient) Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StatsResponse)
@@ -338,6 +374,11 @@ type ContainersServer interface {
 	// Changes tells how a container's own layer differs from its image, in
 	// the order of the paths.
 	Changes(context.Context, *ChangesRequest) (*ChangesResponse, error)
+	// Export gives a container's root filesystem as a tar, as the container
+	// sees it, without what is mounted in it.
+	Export(*ExportRequest, grpc.ServerStreamingServer[ExportResponse]) error
+	// Commit makes an image of a container: its image with one layer more.
+	Commit(context.Context, *CommitRequest) (*CommitResponse, error)
 	// Stats reads what containers use; one that does not run uses nothing.
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
 	mustEmbedUnimplementedContainersServer()
@@ -397,6 +438,12 @@ func (UnimplementedContainersServer) Top(context.Context, *TopRequest) (*TopResp
 }
 func (UnimplementedContainersServer) Changes(context.Context, *ChangesRequest) (*ChangesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Changes not implemented")
+}
+func (UnimplementedContainersServer) Export(*ExportRequest, grpc.ServerStreamingServer[ExportResponse]) error {
+	return status.Error(codes.Unimplemented, "method Export not implemented")
+}
+func (UnimplementedContainersServer) Commit(context.Context, *CommitRequest) (*CommitResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Commit not implemented")
 }
 func (UnimplementedContainersServer) Stats(context.Context, *StatsRequest) (*StatsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Stats not implemented")
@@ -681,6 +728,35 @@ func _Containers_Changes_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Containers_Export_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ContainersServer).Export(m, &grpc.GenericServerStream[ExportRequest, ExportResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Containers_ExportServer = grpc.ServerStreamingServer[ExportResponse]
+
+func _Containers_Commit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CommitRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ContainersServer).Commit(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Containers_Commit_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ContainersServer).Commit(ctx, req.(*CommitRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Containers_Stats_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StatsRequest)
 	if err := dec(in); err != nil {
@@ -759,6 +835,10 @@ var Containers_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Containers_Changes_Handler,
 		},
 		{
+			MethodName: "Commit",
+			Handler:    _Containers_Commit_Handler,
+		},
+		{
 			MethodName: "Stats",
 			Handler:    _Containers_Stats_Handler,
 		},
@@ -779,6 +859,11 @@ var Containers_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Logs",
 			Handler:       _Containers_Logs_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Export",
+			Handler:       _Containers_Export_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -695,9 +695,11 @@ func (x *InspectImageResponse) GetChainId() string {
 }
 
 type RemoveImageRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
-	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Image string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	Force bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	// no_prune is docker's: untagged parents are kept. There are none.
+	NoPrune       bool `protobuf:"varint,3,opt,name=no_prune,json=noPrune,proto3" json:"no_prune,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -742,6 +744,13 @@ func (x *RemoveImageRequest) GetImage() string {
 func (x *RemoveImageRequest) GetForce() bool {
 	if x != nil {
 		return x.Force
+	}
+	return false
+}
+
+func (x *RemoveImageRequest) GetNoPrune() bool {
+	if x != nil {
+		return x.NoPrune
 	}
 	return false
 }
@@ -886,6 +895,1090 @@ func (*TagImageResponse) Descriptor() ([]byte, []int) {
 	return file_image_proto_rawDescGZIP(), []int{13}
 }
 
+type PushRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ref is a local tag.
+	Ref  string `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Auth *Auth  `protobuf:"bytes,2,opt,name=auth,proto3" json:"auth,omitempty"`
+	// platform, when not empty, must be the image's.
+	Platform      string `protobuf:"bytes,3,opt,name=platform,proto3" json:"platform,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushRequest) Reset() {
+	*x = PushRequest{}
+	mi := &file_image_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushRequest) ProtoMessage() {}
+
+func (x *PushRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushRequest.ProtoReflect.Descriptor instead.
+func (*PushRequest) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PushRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *PushRequest) GetAuth() *Auth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+func (x *PushRequest) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
+}
+
+type PushResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// digest and size are those of the manifest.
+	Digest        string `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Size          int64  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushResult) Reset() {
+	*x = PushResult{}
+	mi := &file_image_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushResult) ProtoMessage() {}
+
+func (x *PushResult) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushResult.ProtoReflect.Descriptor instead.
+func (*PushResult) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PushResult) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PushResult) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type PushResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*PushResponse_Progress
+	//	*PushResponse_Result
+	Message       isPushResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushResponse) Reset() {
+	*x = PushResponse{}
+	mi := &file_image_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushResponse) ProtoMessage() {}
+
+func (x *PushResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushResponse.ProtoReflect.Descriptor instead.
+func (*PushResponse) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PushResponse) GetMessage() isPushResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *PushResponse) GetProgress() *PullProgress {
+	if x != nil {
+		if x, ok := x.Message.(*PushResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *PushResponse) GetResult() *PushResult {
+	if x != nil {
+		if x, ok := x.Message.(*PushResponse_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
+type isPushResponse_Message interface {
+	isPushResponse_Message()
+}
+
+type PushResponse_Progress struct {
+	Progress *PullProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type PushResponse_Result struct {
+	Result *PushResult `protobuf:"bytes,2,opt,name=result,proto3,oneof"`
+}
+
+func (*PushResponse_Progress) isPushResponse_Message() {}
+
+func (*PushResponse_Result) isPushResponse_Message() {}
+
+type SaveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// images are tags, digests, IDs, or repositories, which mean all their
+	// tags.
+	Images []string `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
+	// platform, when not empty, must be that of all images.
+	Platform      string `protobuf:"bytes,2,opt,name=platform,proto3" json:"platform,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveRequest) Reset() {
+	*x = SaveRequest{}
+	mi := &file_image_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveRequest) ProtoMessage() {}
+
+func (x *SaveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveRequest.ProtoReflect.Descriptor instead.
+func (*SaveRequest) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SaveRequest) GetImages() []string {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *SaveRequest) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
+}
+
+type SaveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveResponse) Reset() {
+	*x = SaveResponse{}
+	mi := &file_image_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveResponse) ProtoMessage() {}
+
+func (x *SaveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveResponse.ProtoReflect.Descriptor instead.
+func (*SaveResponse) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SaveResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type LoadOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// platform chooses among those of an image; empty is the node's.
+	Platform      string `protobuf:"bytes,1,opt,name=platform,proto3" json:"platform,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadOptions) Reset() {
+	*x = LoadOptions{}
+	mi := &file_image_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadOptions) ProtoMessage() {}
+
+func (x *LoadOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadOptions.ProtoReflect.Descriptor instead.
+func (*LoadOptions) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *LoadOptions) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
+}
+
+type LoadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*LoadRequest_Options
+	//	*LoadRequest_Data
+	Message       isLoadRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadRequest) Reset() {
+	*x = LoadRequest{}
+	mi := &file_image_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadRequest) ProtoMessage() {}
+
+func (x *LoadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadRequest.ProtoReflect.Descriptor instead.
+func (*LoadRequest) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *LoadRequest) GetMessage() isLoadRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *LoadRequest) GetOptions() *LoadOptions {
+	if x != nil {
+		if x, ok := x.Message.(*LoadRequest_Options); ok {
+			return x.Options
+		}
+	}
+	return nil
+}
+
+func (x *LoadRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*LoadRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isLoadRequest_Message interface {
+	isLoadRequest_Message()
+}
+
+type LoadRequest_Options struct {
+	Options *LoadOptions `protobuf:"bytes,1,opt,name=options,proto3,oneof"`
+}
+
+type LoadRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*LoadRequest_Options) isLoadRequest_Message() {}
+
+func (*LoadRequest_Data) isLoadRequest_Message() {}
+
+type LoadedImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// tags are normalised references; there may be none.
+	Tags          []string `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadedImage) Reset() {
+	*x = LoadedImage{}
+	mi := &file_image_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadedImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadedImage) ProtoMessage() {}
+
+func (x *LoadedImage) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadedImage.ProtoReflect.Descriptor instead.
+func (*LoadedImage) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *LoadedImage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *LoadedImage) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+type LoadResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Images        []*LoadedImage         `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoadResponse) Reset() {
+	*x = LoadResponse{}
+	mi := &file_image_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoadResponse) ProtoMessage() {}
+
+func (x *LoadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoadResponse.ProtoReflect.Descriptor instead.
+func (*LoadResponse) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *LoadResponse) GetImages() []*LoadedImage {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+type ImportOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ref is the image's name; it may be empty.
+	Ref string `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// changes are Dockerfile instructions.
+	Changes  []string `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	Message  string   `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Platform string   `protobuf:"bytes,4,opt,name=platform,proto3" json:"platform,omitempty"`
+	// url, when not empty, is where the agent gets the tar from.
+	Url           string `protobuf:"bytes,5,opt,name=url,proto3" json:"url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportOptions) Reset() {
+	*x = ImportOptions{}
+	mi := &file_image_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportOptions) ProtoMessage() {}
+
+func (x *ImportOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportOptions.ProtoReflect.Descriptor instead.
+func (*ImportOptions) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ImportOptions) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *ImportOptions) GetChanges() []string {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *ImportOptions) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ImportOptions) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
+}
+
+func (x *ImportOptions) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+type ImportRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ImportRequest_Options
+	//	*ImportRequest_Data
+	Message       isImportRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportRequest) Reset() {
+	*x = ImportRequest{}
+	mi := &file_image_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportRequest) ProtoMessage() {}
+
+func (x *ImportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportRequest.ProtoReflect.Descriptor instead.
+func (*ImportRequest) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ImportRequest) GetMessage() isImportRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ImportRequest) GetOptions() *ImportOptions {
+	if x != nil {
+		if x, ok := x.Message.(*ImportRequest_Options); ok {
+			return x.Options
+		}
+	}
+	return nil
+}
+
+func (x *ImportRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*ImportRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isImportRequest_Message interface {
+	isImportRequest_Message()
+}
+
+type ImportRequest_Options struct {
+	Options *ImportOptions `protobuf:"bytes,1,opt,name=options,proto3,oneof"`
+}
+
+type ImportRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*ImportRequest_Options) isImportRequest_Message() {}
+
+func (*ImportRequest_Data) isImportRequest_Message() {}
+
+type ImportResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportResponse) Reset() {
+	*x = ImportResponse{}
+	mi := &file_image_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportResponse) ProtoMessage() {}
+
+func (x *ImportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportResponse.ProtoReflect.Descriptor instead.
+func (*ImportResponse) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ImportResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type HistoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	Platform      string                 `protobuf:"bytes,2,opt,name=platform,proto3" json:"platform,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRequest) Reset() {
+	*x = HistoryRequest{}
+	mi := &file_image_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRequest) ProtoMessage() {}
+
+func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
+func (*HistoryRequest) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *HistoryRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *HistoryRequest) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
+}
+
+type HistoryEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// id is that of the image in the latest step, and empty in all others.
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedBy     string                 `protobuf:"bytes,3,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Comment       string                 `protobuf:"bytes,5,opt,name=comment,proto3" json:"comment,omitempty"`
+	Tags          []string               `protobuf:"bytes,6,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryEntry) Reset() {
+	*x = HistoryEntry{}
+	mi := &file_image_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryEntry) ProtoMessage() {}
+
+func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
+func (*HistoryEntry) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *HistoryEntry) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *HistoryEntry) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *HistoryEntry) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *HistoryEntry) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *HistoryEntry) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+func (x *HistoryEntry) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+type HistoryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*HistoryEntry        `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryResponse) Reset() {
+	*x = HistoryResponse{}
+	mi := &file_image_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryResponse) ProtoMessage() {}
+
+func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
+func (*HistoryResponse) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *HistoryResponse) GetEntries() []*HistoryEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+type PruneImagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// all removes every image without a container, not only those without a
+	// tag.
+	All bool `protobuf:"varint,1,opt,name=all,proto3" json:"all,omitempty"`
+	// until, when set, keeps images that were made after it.
+	Until *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	// labels are NAME or NAME=VALUE, of which an image must have all;
+	// without_labels are those of which it must have none.
+	Labels        []string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty"`
+	WithoutLabels []string `protobuf:"bytes,4,rep,name=without_labels,json=withoutLabels,proto3" json:"without_labels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneImagesRequest) Reset() {
+	*x = PruneImagesRequest{}
+	mi := &file_image_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneImagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneImagesRequest) ProtoMessage() {}
+
+func (x *PruneImagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneImagesRequest.ProtoReflect.Descriptor instead.
+func (*PruneImagesRequest) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *PruneImagesRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *PruneImagesRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *PruneImagesRequest) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *PruneImagesRequest) GetWithoutLabels() []string {
+	if x != nil {
+		return x.WithoutLabels
+	}
+	return nil
+}
+
+type PruneImagesResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Removed        []*RemovedImage        `protobuf:"bytes,1,rep,name=removed,proto3" json:"removed,omitempty"`
+	ReclaimedBytes int64                  `protobuf:"varint,2,opt,name=reclaimed_bytes,json=reclaimedBytes,proto3" json:"reclaimed_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *PruneImagesResponse) Reset() {
+	*x = PruneImagesResponse{}
+	mi := &file_image_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneImagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneImagesResponse) ProtoMessage() {}
+
+func (x *PruneImagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneImagesResponse.ProtoReflect.Descriptor instead.
+func (*PruneImagesResponse) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *PruneImagesResponse) GetRemoved() []*RemovedImage {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *PruneImagesResponse) GetReclaimedBytes() int64 {
+	if x != nil {
+		return x.ReclaimedBytes
+	}
+	return 0
+}
+
+// RemovedImage is what was taken away, in the order it was.
+type RemovedImage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Untagged      []string               `protobuf:"bytes,1,rep,name=untagged,proto3" json:"untagged,omitempty"`
+	Deleted       []string               `protobuf:"bytes,2,rep,name=deleted,proto3" json:"deleted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovedImage) Reset() {
+	*x = RemovedImage{}
+	mi := &file_image_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovedImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovedImage) ProtoMessage() {}
+
+func (x *RemovedImage) ProtoReflect() protoreflect.Message {
+	mi := &file_image_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovedImage.ProtoReflect.Descriptor instead.
+func (*RemovedImage) Descriptor() ([]byte, []int) {
+	return file_image_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RemovedImage) GetUntagged() []string {
+	if x != nil {
+		return x.Untagged
+	}
+	return nil
+}
+
+func (x *RemovedImage) GetDeleted() []string {
+	if x != nil {
+		return x.Deleted
+	}
+	return nil
+}
+
 var File_image_proto protoreflect.FileDescriptor
 
 const file_image_proto_rawDesc = "" +
@@ -943,23 +2036,95 @@ const file_image_proto_rawDesc = "" +
 	"\x05image\x18\x01 \x01(\v2\x18.nodeagent.node.v1.ImageR\x05image\x12\x16\n" +
 	"\x06config\x18\x02 \x01(\fR\x06config\x12\x1a\n" +
 	"\bmanifest\x18\x03 \x01(\tR\bmanifest\x12\x19\n" +
-	"\bchain_id\x18\x04 \x01(\tR\achainId\"@\n" +
+	"\bchain_id\x18\x04 \x01(\tR\achainId\"[\n" +
 	"\x12RemoveImageRequest\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"K\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12\x19\n" +
+	"\bno_prune\x18\x03 \x01(\bR\anoPrune\"K\n" +
 	"\x13RemoveImageResponse\x12\x1a\n" +
 	"\buntagged\x18\x01 \x03(\tR\buntagged\x12\x18\n" +
 	"\adeleted\x18\x02 \x03(\tR\adeleted\"A\n" +
 	"\x0fTagImageRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\"\x12\n" +
-	"\x10TagImageResponse2\xad\x03\n" +
+	"\x10TagImageResponse\"h\n" +
+	"\vPushRequest\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12+\n" +
+	"\x04auth\x18\x02 \x01(\v2\x17.nodeagent.node.v1.AuthR\x04auth\x12\x1a\n" +
+	"\bplatform\x18\x03 \x01(\tR\bplatform\"8\n" +
+	"\n" +
+	"PushResult\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\"\x91\x01\n" +
+	"\fPushResponse\x12=\n" +
+	"\bprogress\x18\x01 \x01(\v2\x1f.nodeagent.node.v1.PullProgressH\x00R\bprogress\x127\n" +
+	"\x06result\x18\x02 \x01(\v2\x1d.nodeagent.node.v1.PushResultH\x00R\x06resultB\t\n" +
+	"\amessage\"A\n" +
+	"\vSaveRequest\x12\x16\n" +
+	"\x06images\x18\x01 \x03(\tR\x06images\x12\x1a\n" +
+	"\bplatform\x18\x02 \x01(\tR\bplatform\"\"\n" +
+	"\fSaveResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\")\n" +
+	"\vLoadOptions\x12\x1a\n" +
+	"\bplatform\x18\x01 \x01(\tR\bplatform\"j\n" +
+	"\vLoadRequest\x12:\n" +
+	"\aoptions\x18\x01 \x01(\v2\x1e.nodeagent.node.v1.LoadOptionsH\x00R\aoptions\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
+	"\amessage\"1\n" +
+	"\vLoadedImage\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04tags\x18\x02 \x03(\tR\x04tags\"F\n" +
+	"\fLoadResponse\x126\n" +
+	"\x06images\x18\x01 \x03(\v2\x1e.nodeagent.node.v1.LoadedImageR\x06images\"\x83\x01\n" +
+	"\rImportOptions\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x18\n" +
+	"\achanges\x18\x02 \x03(\tR\achanges\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x1a\n" +
+	"\bplatform\x18\x04 \x01(\tR\bplatform\x12\x10\n" +
+	"\x03url\x18\x05 \x01(\tR\x03url\"n\n" +
+	"\rImportRequest\x12<\n" +
+	"\aoptions\x18\x01 \x01(\v2 .nodeagent.node.v1.ImportOptionsH\x00R\aoptions\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
+	"\amessage\" \n" +
+	"\x0eImportResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"B\n" +
+	"\x0eHistoryRequest\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1a\n" +
+	"\bplatform\x18\x02 \x01(\tR\bplatform\"\xba\x01\n" +
+	"\fHistoryEntry\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x129\n" +
+	"\n" +
+	"created_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x03 \x01(\tR\tcreatedBy\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x18\n" +
+	"\acomment\x18\x05 \x01(\tR\acomment\x12\x12\n" +
+	"\x04tags\x18\x06 \x03(\tR\x04tags\"L\n" +
+	"\x0fHistoryResponse\x129\n" +
+	"\aentries\x18\x01 \x03(\v2\x1f.nodeagent.node.v1.HistoryEntryR\aentries\"\x97\x01\n" +
+	"\x12PruneImagesRequest\x12\x10\n" +
+	"\x03all\x18\x01 \x01(\bR\x03all\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n" +
+	"\x06labels\x18\x03 \x03(\tR\x06labels\x12%\n" +
+	"\x0ewithout_labels\x18\x04 \x03(\tR\rwithoutLabels\"y\n" +
+	"\x13PruneImagesResponse\x129\n" +
+	"\aremoved\x18\x01 \x03(\v2\x1f.nodeagent.node.v1.RemovedImageR\aremoved\x12'\n" +
+	"\x0freclaimed_bytes\x18\x02 \x01(\x03R\x0ereclaimedBytes\"D\n" +
+	"\fRemovedImage\x12\x1a\n" +
+	"\buntagged\x18\x01 \x03(\tR\buntagged\x12\x18\n" +
+	"\adeleted\x18\x02 \x03(\tR\adeleted2\x89\a\n" +
 	"\x06Images\x12I\n" +
 	"\x04Pull\x12\x1e.nodeagent.node.v1.PullRequest\x1a\x1f.nodeagent.node.v1.PullResponse0\x01\x12S\n" +
 	"\x04List\x12$.nodeagent.node.v1.ListImagesRequest\x1a%.nodeagent.node.v1.ListImagesResponse\x12Z\n" +
 	"\aInspect\x12&.nodeagent.node.v1.InspectImageRequest\x1a'.nodeagent.node.v1.InspectImageResponse\x12W\n" +
 	"\x06Remove\x12%.nodeagent.node.v1.RemoveImageRequest\x1a&.nodeagent.node.v1.RemoveImageResponse\x12N\n" +
-	"\x03Tag\x12\".nodeagent.node.v1.TagImageRequest\x1a#.nodeagent.node.v1.TagImageResponseB1Z/github.com/nodeagent/nodeagent/api/node/v1;nodeb\x06proto3"
+	"\x03Tag\x12\".nodeagent.node.v1.TagImageRequest\x1a#.nodeagent.node.v1.TagImageResponse\x12I\n" +
+	"\x04Push\x12\x1e.nodeagent.node.v1.PushRequest\x1a\x1f.nodeagent.node.v1.PushResponse0\x01\x12I\n" +
+	"\x04Save\x12\x1e.nodeagent.node.v1.SaveRequest\x1a\x1f.nodeagent.node.v1.SaveResponse0\x01\x12I\n" +
+	"\x04Load\x12\x1e.nodeagent.node.v1.LoadRequest\x1a\x1f.nodeagent.node.v1.LoadResponse(\x01\x12O\n" +
+	"\x06Import\x12 .nodeagent.node.v1.ImportRequest\x1a!.nodeagent.node.v1.ImportResponse(\x01\x12P\n" +
+	"\aHistory\x12!.nodeagent.node.v1.HistoryRequest\x1a\".nodeagent.node.v1.HistoryResponse\x12V\n" +
+	"\x05Prune\x12%.nodeagent.node.v1.PruneImagesRequest\x1a&.nodeagent.node.v1.PruneImagesResponseB1Z/github.com/nodeagent/nodeagent/api/node/v1;nodeb\x06proto3"
 
 var (
 	file_image_proto_rawDescOnce sync.Once
@@ -973,7 +2138,7 @@ func file_image_proto_rawDescGZIP() []byte {
 	return file_image_proto_rawDescData
 }
 
-var file_image_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_image_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_image_proto_goTypes = []any{
 	(*Auth)(nil),                  // 0: nodeagent.node.v1.Auth
 	(*PullRequest)(nil),           // 1: nodeagent.node.v1.PullRequest
@@ -989,33 +2154,73 @@ var file_image_proto_goTypes = []any{
 	(*RemoveImageResponse)(nil),   // 11: nodeagent.node.v1.RemoveImageResponse
 	(*TagImageRequest)(nil),       // 12: nodeagent.node.v1.TagImageRequest
 	(*TagImageResponse)(nil),      // 13: nodeagent.node.v1.TagImageResponse
-	nil,                           // 14: nodeagent.node.v1.Image.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*PushRequest)(nil),           // 14: nodeagent.node.v1.PushRequest
+	(*PushResult)(nil),            // 15: nodeagent.node.v1.PushResult
+	(*PushResponse)(nil),          // 16: nodeagent.node.v1.PushResponse
+	(*SaveRequest)(nil),           // 17: nodeagent.node.v1.SaveRequest
+	(*SaveResponse)(nil),          // 18: nodeagent.node.v1.SaveResponse
+	(*LoadOptions)(nil),           // 19: nodeagent.node.v1.LoadOptions
+	(*LoadRequest)(nil),           // 20: nodeagent.node.v1.LoadRequest
+	(*LoadedImage)(nil),           // 21: nodeagent.node.v1.LoadedImage
+	(*LoadResponse)(nil),          // 22: nodeagent.node.v1.LoadResponse
+	(*ImportOptions)(nil),         // 23: nodeagent.node.v1.ImportOptions
+	(*ImportRequest)(nil),         // 24: nodeagent.node.v1.ImportRequest
+	(*ImportResponse)(nil),        // 25: nodeagent.node.v1.ImportResponse
+	(*HistoryRequest)(nil),        // 26: nodeagent.node.v1.HistoryRequest
+	(*HistoryEntry)(nil),          // 27: nodeagent.node.v1.HistoryEntry
+	(*HistoryResponse)(nil),       // 28: nodeagent.node.v1.HistoryResponse
+	(*PruneImagesRequest)(nil),    // 29: nodeagent.node.v1.PruneImagesRequest
+	(*PruneImagesResponse)(nil),   // 30: nodeagent.node.v1.PruneImagesResponse
+	(*RemovedImage)(nil),          // 31: nodeagent.node.v1.RemovedImage
+	nil,                           // 32: nodeagent.node.v1.Image.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
 }
 var file_image_proto_depIdxs = []int32{
 	0,  // 0: nodeagent.node.v1.PullRequest.auth:type_name -> nodeagent.node.v1.Auth
 	2,  // 1: nodeagent.node.v1.PullResponse.progress:type_name -> nodeagent.node.v1.PullProgress
 	3,  // 2: nodeagent.node.v1.PullResponse.result:type_name -> nodeagent.node.v1.PullResult
-	15, // 3: nodeagent.node.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	15, // 4: nodeagent.node.v1.Image.pulled_at:type_name -> google.protobuf.Timestamp
-	14, // 5: nodeagent.node.v1.Image.labels:type_name -> nodeagent.node.v1.Image.LabelsEntry
+	33, // 3: nodeagent.node.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	33, // 4: nodeagent.node.v1.Image.pulled_at:type_name -> google.protobuf.Timestamp
+	32, // 5: nodeagent.node.v1.Image.labels:type_name -> nodeagent.node.v1.Image.LabelsEntry
 	5,  // 6: nodeagent.node.v1.ListImagesResponse.images:type_name -> nodeagent.node.v1.Image
 	5,  // 7: nodeagent.node.v1.InspectImageResponse.image:type_name -> nodeagent.node.v1.Image
-	1,  // 8: nodeagent.node.v1.Images.Pull:input_type -> nodeagent.node.v1.PullRequest
-	6,  // 9: nodeagent.node.v1.Images.List:input_type -> nodeagent.node.v1.ListImagesRequest
-	8,  // 10: nodeagent.node.v1.Images.Inspect:input_type -> nodeagent.node.v1.InspectImageRequest
-	10, // 11: nodeagent.node.v1.Images.Remove:input_type -> nodeagent.node.v1.RemoveImageRequest
-	12, // 12: nodeagent.node.v1.Images.Tag:input_type -> nodeagent.node.v1.TagImageRequest
-	4,  // 13: nodeagent.node.v1.Images.Pull:output_type -> nodeagent.node.v1.PullResponse
-	7,  // 14: nodeagent.node.v1.Images.List:output_type -> nodeagent.node.v1.ListImagesResponse
-	9,  // 15: nodeagent.node.v1.Images.Inspect:output_type -> nodeagent.node.v1.InspectImageResponse
-	11, // 16: nodeagent.node.v1.Images.Remove:output_type -> nodeagent.node.v1.RemoveImageResponse
-	13, // 17: nodeagent.node.v1.Images.Tag:output_type -> nodeagent.node.v1.TagImageResponse
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	0,  // 8: nodeagent.node.v1.PushRequest.auth:type_name -> nodeagent.node.v1.Auth
+	2,  // 9: nodeagent.node.v1.PushResponse.progress:type_name -> nodeagent.node.v1.PullProgress
+	15, // 10: nodeagent.node.v1.PushResponse.result:type_name -> nodeagent.node.v1.PushResult
+	19, // 11: nodeagent.node.v1.LoadRequest.options:type_name -> nodeagent.node.v1.LoadOptions
+	21, // 12: nodeagent.node.v1.LoadResponse.images:type_name -> nodeagent.node.v1.LoadedImage
+	23, // 13: nodeagent.node.v1.ImportRequest.options:type_name -> nodeagent.node.v1.ImportOptions
+	33, // 14: nodeagent.node.v1.HistoryEntry.created_at:type_name -> google.protobuf.Timestamp
+	27, // 15: nodeagent.node.v1.HistoryResponse.entries:type_name -> nodeagent.node.v1.HistoryEntry
+	33, // 16: nodeagent.node.v1.PruneImagesRequest.until:type_name -> google.protobuf.Timestamp
+	31, // 17: nodeagent.node.v1.PruneImagesResponse.removed:type_name -> nodeagent.node.v1.RemovedImage
+	1,  // 18: nodeagent.node.v1.Images.Pull:input_type -> nodeagent.node.v1.PullRequest
+	6,  // 19: nodeagent.node.v1.Images.List:input_type -> nodeagent.node.v1.ListImagesRequest
+	8,  // 20: nodeagent.node.v1.Images.Inspect:input_type -> nodeagent.node.v1.InspectImageRequest
+	10, // 21: nodeagent.node.v1.Images.Remove:input_type -> nodeagent.node.v1.RemoveImageRequest
+	12, // 22: nodeagent.node.v1.Images.Tag:input_type -> nodeagent.node.v1.TagImageRequest
+	14, // 23: nodeagent.node.v1.Images.Push:input_type -> nodeagent.node.v1.PushRequest
+	17, // 24: nodeagent.node.v1.Images.Save:input_type -> nodeagent.node.v1.SaveRequest
+	20, // 25: nodeagent.node.v1.Images.Load:input_type -> nodeagent.node.v1.LoadRequest
+	24, // 26: nodeagent.node.v1.Images.Import:input_type -> nodeagent.node.v1.ImportRequest
+	26, // 27: nodeagent.node.v1.Images.History:input_type -> nodeagent.node.v1.HistoryRequest
+	29, // 28: nodeagent.node.v1.Images.Prune:input_type -> nodeagent.node.v1.PruneImagesRequest
+	4,  // 29: nodeagent.node.v1.Images.Pull:output_type -> nodeagent.node.v1.PullResponse
+	7,  // 30: nodeagent.node.v1.Images.List:output_type -> nodeagent.node.v1.ListImagesResponse
+	9,  // 31: nodeagent.node.v1.Images.Inspect:output_type -> nodeagent.node.v1.InspectImageResponse
+	11, // 32: nodeagent.node.v1.Images.Remove:output_type -> nodeagent.node.v1.RemoveImageResponse
+	13, // 33: nodeagent.node.v1.Images.Tag:output_type -> nodeagent.node.v1.TagImageResponse
+	16, // 34: nodeagent.node.v1.Images.Push:output_type -> nodeagent.node.v1.PushResponse
+	18, // 35: nodeagent.node.v1.Images.Save:output_type -> nodeagent.node.v1.SaveResponse
+	22, // 36: nodeagent.node.v1.Images.Load:output_type -> nodeagent.node.v1.LoadResponse
+	25, // 37: nodeagent.node.v1.Images.Import:output_type -> nodeagent.node.v1.ImportResponse
+	28, // 38: nodeagent.node.v1.Images.History:output_type -> nodeagent.node.v1.HistoryResponse
+	30, // 39: nodeagent.node.v1.Images.Prune:output_type -> nodeagent.node.v1.PruneImagesResponse
+	29, // [29:40] is the sub-list for method output_type
+	18, // [18:29] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_image_proto_init() }
@@ -1027,13 +2232,25 @@ func file_image_proto_init() {
 		(*PullResponse_Progress)(nil),
 		(*PullResponse_Result)(nil),
 	}
+	file_image_proto_msgTypes[16].OneofWrappers = []any{
+		(*PushResponse_Progress)(nil),
+		(*PushResponse_Result)(nil),
+	}
+	file_image_proto_msgTypes[20].OneofWrappers = []any{
+		(*LoadRequest_Options)(nil),
+		(*LoadRequest_Data)(nil),
+	}
+	file_image_proto_msgTypes[24].OneofWrappers = []any{
+		(*ImportRequest_Options)(nil),
+		(*ImportRequest_Data)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_image_proto_rawDesc), len(file_image_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,12 @@ const (
 	Images_Inspect_FullMethodName = "/nodeagent.node.v1.Images/Inspect"
 	Images_Remove_FullMethodName  = "/nodeagent.node.v1.Images/Remove"
 	Images_Tag_FullMethodName     = "/nodeagent.node.v1.Images/Tag"
+	Images_Push_FullMethodName    = "/nodeagent.node.v1.Images/Push"
+	Images_Save_FullMethodName    = "/nodeagent.node.v1.Images/Save"
+	Images_Load_FullMethodName    = "/nodeagent.node.v1.Images/Load"
+	Images_Import_FullMethodName  = "/nodeagent.node.v1.Images/Import"
+	Images_History_FullMethodName = "/nodeagent.node.v1.Images/History"
+	Images_Prune_FullMethodName   = "/nodeagent.node.v1.Images/Prune"
 )
 
 // ImagesClient is the client API for Images service.
@@ -43,6 +49,24 @@ type ImagesClient interface {
 	Remove(ctx context.Context, in *RemoveImageRequest, opts ...grpc.CallOption) (*RemoveImageResponse, error)
 	// Tag gives an image a further name.
 	Tag(ctx context.Context, in *TagImageRequest, opts ...grpc.CallOption) (*TagImageResponse, error)
+	// Push sends an image to the registry that its tag names; the last message
+	// is the result. What the registry has is not sent.
+	Push(ctx context.Context, in *PushRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PushResponse], error)
+	// Save gives images as one tar that is both an OCI layout and a docker
+	// archive.
+	Save(ctx context.Context, in *SaveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveResponse], error)
+	// Load takes the images of an archive, an OCI layout or of docker save,
+	// plain or compressed. The client's first message is options, all others
+	// are data.
+	Load(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LoadRequest, LoadResponse], error)
+	// Import makes an image of one layer from the tar of a root filesystem.
+	// The client's first message is options; the others are data, of which
+	// there is none when options has a URL.
+	Import(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportRequest, ImportResponse], error)
+	// History tells how an image came about, the latest step first.
+	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error)
+	// Prune removes images that no container needs.
+	Prune(ctx context.Context, in *PruneImagesRequest, opts ...grpc.CallOption) (*PruneImagesResponse, error)
 }
 
 type imagesClient struct {
@@ -112,6 +136,90 @@ func (c *imagesClient) Tag(ctx context.Context, in *TagImageRequest, opts ...grp
 	return out, nil
 }
 
+func (c *imagesClient) Push(ctx context.Context, in *PushRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PushResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Images_ServiceDesc.Streams[1], Images_Push_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PushRequest, PushResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Images_PushClient = grpc.ServerStreamingClient[PushResponse]
+
+func (c *imagesClient) Save(ctx context.Context, in *SaveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Images_ServiceDesc.Streams[2], Images_Save_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SaveRequest, SaveResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Images_SaveClient = grpc.ServerStreamingClient[SaveResponse]
+
+func (c *imagesClient) Load(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LoadRequest, LoadResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Images_ServiceDesc.Streams[3], Images_Load_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[LoadRequest, LoadResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Images_LoadClient = grpc.ClientStreamingClient[LoadRequest, LoadResponse]
+
+func (c *imagesClient) Import(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportRequest, ImportResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Images_ServiceDesc.Streams[4], Images_Import_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ImportRequest, ImportResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Images_ImportClient = grpc.ClientStreamingClient[ImportRequest, ImportResponse]
+
+func (c *imagesClient) History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HistoryResponse)
+	err := c.cc.Invoke(ctx, Images_History_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *imagesClient) Prune(ctx context.Context, in *PruneImagesRequest, opts ...grpc.CallOption) (*PruneImagesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PruneImagesResponse)
+	err := c.cc.Invoke(ctx, Images_Prune_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ImagesServer is the server API for Images service.
 // All implementations must embed UnimplementedImagesServer
 // for forward compatibility.
@@ -126,6 +234,24 @@ type ImagesServer interface {
 	Remove(context.Context, *RemoveImageRequest) (*RemoveImageResponse, error)
 	// Tag gives an image a further name.
 	Tag(context.Context, *TagImageRequest) (*TagImageResponse, error)
+	// Push sends an image to the registry that its tag names; the last message
+	// is the result. What the registry has is not sent.
+	Push(*PushRequest, grpc.ServerStreamingServer[PushResponse]) error
+	// Save gives images as one tar that is both an OCI layout and a docker
+	// archive.
+	Save(*SaveRequest, grpc.ServerStreamingServer[SaveResponse]) error
+	// Load takes the images of an archive, an OCI layout or of docker save,
+	// plain or compressed. The client's first message is options, all others
+	// are data.
+	Load(grpc.ClientStreamingServer[LoadRequest, LoadResponse]) error
+	// Import makes an image of one layer from the tar of a root filesystem.
+	// The client's first message is options; the others are data, of which
+	// there is none when options has a URL.
+	Import(grpc.ClientStreamingServer[ImportRequest, ImportResponse]) error
+	// History tells how an image came about, the latest step first.
+	History(context.Context, *HistoryRequest) (*HistoryResponse, error)
+	// Prune removes images that no container needs.
+	Prune(context.Context, *PruneImagesRequest) (*PruneImagesResponse, error)
 	mustEmbedUnimplementedImagesServer()
 }
 
@@ -150,6 +276,24 @@ func (UnimplementedImagesServer) Remove(context.Context, *RemoveImageRequest) (*
 }
 func (UnimplementedImagesServer) Tag(context.Context, *TagImageRequest) (*TagImageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Tag not implemented")
+}
+func (UnimplementedImagesServer) Push(*PushRequest, grpc.ServerStreamingServer[PushResponse]) error {
+	return status.Error(codes.Unimplemented, "method Push not implemented")
+}
+func (UnimplementedImagesServer) Save(*SaveRequest, grpc.ServerStreamingServer[SaveResponse]) error {
+	return status.Error(codes.Unimplemented, "method Save not implemented")
+}
+func (UnimplementedImagesServer) Load(grpc.ClientStreamingServer[LoadRequest, LoadResponse]) error {
+	return status.Error(codes.Unimplemented, "method Load not implemented")
+}
+func (UnimplementedImagesServer) Import(grpc.ClientStreamingServer[ImportRequest, ImportResponse]) error {
+	return status.Error(codes.Unimplemented, "method Import not implemented")
+}
+func (UnimplementedImagesServer) History(context.Context, *HistoryRequest) (*HistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method History not implemented")
+}
+func (UnimplementedImagesServer) Prune(context.Context, *PruneImagesRequest) (*PruneImagesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Prune not implemented")
 }
 func (UnimplementedImagesServer) mustEmbedUnimplementedImagesServer() {}
 func (UnimplementedImagesServer) testEmbeddedByValue()                {}
@@ -255,6 +399,78 @@ func _Images_Tag_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Images_Push_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(PushRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ImagesServer).Push(m, &grpc.GenericServerStream[PushRequest, PushResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Images_PushServer = grpc.ServerStreamingServer[PushResponse]
+
+func _Images_Save_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SaveRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ImagesServer).Save(m, &grpc.GenericServerStream[SaveRequest, SaveResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Images_SaveServer = grpc.ServerStreamingServer[SaveResponse]
+
+func _Images_Load_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ImagesServer).Load(&grpc.GenericServerStream[LoadRequest, LoadResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Images_LoadServer = grpc.ClientStreamingServer[LoadRequest, LoadResponse]
+
+func _Images_Import_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ImagesServer).Import(&grpc.GenericServerStream[ImportRequest, ImportResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Images_ImportServer = grpc.ClientStreamingServer[ImportRequest, ImportResponse]
+
+func _Images_History_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ImagesServer).History(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Images_History_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ImagesServer).History(ctx, req.(*HistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Images_Prune_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PruneImagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ImagesServer).Prune(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Images_Prune_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ImagesServer).Prune(ctx, req.(*PruneImagesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Images_ServiceDesc is the grpc.ServiceDesc for Images service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -278,12 +494,40 @@ var Images_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Tag",
 			Handler:    _Images_Tag_Handler,
 		},
+		{
+			MethodName: "History",
+			Handler:    _Images_History_Handler,
+		},
+		{
+			MethodName: "Prune",
+			Handler:    _Images_Prune_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Pull",
 			Handler:       _Images_Pull_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Push",
+			Handler:       _Images_Push_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Save",
+			Handler:       _Images_Save_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Load",
+			Handler:       _Images_Load_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Import",
+			Handler:       _Images_Import_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "image.proto",

@@ -477,6 +477,376 @@ func (x *PullUnderWay) GetLayers() []*PullProgress {
 	return nil
 }
 
+type LoginRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// auth has the registry as its server_address.
+	Auth          *Auth `protobuf:"bytes,1,opt,name=auth,proto3" json:"auth,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginRequest) Reset() {
+	*x = LoginRequest{}
+	mi := &file_registry_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginRequest) ProtoMessage() {}
+
+func (x *LoginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginRequest.ProtoReflect.Descriptor instead.
+func (*LoginRequest) Descriptor() ([]byte, []int) {
+	return file_registry_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LoginRequest) GetAuth() *Auth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+type LoginResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// identity_token, when not empty, is to be kept in place of the password.
+	IdentityToken string `protobuf:"bytes,1,opt,name=identity_token,json=identityToken,proto3" json:"identity_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoginResponse) Reset() {
+	*x = LoginResponse{}
+	mi := &file_registry_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoginResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoginResponse) ProtoMessage() {}
+
+func (x *LoginResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoginResponse.ProtoReflect.Descriptor instead.
+func (*LoginResponse) Descriptor() ([]byte, []int) {
+	return file_registry_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LoginResponse) GetIdentityToken() string {
+	if x != nil {
+		return x.IdentityToken
+	}
+	return ""
+}
+
+type SearchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// term is a word, after the registry's name and a slash when that is not
+	// docker.io.
+	Term string `protobuf:"bytes,1,opt,name=term,proto3" json:"term,omitempty"`
+	// limit is how many are wanted at most; zero means 25.
+	Limit         int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Auth          *Auth `protobuf:"bytes,3,opt,name=auth,proto3" json:"auth,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchRequest) Reset() {
+	*x = SearchRequest{}
+	mi := &file_registry_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchRequest) ProtoMessage() {}
+
+func (x *SearchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchRequest.ProtoReflect.Descriptor instead.
+func (*SearchRequest) Descriptor() ([]byte, []int) {
+	return file_registry_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SearchRequest) GetTerm() string {
+	if x != nil {
+		return x.Term
+	}
+	return ""
+}
+
+func (x *SearchRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *SearchRequest) GetAuth() *Auth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+type FoundRepository struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Description   string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	Stars         int64                  `protobuf:"varint,3,opt,name=stars,proto3" json:"stars,omitempty"`
+	Official      bool                   `protobuf:"varint,4,opt,name=official,proto3" json:"official,omitempty"`
+	Automated     bool                   `protobuf:"varint,5,opt,name=automated,proto3" json:"automated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FoundRepository) Reset() {
+	*x = FoundRepository{}
+	mi := &file_registry_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FoundRepository) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FoundRepository) ProtoMessage() {}
+
+func (x *FoundRepository) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FoundRepository.ProtoReflect.Descriptor instead.
+func (*FoundRepository) Descriptor() ([]byte, []int) {
+	return file_registry_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *FoundRepository) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FoundRepository) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *FoundRepository) GetStars() int64 {
+	if x != nil {
+		return x.Stars
+	}
+	return 0
+}
+
+func (x *FoundRepository) GetOfficial() bool {
+	if x != nil {
+		return x.Official
+	}
+	return false
+}
+
+func (x *FoundRepository) GetAutomated() bool {
+	if x != nil {
+		return x.Automated
+	}
+	return false
+}
+
+type SearchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Repositories  []*FoundRepository     `protobuf:"bytes,1,rep,name=repositories,proto3" json:"repositories,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchResponse) Reset() {
+	*x = SearchResponse{}
+	mi := &file_registry_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchResponse) ProtoMessage() {}
+
+func (x *SearchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchResponse.ProtoReflect.Descriptor instead.
+func (*SearchResponse) Descriptor() ([]byte, []int) {
+	return file_registry_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SearchResponse) GetRepositories() []*FoundRepository {
+	if x != nil {
+		return x.Repositories
+	}
+	return nil
+}
+
+type TagsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// repository is a reference without tag or digest.
+	Repository    string `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	Auth          *Auth  `protobuf:"bytes,2,opt,name=auth,proto3" json:"auth,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TagsRequest) Reset() {
+	*x = TagsRequest{}
+	mi := &file_registry_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TagsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TagsRequest) ProtoMessage() {}
+
+func (x *TagsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TagsRequest.ProtoReflect.Descriptor instead.
+func (*TagsRequest) Descriptor() ([]byte, []int) {
+	return file_registry_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *TagsRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *TagsRequest) GetAuth() *Auth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+type TagsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tags          []string               `protobuf:"bytes,1,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TagsResponse) Reset() {
+	*x = TagsResponse{}
+	mi := &file_registry_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TagsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TagsResponse) ProtoMessage() {}
+
+func (x *TagsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TagsResponse.ProtoReflect.Descriptor instead.
+func (*TagsResponse) Descriptor() ([]byte, []int) {
+	return file_registry_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *TagsResponse) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
 var File_registry_proto protoreflect.FileDescriptor
 
 const file_registry_proto_rawDesc = "" +
@@ -515,11 +885,37 @@ const file_registry_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x18\n" +
 	"\awaiters\x18\x04 \x01(\x03R\awaiters\x127\n" +
-	"\x06layers\x18\x05 \x03(\v2\x1f.nodeagent.node.v1.PullProgressR\x06layers2\xaa\x01\n" +
+	"\x06layers\x18\x05 \x03(\v2\x1f.nodeagent.node.v1.PullProgressR\x06layers\";\n" +
+	"\fLoginRequest\x12+\n" +
+	"\x04auth\x18\x01 \x01(\v2\x17.nodeagent.node.v1.AuthR\x04auth\"6\n" +
+	"\rLoginResponse\x12%\n" +
+	"\x0eidentity_token\x18\x01 \x01(\tR\ridentityToken\"f\n" +
+	"\rSearchRequest\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\tR\x04term\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12+\n" +
+	"\x04auth\x18\x03 \x01(\v2\x17.nodeagent.node.v1.AuthR\x04auth\"\x97\x01\n" +
+	"\x0fFoundRepository\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x14\n" +
+	"\x05stars\x18\x03 \x01(\x03R\x05stars\x12\x1a\n" +
+	"\bofficial\x18\x04 \x01(\bR\bofficial\x12\x1c\n" +
+	"\tautomated\x18\x05 \x01(\bR\tautomated\"X\n" +
+	"\x0eSearchResponse\x12F\n" +
+	"\frepositories\x18\x01 \x03(\v2\".nodeagent.node.v1.FoundRepositoryR\frepositories\"Z\n" +
+	"\vTagsRequest\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\tR\n" +
+	"repository\x12+\n" +
+	"\x04auth\x18\x02 \x01(\v2\x17.nodeagent.node.v1.AuthR\x04auth\"\"\n" +
+	"\fTagsResponse\x12\x12\n" +
+	"\x04tags\x18\x01 \x03(\tR\x04tags2\x8e\x03\n" +
 	"\n" +
 	"Registries\x12P\n" +
 	"\aExplain\x12!.nodeagent.node.v1.ExplainRequest\x1a\".nodeagent.node.v1.ExplainResponse\x12J\n" +
-	"\x05Pulls\x12\x1f.nodeagent.node.v1.PullsRequest\x1a .nodeagent.node.v1.PullsResponseB1Z/github.com/nodeagent/nodeagent/api/node/v1;nodeb\x06proto3"
+	"\x05Pulls\x12\x1f.nodeagent.node.v1.PullsRequest\x1a .nodeagent.node.v1.PullsResponse\x12J\n" +
+	"\x05Login\x12\x1f.nodeagent.node.v1.LoginRequest\x1a .nodeagent.node.v1.LoginResponse\x12M\n" +
+	"\x06Search\x12 .nodeagent.node.v1.SearchRequest\x1a!.nodeagent.node.v1.SearchResponse\x12G\n" +
+	"\x04Tags\x12\x1e.nodeagent.node.v1.TagsRequest\x1a\x1f.nodeagent.node.v1.TagsResponseB1Z/github.com/nodeagent/nodeagent/api/node/v1;nodeb\x06proto3"
 
 var (
 	file_registry_proto_rawDescOnce sync.Once
@@ -533,7 +929,7 @@ func file_registry_proto_rawDescGZIP() []byte {
 	return file_registry_proto_rawDescData
 }
 
-var file_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_registry_proto_goTypes = []any{
 	(*ExplainRequest)(nil),        // 0: nodeagent.node.v1.ExplainRequest
 	(*ExplainResponse)(nil),       // 1: nodeagent.node.v1.ExplainResponse
@@ -542,26 +938,43 @@ var file_registry_proto_goTypes = []any{
 	(*PullsRequest)(nil),          // 4: nodeagent.node.v1.PullsRequest
 	(*PullsResponse)(nil),         // 5: nodeagent.node.v1.PullsResponse
 	(*PullUnderWay)(nil),          // 6: nodeagent.node.v1.PullUnderWay
-	(*Auth)(nil),                  // 7: nodeagent.node.v1.Auth
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*PullProgress)(nil),          // 9: nodeagent.node.v1.PullProgress
+	(*LoginRequest)(nil),          // 7: nodeagent.node.v1.LoginRequest
+	(*LoginResponse)(nil),         // 8: nodeagent.node.v1.LoginResponse
+	(*SearchRequest)(nil),         // 9: nodeagent.node.v1.SearchRequest
+	(*FoundRepository)(nil),       // 10: nodeagent.node.v1.FoundRepository
+	(*SearchResponse)(nil),        // 11: nodeagent.node.v1.SearchResponse
+	(*TagsRequest)(nil),           // 12: nodeagent.node.v1.TagsRequest
+	(*TagsResponse)(nil),          // 13: nodeagent.node.v1.TagsResponse
+	(*Auth)(nil),                  // 14: nodeagent.node.v1.Auth
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*PullProgress)(nil),          // 16: nodeagent.node.v1.PullProgress
 }
 var file_registry_proto_depIdxs = []int32{
-	7, // 0: nodeagent.node.v1.ExplainRequest.auth:type_name -> nodeagent.node.v1.Auth
-	2, // 1: nodeagent.node.v1.ExplainResponse.files:type_name -> nodeagent.node.v1.ConfigFile
-	3, // 2: nodeagent.node.v1.ExplainResponse.attempts:type_name -> nodeagent.node.v1.Attempt
-	6, // 3: nodeagent.node.v1.PullsResponse.pulls:type_name -> nodeagent.node.v1.PullUnderWay
-	8, // 4: nodeagent.node.v1.PullUnderWay.started_at:type_name -> google.protobuf.Timestamp
-	9, // 5: nodeagent.node.v1.PullUnderWay.layers:type_name -> nodeagent.node.v1.PullProgress
-	0, // 6: nodeagent.node.v1.Registries.Explain:input_type -> nodeagent.node.v1.ExplainRequest
-	4, // 7: nodeagent.node.v1.Registries.Pulls:input_type -> nodeagent.node.v1.PullsRequest
-	1, // 8: nodeagent.node.v1.Registries.Explain:output_type -> nodeagent.node.v1.ExplainResponse
-	5, // 9: nodeagent.node.v1.Registries.Pulls:output_type -> nodeagent.node.v1.PullsResponse
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	14, // 0: nodeagent.node.v1.ExplainRequest.auth:type_name -> nodeagent.node.v1.Auth
+	2,  // 1: nodeagent.node.v1.ExplainResponse.files:type_name -> nodeagent.node.v1.ConfigFile
+	3,  // 2: nodeagent.node.v1.ExplainResponse.attempts:type_name -> nodeagent.node.v1.Attempt
+	6,  // 3: nodeagent.node.v1.PullsResponse.pulls:type_name -> nodeagent.node.v1.PullUnderWay
+	15, // 4: nodeagent.node.v1.PullUnderWay.started_at:type_name -> google.protobuf.Timestamp
+	16, // 5: nodeagent.node.v1.PullUnderWay.layers:type_name -> nodeagent.node.v1.PullProgress
+	14, // 6: nodeagent.node.v1.LoginRequest.auth:type_name -> nodeagent.node.v1.Auth
+	14, // 7: nodeagent.node.v1.SearchRequest.auth:type_name -> nodeagent.node.v1.Auth
+	10, // 8: nodeagent.node.v1.SearchResponse.repositories:type_name -> nodeagent.node.v1.FoundRepository
+	14, // 9: nodeagent.node.v1.TagsRequest.auth:type_name -> nodeagent.node.v1.Auth
+	0,  // 10: nodeagent.node.v1.Registries.Explain:input_type -> nodeagent.node.v1.ExplainRequest
+	4,  // 11: nodeagent.node.v1.Registries.Pulls:input_type -> nodeagent.node.v1.PullsRequest
+	7,  // 12: nodeagent.node.v1.Registries.Login:input_type -> nodeagent.node.v1.LoginRequest
+	9,  // 13: nodeagent.node.v1.Registries.Search:input_type -> nodeagent.node.v1.SearchRequest
+	12, // 14: nodeagent.node.v1.Registries.Tags:input_type -> nodeagent.node.v1.TagsRequest
+	1,  // 15: nodeagent.node.v1.Registries.Explain:output_type -> nodeagent.node.v1.ExplainResponse
+	5,  // 16: nodeagent.node.v1.Registries.Pulls:output_type -> nodeagent.node.v1.PullsResponse
+	8,  // 17: nodeagent.node.v1.Registries.Login:output_type -> nodeagent.node.v1.LoginResponse
+	11, // 18: nodeagent.node.v1.Registries.Search:output_type -> nodeagent.node.v1.SearchResponse
+	13, // 19: nodeagent.node.v1.Registries.Tags:output_type -> nodeagent.node.v1.TagsResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_registry_proto_init() }
@@ -576,7 +989,7 @@ func file_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_proto_rawDesc), len(file_registry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,9 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Registries_Explain_FullMethodName = "/nodeagent.node.v1.Registries/Explain"
 	Registries_Pulls_FullMethodName   = "/nodeagent.node.v1.Registries/Pulls"
+	Registries_Login_FullMethodName   = "/nodeagent.node.v1.Registries/Login"
+	Registries_Search_FullMethodName  = "/nodeagent.node.v1.Registries/Search"
+	Registries_Tags_FullMethodName    = "/nodeagent.node.v1.Registries/Tags"
 )
 
 // RegistriesClient is the client API for Registries service.
@@ -38,6 +41,13 @@ type RegistriesClient interface {
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// Pulls tells of the transfers under way.
 	Pulls(ctx context.Context, in *PullsRequest, opts ...grpc.CallOption) (*PullsResponse, error)
+	// Login finds out whether a registry takes credentials. It keeps none.
+	Login(ctx context.Context, in *LoginRequest, opts ...grpc.CallOption) (*LoginResponse, error)
+	// Search finds repositories by a word: by the search of Docker Hub where a
+	// registry has it, and in its catalogue elsewhere.
+	Search(ctx context.Context, in *SearchRequest, opts ...grpc.CallOption) (*SearchResponse, error)
+	// Tags lists the tags of a repository.
+	Tags(ctx context.Context, in *TagsRequest, opts ...grpc.CallOption) (*TagsResponse, error)
 }
 
 type registriesClient struct {
@@ -68,6 +78,36 @@ func (c *registriesClient) Pulls(ctx context.Context, in *PullsRequest, opts ...
 	return out, nil
 }
 
+func (c *registriesClient) Login(ctx context.Context, in *LoginRequest, opts ...grpc.CallOption) (*LoginResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LoginResponse)
+	err := c.cc.Invoke(ctx, Registries_Login_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registriesClient) Search(ctx context.Context, in *SearchRequest, opts ...grpc.CallOption) (*SearchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SearchResponse)
+	err := c.cc.Invoke(ctx, Registries_Search_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registriesClient) Tags(ctx context.Context, in *TagsRequest, opts ...grpc.CallOption) (*TagsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TagsResponse)
+	err := c.cc.Invoke(ctx, Registries_Tags_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RegistriesServer is the server API for Registries service.
 // All implementations must embed UnimplementedRegistriesServer
 // for forward compatibility.
@@ -80,6 +120,13 @@ type RegistriesServer interface {
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// Pulls tells of the transfers under way.
 	Pulls(context.Context, *PullsRequest) (*PullsResponse, error)
+	// Login finds out whether a registry takes credentials. It keeps none.
+	Login(context.Context, *LoginRequest) (*LoginResponse, error)
+	// Search finds repositories by a word: by the search of Docker Hub where a
+	// registry has it, and in its catalogue elsewhere.
+	Search(context.Context, *SearchRequest) (*SearchResponse, error)
+	// Tags lists the tags of a repository.
+	Tags(context.Context, *TagsRequest) (*TagsResponse, error)
 	mustEmbedUnimplementedRegistriesServer()
 }
 
@@ -95,6 +142,15 @@ func (UnimplementedRegistriesServer) Explain(context.Context, *ExplainRequest) (
 }
 func (UnimplementedRegistriesServer) Pulls(context.Context, *PullsRequest) (*PullsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Pulls not implemented")
+}
+func (UnimplementedRegistriesServer) Login(context.Context, *LoginRequest) (*LoginResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Login not implemented")
+}
+func (UnimplementedRegistriesServer) Search(context.Context, *SearchRequest) (*SearchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Search not implemented")
+}
+func (UnimplementedRegistriesServer) Tags(context.Context, *TagsRequest) (*TagsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Tags not implemented")
 }
 func (UnimplementedRegistriesServer) mustEmbedUnimplementedRegistriesServer() {}
 func (UnimplementedRegistriesServer) testEmbeddedByValue()                    {}
@@ -153,6 +209,60 @@ func _Registries_Pulls_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Registries_Login_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LoginRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistriesServer).Login(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Registries_Login_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistriesServer).Login(ctx, req.(*LoginRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Registries_Search_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SearchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistriesServer).Search(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Registries_Search_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistriesServer).Search(ctx, req.(*SearchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Registries_Tags_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TagsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistriesServer).Tags(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Registries_Tags_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistriesServer).Tags(ctx, req.(*TagsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Registries_ServiceDesc is the grpc.ServiceDesc for Registries service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -167,6 +277,18 @@ var Registries_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Pulls",
 			Handler:    _Registries_Pulls_Handler,
+		},
+		{
+			MethodName: "Login",
+			Handler:    _Registries_Login_Handler,
+		},
+		{
+			MethodName: "Search",
+			Handler:    _Registries_Search_Handler,
+		},
+		{
+			MethodName: "Tags",
+			Handler:    _Registries_Tags_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
