@@ -25,10 +25,15 @@ var initScript []byte
 var jobs = map[string]string{
 	"1-demo":    "exec $REPOSITORY/bin/nodeagent demo",
 	"2-cgroups": "mkdir -p /cgroups && cd /cgroups && exec /tests/cgroups.test -test.v -test.timeout 60s",
+	// What the kernel of the machine that the other tests run on may lack.
+	"3-network": "mkdir -p /network && cd /network && exec /tests/network.test -test.v -test.run VLAN -test.timeout 60s",
 }
 
 // tests are the packages whose test binaries go into the machine, by file name.
-var tests = map[string]string{"cgroups.test": "./cgroups"}
+var tests = map[string]string{"cgroups.test": "./cgroups", "network.test": "./network"}
+
+// plugins are the CNI plugins that tests compare with.
+var plugins = []string{"bridge", "host-local"}
 
 func main() {
 	limit := flag.Duration("timeout", 3*time.Minute, "how long the machine may run")
@@ -81,6 +86,10 @@ func writeInitramfs(ctx context.Context, target, dir, repository string, k *kern
 	a.addFile("bin/busybox", k.busybox)
 	for _, name := range []string{"nodeagent", "nodesupervisor", "nodectl"} {
 		a.addFile(filepath.Join(repository, "bin", name), filepath.Join(repository, "bin", name))
+	}
+	for _, name := range plugins {
+		path := filepath.Join(repository, ".cache", "bin", "cni", name)
+		a.addFile(path, path)
 	}
 	for name, pkg := range tests {
 		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", filepath.Join(dir, name), pkg)

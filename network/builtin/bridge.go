@@ -37,15 +37,20 @@ type wiring struct {
 	// host is a socket in the host's namespace.
 	host   *netlink.Handle
 	bridge *netlink.Bridge
-	veth   *netlink.Veth
-	result *current.Result
+	// gateway has the gateways' addresses: the bridge, or a VLAN's link.
+	gateway netlink.Link
+	veth    *netlink.Veth
+	result  *current.Result
 }
 
 // bridgeAdd wires the pod. What a failure leaves is taken away by DEL, which
 // the runtime owes after a failed ADD.
 func (p *Plugins) bridgeAdd(ctx context.Context, c *Call) (*current.Result, error) {
-	conf, err := parseBridge(c)
+	conf, err := parseBridge(c.Conf)
 	if err != nil {
+		return nil, err
+	}
+	if err := conf.chooseMAC(c.Args); err != nil {
 		return nil, err
 	}
 	pod, err := netns.Open(c.NetNS)
@@ -69,10 +74,10 @@ func (p *Plugins) bridgeAdd(ctx context.Context, c *Call) (*current.Result, erro
 		do   func() error
 	}{
 		{"bridge", func() (err error) {
-			w.bridge, err = p.ensureBridge(host, conf, gateways)
+			w.bridge, w.gateway, err = p.ensureBridge(host, conf, gateways)
 			return err
 		}},
-		{"veth", func() error { return w.connect(pod) }},
+		{"veth", func() error { return w.connect(ctx, pod) }},
 		{"masquerade", func() error {
 			if !conf.IPMasq {
 				return nil
@@ -130,7 +135,7 @@ func hostVethName(containerID, ifName string) string {
 
 // connect makes the veth pair with the pod's end born inside the pod, and
 // configures both ends.
-func (w *wiring) connect(pod *netns.Namespace) error {
+func (w *wiring) connect(ctx context.Context, pod *netns.Namespace) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = hostVethName(w.call.ContainerID, w.call.IfName)
 	attrs.MTU = w.conf.MTU
@@ -150,7 +155,7 @@ func (w *wiring) connect(pod *netns.Namespace) error {
 	if err := w.configureHostEnd(); err != nil {
 		return err
 	}
-	return pod.Do(w.configurePodEnd)
+	return pod.Do(func() error { return w.configurePodEnd(ctx) })
 }
 
 // configureHostEnd plugs the host's end into the bridge. No router
@@ -162,6 +167,9 @@ func (w *wiring) configureHostEnd() error {
 	}
 	if err := w.host.LinkSetMasterByIndex(w.veth, w.bridge.Index); err != nil {
 		return fmt.Errorf("plug %s into bridge %s: %w", name, w.bridge.Name, err)
+	}
+	if err := tagPort(w.host, w.veth, w.bridge, w.conf, w.conf.trunk); err != nil {
+		return err
 	}
 	if w.conf.Hairpin {
 		if err := w.host.LinkSetHairpin(w.veth, true); err != nil {
@@ -216,43 +224,55 @@ func waitUp(ctx context.Context, h *netlink.Handle, index int) (netlink.Link, er
 	}
 }
 
-// ensureBridge finds or makes the bridge, with the gateways' addresses. Pods
-// wait for one another only where something is to be made.
-func (p *Plugins) ensureBridge(h *netlink.Handle, conf *bridgeConf, gateways []net.IPNet) (*netlink.Bridge, error) {
+// ensureBridge finds or makes the bridge, and the link with the gateways'
+// addresses. Pods wait for one another only where something is to be made.
+func (p *Plugins) ensureBridge(h *netlink.Handle, conf *bridgeConf, gateways []net.IPNet) (*netlink.Bridge, netlink.Link, error) {
 	bridge, err := findBridge(h, conf.Bridge)
 	if err == nil && bridge.Flags&net.FlagUp != 0 && (!conf.Promiscuous || bridge.Promisc != 0) {
-		ready, err := hasAddresses(h, bridge, gateways)
+		gateway, err := gatewayLink(h, bridge, conf)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		ready, err := hasAddresses(h, gateway, gateways)
+		if err != nil {
+			return nil, nil, err
 		}
 		if ready {
-			return bridge, enableForward(h, gateways)
+			return bridge, gateway, enableForward(h, gateways)
 		}
 	}
 	if err != nil && !isLinkMissing(err) {
-		return nil, err
+		return nil, nil, err
 	}
 	p.bridgeMu.Lock()
 	defer p.bridgeMu.Unlock()
 	if bridge, err = makeBridge(h, conf); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for _, gateway := range gateways {
-		if err := ensureAddress(h, bridge, gateway, conf.ForceAddress); err != nil {
-			return nil, err
+	gateway, err := makeGatewayLink(h, bridge, conf)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, address := range gateways {
+		if err := ensureAddress(h, gateway, address, conf.ForceAddress); err != nil {
+			return nil, nil, err
 		}
 	}
-	return bridge, enableForward(h, gateways)
+	return bridge, gateway, enableForward(h, gateways)
 }
 
-// hasAddresses reports whether the bridge has all the gateways' addresses.
-func hasAddresses(h *netlink.Handle, bridge *netlink.Bridge, gateways []net.IPNet) (bool, error) {
+// hasAddresses reports whether a link, which may be nil, is up and has all the
+// gateways' addresses.
+func hasAddresses(h *netlink.Handle, link netlink.Link, gateways []net.IPNet) (bool, error) {
+	if link == nil || link.Attrs().Flags&net.FlagUp == 0 {
+		return false, nil
+	}
 	if len(gateways) == 0 {
 		return true, nil
 	}
-	found, err := retry(func() ([]netlink.Addr, error) { return h.AddrList(bridge, netlink.FAMILY_ALL) })
+	found, err := retry(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
-		return false, fmt.Errorf("list addresses of %s: %w", bridge.Name, err)
+		return false, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
 	}
 	for _, gateway := range gateways {
 		if !slices.ContainsFunc(found, func(a netlink.Addr) bool { return a.IPNet.String() == gateway.String() }) {
@@ -280,7 +300,11 @@ func findBridge(h *netlink.Handle, name string) (*netlink.Bridge, error) {
 func makeBridge(h *netlink.Handle, conf *bridgeConf) (*netlink.Bridge, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.HardwareAddr = conf.Bridge, conf.MTU, randomMAC()
-	err := h.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
+	link := &netlink.Bridge{LinkAttrs: attrs}
+	if filtering := conf.filtering(); filtering {
+		link.VlanFiltering = &filtering
+	}
+	err := h.LinkAdd(link)
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("create bridge %s: %w", conf.Bridge, err)
 	}
@@ -302,13 +326,13 @@ func makeBridge(h *netlink.Handle, conf *bridgeConf) (*netlink.Bridge, error) {
 	return bridge, nil
 }
 
-// ensureAddress gives the bridge a gateway's address. Another IPv4 address, or
+// ensureAddress gives a link a gateway's address. Another IPv4 address, or
 // one of an overlapping IPv6 network, is in the way unless force is set.
-func ensureAddress(h *netlink.Handle, bridge *netlink.Bridge, want net.IPNet, force bool) error {
-	family := familyOf(want.IP)
-	found, err := retry(func() ([]netlink.Addr, error) { return h.AddrList(bridge, family) })
+func ensureAddress(h *netlink.Handle, link netlink.Link, want net.IPNet, force bool) error {
+	name, family := link.Attrs().Name, familyOf(want.IP)
+	found, err := retry(func() ([]netlink.Addr, error) { return h.AddrList(link, family) })
 	if err != nil {
-		return fmt.Errorf("list addresses of %s: %w", bridge.Name, err)
+		return fmt.Errorf("list addresses of %s: %w", name, err)
 	}
 	for _, have := range found {
 		if have.IPNet.String() == want.String() {
@@ -320,10 +344,10 @@ func ensureAddress(h *netlink.Handle, bridge *netlink.Bridge, want net.IPNet, fo
 			continue
 		}
 		if !force {
-			return fmt.Errorf("bridge %s has address %s where %s is wanted: %w", bridge.Name, have.IPNet, want.String(), errdefs.ErrFailedPrecondition)
+			return fmt.Errorf("%s has address %s where %s is wanted: %w", name, have.IPNet, want.String(), errdefs.ErrFailedPrecondition)
 		}
-		if err := h.AddrDel(bridge, &netlink.Addr{IPNet: have.IPNet}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			return fmt.Errorf("remove address %s of %s: %w", have.IPNet, bridge.Name, err)
+		if err := h.AddrDel(link, &netlink.Addr{IPNet: have.IPNet}); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("remove address %s of %s: %w", have.IPNet, name, err)
 		}
 	}
 	addr := &netlink.Addr{IPNet: &want}
@@ -332,12 +356,12 @@ func ensureAddress(h *netlink.Handle, bridge *netlink.Bridge, want net.IPNet, fo
 		// the search for one.
 		addr.Flags = unix.IFA_F_NODAD
 	}
-	if err := h.AddrAdd(bridge, addr); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add address %s to %s: %w", want.String(), bridge.Name, err)
+	if err := h.AddrAdd(link, addr); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add address %s to %s: %w", want.String(), name, err)
 	}
 	// Setting it, even to what it is, makes it stay.
-	if err := h.LinkSetHardwareAddr(bridge, bridge.HardwareAddr); err != nil {
-		return fmt.Errorf("fix the hardware address of %s: %w", bridge.Name, err)
+	if err := h.LinkSetHardwareAddr(link, link.Attrs().HardwareAddr); err != nil {
+		return fmt.Errorf("fix the hardware address of %s: %w", name, err)
 	}
 	return nil
 }

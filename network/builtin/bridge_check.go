@@ -13,7 +13,7 @@ import (
 
 // bridgeRestore masquerades the pod as bridgeAdd did.
 func (p *Plugins) bridgeRestore(_ context.Context, c *Call) (*current.Result, error) {
-	conf, err := parseBridge(c)
+	conf, err := parseBridge(c.Conf)
 	if err != nil || !conf.IPMasq {
 		return nil, err
 	}
@@ -26,7 +26,7 @@ func (p *Plugins) bridgeRestore(_ context.Context, c *Call) (*current.Result, er
 
 // bridgeCheck compares bridge, veth pair, addresses and routes with prevResult.
 func (p *Plugins) bridgeCheck(ctx context.Context, c *Call) (*current.Result, error) {
-	conf, err := parseBridge(c)
+	conf, err := parseBridge(c.Conf)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func (p *Plugins) bridgeCheck(ctx context.Context, c *Call) (*current.Result, er
 	if result == nil {
 		return nil, fmt.Errorf("no prevResult: %w", errdefs.ErrInvalidArgument)
 	}
-	if err := checkHost(conf.Bridge, result); err != nil {
+	if err := checkHost(conf, result); err != nil {
 		return nil, err
 	}
 	pod, err := netns.Open(c.NetNS)
@@ -52,7 +52,8 @@ func (p *Plugins) bridgeCheck(ctx context.Context, c *Call) (*current.Result, er
 }
 
 // checkHost looks for the host's end in the bridge.
-func checkHost(name string, result *current.Result) error {
+func checkHost(conf *bridgeConf, result *current.Result) error {
+	name := conf.Bridge
 	h, err := routeHandle()
 	if err != nil {
 		return err
@@ -63,7 +64,7 @@ func checkHost(name string, result *current.Result) error {
 		return err
 	}
 	for _, want := range result.Interfaces {
-		if want.Sandbox != "" || want.Name == name {
+		if want.Sandbox != "" || want.Name == name || want.Name == vlanGatewayName(conf) {
 			continue
 		}
 		link, err := h.LinkByName(want.Name)

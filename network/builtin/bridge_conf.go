@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/plugins/pkg/ip"
+	"golang.org/x/sys/unix"
 )
 
 const defaultBridge = "cni0"
@@ -35,13 +37,16 @@ type bridgeConf struct {
 		MAC string `json:"mac"`
 	} `json:"runtimeConfig"`
 
-	// What is left to the plugin.
-	VLAN             int               `json:"vlan"`
-	VLANTrunk        []json.RawMessage `json:"vlanTrunk"`
-	MACSpoofCheck    bool              `json:"macspoofchk"`
-	DisableContainer bool              `json:"disableContainerInterface"`
+	VLAN                int         `json:"vlan"`
+	VLANTrunk           []vlanTrunk `json:"vlanTrunk"`
+	PreserveDefaultVLAN bool        `json:"preserveDefaultVlan"`
 
-	mac net.HardwareAddr
+	// What is left to the plugin.
+	MACSpoofCheck    bool `json:"macspoofchk"`
+	DisableContainer bool `json:"disableContainerInterface"`
+
+	mac   net.HardwareAddr
+	trunk []uint16
 }
 
 // macArgs is what bridge takes from CNI_ARGS.
@@ -50,18 +55,21 @@ type macArgs struct {
 	MAC types.UnmarshallableString `json:"mac,omitempty"`
 }
 
-// supportsBridge leaves VLANs, checks of MAC addresses and bridges without
-// IPAM to the plugin.
+// supportsBridge leaves checks of MAC addresses and bridges without IPAM to the
+// plugin.
 func supportsBridge(raw []byte) error {
-	var conf bridgeConf
-	if err := json.Unmarshal(raw, &conf); err != nil {
-		return fmt.Errorf("bridge: parse configuration: %w: %w", err, errdefs.ErrInvalidArgument)
+	conf, err := parseBridge(raw)
+	if err == nil {
+		err = conf.chooseMAC("")
+	}
+	if err != nil {
+		return fmt.Errorf("bridge: %w", err)
 	}
 	for _, option := range []struct {
 		name string
 		set  bool
 	}{
-		{"vlan", conf.VLAN != 0}, {"vlanTrunk", len(conf.VLANTrunk) > 0}, {"macspoofchk", conf.MACSpoofCheck},
+		{"macspoofchk", conf.MACSpoofCheck},
 		{"disableContainerInterface", conf.DisableContainer}, {"a configuration without ipam", conf.IPAM.Type == ""},
 	} {
 		if option.set {
@@ -71,22 +79,30 @@ func supportsBridge(raw []byte) error {
 	return nil
 }
 
-func parseBridge(c *Call) (*bridgeConf, error) {
+// parseBridge reads and checks a configuration, but for the hardware address.
+func parseBridge(raw []byte) (*bridgeConf, error) {
 	conf := &bridgeConf{Bridge: defaultBridge}
-	if err := json.Unmarshal(c.Conf, conf); err != nil {
+	if err := json.Unmarshal(raw, conf); err != nil {
 		return nil, fmt.Errorf("parse configuration: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	if conf.IsDefaultGW {
 		conf.IsGateway = true
 	}
-	if conf.Hairpin && conf.Promiscuous {
+	switch {
+	case conf.Bridge == "" || len(conf.Bridge) >= unix.IFNAMSIZ || strings.ContainsAny(conf.Bridge, "/ \t\n"):
+		return nil, fmt.Errorf("bridge %q is no name of a link: %w", conf.Bridge, errdefs.ErrInvalidArgument)
+	case conf.Hairpin && conf.Promiscuous:
 		return nil, fmt.Errorf("hairpinMode and promiscMode exclude each other: %w", errdefs.ErrInvalidArgument)
-	}
-	if conf.MTU < 0 || conf.MTU > 65535 {
+	case conf.DisableContainer && conf.IPAM.Type != "":
+		return nil, fmt.Errorf("disableContainerInterface and ipam exclude each other: %w", errdefs.ErrInvalidArgument)
+	case conf.MTU < 0 || conf.MTU > 65535:
 		return nil, fmt.Errorf("mtu %d: %w", conf.MTU, errdefs.ErrInvalidArgument)
 	}
-	if err := conf.chooseMAC(c.Args); err != nil {
+	if err := conf.parseVLANs(); err != nil {
 		return nil, err
+	}
+	if name := vlanGatewayName(conf); conf.VLAN != 0 && conf.IsGateway && len(name) >= unix.IFNAMSIZ {
+		return nil, fmt.Errorf("%s, the gateway of VLAN %d, is too long for a link's name: %w", name, conf.VLAN, errdefs.ErrInvalidArgument)
 	}
 	return conf, nil
 }

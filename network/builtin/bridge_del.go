@@ -18,11 +18,11 @@ import (
 // given back last, so that nothing of the pod's is reachable when another pod
 // gets them; the links are down then, and gone after Reap.
 func (p *Plugins) bridgeDel(ctx context.Context, c *Call) (*current.Result, error) {
-	conf, err := parseBridge(c)
+	conf, err := parseBridge(c.Conf)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.removeVeth(c); err != nil {
+	if err := p.removeVeth(c, conf); err != nil {
 		return nil, err
 	}
 	if err := failpoint.Inject(ctx, "network.bridge.down"); err != nil {
@@ -38,13 +38,13 @@ func (p *Plugins) bridgeDel(ctx context.Context, c *Call) (*current.Result, erro
 }
 
 // removeVeth removes the pair from whichever end it can be reached.
-func (p *Plugins) removeVeth(c *Call) error {
+func (p *Plugins) removeVeth(c *Call, conf *bridgeConf) error {
 	h, err := routeHandle()
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	for _, name := range hostVeths(c) {
+	for _, name := range hostVeths(c, conf) {
 		link, err := findVeth(h, name)
 		if err != nil {
 			return err
@@ -86,14 +86,14 @@ func (p *Plugins) removeVeth(c *Call) error {
 
 // hostVeths lists the names the host's end may have: ours, and the one the
 // plugin gave.
-func hostVeths(c *Call) []string {
+func hostVeths(c *Call, conf *bridgeConf) []string {
 	names := []string{hostVethName(c.ContainerID, c.IfName)}
 	result, err := previous(c.Conf)
 	if err != nil || result == nil {
 		return names
 	}
 	for _, link := range result.Interfaces {
-		if link.Sandbox == "" && strings.HasPrefix(link.Name, "veth") && link.Name != names[0] {
+		if link.Sandbox == "" && strings.HasPrefix(link.Name, "veth") && link.Name != names[0] && link.Name != vlanGatewayName(conf) {
 			names = append(names, link.Name)
 		}
 	}
@@ -118,7 +118,7 @@ func findVeth(h *netlink.Handle, name string) (netlink.Link, error) {
 
 // bridgeGC hands GC on to the IPAM plugin; rules are swept by Sweep.
 func (p *Plugins) bridgeGC(ctx context.Context, c *Call) (*current.Result, error) {
-	conf, err := parseBridge(c)
+	conf, err := parseBridge(c.Conf)
 	if err != nil {
 		return nil, err
 	}

@@ -30,25 +30,45 @@ func supportsHostLocal(conf []byte) error {
 	return nil
 }
 
-// loadIPAM parses the configuration and finds the folder of its network.
-func (p *Plugins) loadIPAM(c *Call) (*allocator.IPAMConfig, *pool, error) {
+// loadIPAM parses the configuration.
+func loadIPAM(c *Call) (*allocator.IPAMConfig, error) {
 	conf, _, err := allocator.LoadIPAMConfig(c.Conf, c.Args)
 	if err != nil {
-		return nil, nil, fmt.Errorf("parse configuration: %w: %w", err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("parse configuration: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return conf, nil
+}
+
+// poolOf finds the folder of the network's addresses. It reads no more of the
+// configuration than that, so that addresses are given back whatever else
+// ADD disliked.
+func (p *Plugins) poolOf(c *Call) (*pool, error) {
+	var conf struct {
+		Name string `json:"name"`
+		IPAM struct {
+			DataDir string `json:"dataDir"`
+		} `json:"ipam"`
+	}
+	if err := json.Unmarshal(c.Conf, &conf); err != nil {
+		return nil, fmt.Errorf("parse configuration: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	// The name becomes a folder's.
 	if err := utils.ValidateNetworkName(conf.Name); err != nil {
-		return nil, nil, fmt.Errorf("network name %q: %w: %w", conf.Name, err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("network name %q: %w: %w", conf.Name, err, errdefs.ErrInvalidArgument)
 	}
-	dir := conf.DataDir
+	dir := conf.IPAM.DataDir
 	if dir == "" {
 		dir = defaultDataDir
 	}
-	return conf, p.pools.of(filepath.Join(dir, conf.Name)), nil
+	return p.pools.of(filepath.Join(dir, conf.Name)), nil
 }
 
 func (p *Plugins) hostLocalAdd(ctx context.Context, c *Call) (*current.Result, error) {
-	conf, pool, err := p.loadIPAM(c)
+	conf, err := loadIPAM(c)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := p.poolOf(c)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +136,7 @@ func allocateAll(held *lease, conf *allocator.IPAMConfig, c *Call) ([]*current.I
 }
 
 func (p *Plugins) hostLocalDel(ctx context.Context, c *Call) (*current.Result, error) {
-	_, pool, err := p.loadIPAM(c)
+	pool, err := p.poolOf(c)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +149,7 @@ func (p *Plugins) hostLocalDel(ctx context.Context, c *Call) (*current.Result, e
 }
 
 func (p *Plugins) hostLocalCheck(ctx context.Context, c *Call) (*current.Result, error) {
-	_, pool, err := p.loadIPAM(c)
+	pool, err := p.poolOf(c)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +172,7 @@ func (p *Plugins) hostLocalCheck(ctx context.Context, c *Call) (*current.Result,
 // hostLocalGC gives back the addresses of all attachments the runtime does
 // not list.
 func (p *Plugins) hostLocalGC(ctx context.Context, c *Call) (*current.Result, error) {
-	_, pool, err := p.loadIPAM(c)
+	pool, err := p.poolOf(c)
 	if err != nil {
 		return nil, err
 	}

@@ -1,20 +1,30 @@
 package builtin
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
 	"net"
+	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
+const (
+	// settleLimit bounds the search for duplicates of addresses, which takes a
+	// second or two; settlePause is the time between two looks.
+	settleLimit = 5 * time.Second
+	settlePause = 20 * time.Millisecond
+)
+
 // configurePodEnd gives the pod's interface its addresses and routes, and
 // names the interfaces in the result. It runs inside the pod's namespace.
-func (w *wiring) configurePodEnd() error {
+func (w *wiring) configurePodEnd(ctx context.Context) error {
 	name := w.call.IfName
 	h, err := routeHandle()
 	if err != nil {
@@ -30,6 +40,7 @@ func (w *wiring) configurePodEnd() error {
 		hostInterface:   {Name: w.veth.Name},
 		podInterface:    {Name: name, Mac: link.Attrs().HardwareAddr.String(), Sandbox: w.call.NetNS},
 	}
+	w.reportGateway()
 	if err := w.podSysctls(); err != nil {
 		return err
 	}
@@ -45,12 +56,49 @@ func (w *wiring) configurePodEnd() error {
 	if err := h.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up %s in the pod: %w", name, err)
 	}
+	if w.conf.EnableDAD {
+		if err := waitSettled(ctx, h, link); err != nil {
+			return err
+		}
+	}
 	for _, route := range w.result.Routes {
 		if err := addRoute(h, link.Attrs().Index, route, w.result.IPs); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// waitSettled polls until the search for duplicates of the pod's addresses is
+// over, since routes of addresses that are still doubtful do not work.
+func waitSettled(ctx context.Context, h *netlink.Handle, link netlink.Link) error {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	tick := time.NewTicker(settlePause)
+	defer tick.Stop()
+	for {
+		addrs, err := retry(func() ([]netlink.Addr, error) { return h.AddrList(link, unix.AF_INET6) })
+		if err != nil {
+			return fmt.Errorf("list addresses of %s in the pod: %w", link.Attrs().Name, err)
+		}
+		doubtful := ""
+		for _, addr := range addrs {
+			if addr.Flags&unix.IFA_F_DADFAILED != 0 {
+				return fmt.Errorf("address %s of the pod is somebody else's already: %w", addr.IPNet, errdefs.ErrFailedPrecondition)
+			}
+			if addr.Flags&unix.IFA_F_TENTATIVE != 0 {
+				doubtful = addr.IPNet.String()
+			}
+		}
+		if doubtful == "" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the search for duplicates of %s: %w", doubtful, ctx.Err())
+		case <-tick.C:
+		}
+	}
 }
 
 // podSysctls sets what the plugin sets: no search for duplicates of addresses
