@@ -35,9 +35,10 @@ const (
 type Mount_Type int32
 
 const (
-	Mount_BIND  Mount_Type = 0
-	Mount_TMPFS Mount_Type = 1
-	Mount_IMAGE Mount_Type = 2
+	Mount_BIND   Mount_Type = 0
+	Mount_TMPFS  Mount_Type = 1
+	Mount_IMAGE  Mount_Type = 2
+	Mount_VOLUME Mount_Type = 3
 )
 
 // Enum value maps for Mount_Type.
@@ -46,11 +47,13 @@ var (
 		0: "BIND",
 		1: "TMPFS",
 		2: "IMAGE",
+		3: "VOLUME",
 	}
 	Mount_Type_value = map[string]int32{
-		"BIND":  0,
-		"TMPFS": 1,
-		"IMAGE": 2,
+		"BIND":   0,
+		"TMPFS":  1,
+		"IMAGE":  2,
+		"VOLUME": 3,
 	}
 )
 
@@ -78,7 +81,7 @@ func (x Mount_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mount_Type.Descriptor instead.
 func (Mount_Type) EnumDescriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{5, 0}
+	return file_container_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type Output_Stream int32
@@ -124,7 +127,7 @@ func (x Output_Stream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Output_Stream.Descriptor instead.
 func (Output_Stream) EnumDescriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{15, 0}
+	return file_container_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type Change_Kind int32
@@ -173,7 +176,7 @@ func (x Change_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change_Kind.Descriptor instead.
 func (Change_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{45, 0}
+	return file_container_proto_rawDescGZIP(), []int{61, 0}
 }
 
 // ContainerSpec is what a person asks for.
@@ -213,7 +216,33 @@ type ContainerSpec struct {
 	Mounts      []*Mount             `protobuf:"bytes,21,rep,name=mounts,proto3" json:"mounts,omitempty"`
 	Devices     []*Device            `protobuf:"bytes,22,rep,name=devices,proto3" json:"devices,omitempty"`
 	// platform such as linux/arm64, as asked for; empty is the node's.
-	Platform      string `protobuf:"bytes,23,opt,name=platform,proto3" json:"platform,omitempty"`
+	Platform string         `protobuf:"bytes,23,opt,name=platform,proto3" json:"platform,omitempty"`
+	Restart  *RestartPolicy `protobuf:"bytes,24,opt,name=restart,proto3" json:"restart,omitempty"`
+	// health replaces the image's health check where set.
+	Health  *HealthCheck `protobuf:"bytes,25,opt,name=health,proto3" json:"health,omitempty"`
+	Log     *Log         `protobuf:"bytes,26,opt,name=log,proto3" json:"log,omitempty"`
+	Ulimits []*Ulimit    `protobuf:"bytes,27,rep,name=ulimits,proto3" json:"ulimits,omitempty"`
+	// sysctls are those of the container's namespaces.
+	Sysctls map[string]string `protobuf:"bytes,28,rep,name=sysctls,proto3" json:"sysctls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// init runs a process before the container's own that reaps orphans.
+	Init bool `protobuf:"varint,29,opt,name=init,proto3" json:"init,omitempty"`
+	// shm_bytes is the size of /dev/shm; zero is 64 MiB.
+	ShmBytes int64 `protobuf:"varint,30,opt,name=shm_bytes,json=shmBytes,proto3" json:"shm_bytes,omitempty"`
+	// volumes_from are containers, with :ro or :rw, whose mounts are taken.
+	VolumesFrom []string `protobuf:"bytes,31,rep,name=volumes_from,json=volumesFrom,proto3" json:"volumes_from,omitempty"`
+	// links are CONTAINER[:ALIAS], written into the hosts file.
+	Links []string `protobuf:"bytes,32,rep,name=links,proto3" json:"links,omitempty"`
+	// cdi_devices are names of the Container Device Interface.
+	CdiDevices []string `protobuf:"bytes,33,rep,name=cdi_devices,json=cdiDevices,proto3" json:"cdi_devices,omitempty"`
+	// device_rules are cgroup v1's, such as "c 1:3 rwm".
+	DeviceRules []string `protobuf:"bytes,34,rep,name=device_rules,json=deviceRules,proto3" json:"device_rules,omitempty"`
+	// cgroup_parent is the cgroup the container's lies in; empty is the
+	// agent's.
+	CgroupParent string `protobuf:"bytes,35,opt,name=cgroup_parent,json=cgroupParent,proto3" json:"cgroup_parent,omitempty"`
+	// group_names are further groups by their names in the image.
+	GroupNames []string `protobuf:"bytes,36,rep,name=group_names,json=groupNames,proto3" json:"group_names,omitempty"`
+	// volumes are anonymous ones: folders that keep what the image has there.
+	Volumes       []string `protobuf:"bytes,37,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -409,24 +438,398 @@ func (x *ContainerSpec) GetPlatform() string {
 	return ""
 }
 
+func (x *ContainerSpec) GetRestart() *RestartPolicy {
+	if x != nil {
+		return x.Restart
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetHealth() *HealthCheck {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetLog() *Log {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetUlimits() []*Ulimit {
+	if x != nil {
+		return x.Ulimits
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetSysctls() map[string]string {
+	if x != nil {
+		return x.Sysctls
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetInit() bool {
+	if x != nil {
+		return x.Init
+	}
+	return false
+}
+
+func (x *ContainerSpec) GetShmBytes() int64 {
+	if x != nil {
+		return x.ShmBytes
+	}
+	return 0
+}
+
+func (x *ContainerSpec) GetVolumesFrom() []string {
+	if x != nil {
+		return x.VolumesFrom
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetLinks() []string {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetCdiDevices() []string {
+	if x != nil {
+		return x.CdiDevices
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetDeviceRules() []string {
+	if x != nil {
+		return x.DeviceRules
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetCgroupParent() string {
+	if x != nil {
+		return x.CgroupParent
+	}
+	return ""
+}
+
+func (x *ContainerSpec) GetGroupNames() []string {
+	if x != nil {
+		return x.GroupNames
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetVolumes() []string {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
+// RestartPolicy says when a container that ended is started again.
+type RestartPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name is "no", "on-failure", "always" or "unless-stopped"; empty is no.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// max_retries bounds on-failure; zero is no bound.
+	MaxRetries    int64 `protobuf:"varint,2,opt,name=max_retries,json=maxRetries,proto3" json:"max_retries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartPolicy) Reset() {
+	*x = RestartPolicy{}
+	mi := &file_container_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartPolicy) ProtoMessage() {}
+
+func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
+func (*RestartPolicy) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RestartPolicy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RestartPolicy) GetMaxRetries() int64 {
+	if x != nil {
+		return x.MaxRetries
+	}
+	return 0
+}
+
+// HealthCheck is a command that tells whether a container is well.
+type HealthCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// test is empty to take the image's, or begins with "NONE", "CMD" or
+	// "CMD-SHELL".
+	Test []string `protobuf:"bytes,1,rep,name=test,proto3" json:"test,omitempty"`
+	// Unset times are docker's: 30 s, 30 s, 0 s and 5 s.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	StartPeriod   *durationpb.Duration `protobuf:"bytes,4,opt,name=start_period,json=startPeriod,proto3" json:"start_period,omitempty"`
+	StartInterval *durationpb.Duration `protobuf:"bytes,5,opt,name=start_interval,json=startInterval,proto3" json:"start_interval,omitempty"`
+	// retries of zero is three.
+	Retries       int32 `protobuf:"varint,6,opt,name=retries,proto3" json:"retries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthCheck) Reset() {
+	*x = HealthCheck{}
+	mi := &file_container_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthCheck) ProtoMessage() {}
+
+func (x *HealthCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
+func (*HealthCheck) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HealthCheck) GetTest() []string {
+	if x != nil {
+		return x.Test
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetStartPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.StartPeriod
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetStartInterval() *durationpb.Duration {
+	if x != nil {
+		return x.StartInterval
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetRetries() int32 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+// Log says where a container's output goes.
+type Log struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// driver is "json-file" or "local", which mean the agent's log, or "none";
+	// empty is the first.
+	Driver        string            `protobuf:"bytes,1,opt,name=driver,proto3" json:"driver,omitempty"`
+	Options       map[string]string `protobuf:"bytes,2,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Log) Reset() {
+	*x = Log{}
+	mi := &file_container_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Log) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Log) ProtoMessage() {}
+
+func (x *Log) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Log.ProtoReflect.Descriptor instead.
+func (*Log) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Log) GetDriver() string {
+	if x != nil {
+		return x.Driver
+	}
+	return ""
+}
+
+func (x *Log) GetOptions() map[string]string {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+type Ulimit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Soft          int64                  `protobuf:"varint,2,opt,name=soft,proto3" json:"soft,omitempty"`
+	Hard          int64                  `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ulimit) Reset() {
+	*x = Ulimit{}
+	mi := &file_container_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ulimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ulimit) ProtoMessage() {}
+
+func (x *Ulimit) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
+func (*Ulimit) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Ulimit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Ulimit) GetSoft() int64 {
+	if x != nil {
+		return x.Soft
+	}
+	return 0
+}
+
+func (x *Ulimit) GetHard() int64 {
+	if x != nil {
+		return x.Hard
+	}
+	return 0
+}
+
 // Resources are limits; zero means none.
 type Resources struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	MemoryBytes int64                  `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	// nano_cpus is in billionths of a CPU.
-	NanoCpus      int64  `protobuf:"varint,2,opt,name=nano_cpus,json=nanoCpus,proto3" json:"nano_cpus,omitempty"`
-	CpuShares     int64  `protobuf:"varint,3,opt,name=cpu_shares,json=cpuShares,proto3" json:"cpu_shares,omitempty"`
-	CpusetCpus    string `protobuf:"bytes,4,opt,name=cpuset_cpus,json=cpusetCpus,proto3" json:"cpuset_cpus,omitempty"`
-	CpusetMems    string `protobuf:"bytes,5,opt,name=cpuset_mems,json=cpusetMems,proto3" json:"cpuset_mems,omitempty"`
-	PidsLimit     int64  `protobuf:"varint,6,opt,name=pids_limit,json=pidsLimit,proto3" json:"pids_limit,omitempty"`
-	OomScoreAdj   int64  `protobuf:"varint,7,opt,name=oom_score_adj,json=oomScoreAdj,proto3" json:"oom_score_adj,omitempty"`
+	NanoCpus          int64  `protobuf:"varint,2,opt,name=nano_cpus,json=nanoCpus,proto3" json:"nano_cpus,omitempty"`
+	CpuShares         int64  `protobuf:"varint,3,opt,name=cpu_shares,json=cpuShares,proto3" json:"cpu_shares,omitempty"`
+	CpusetCpus        string `protobuf:"bytes,4,opt,name=cpuset_cpus,json=cpusetCpus,proto3" json:"cpuset_cpus,omitempty"`
+	CpusetMems        string `protobuf:"bytes,5,opt,name=cpuset_mems,json=cpusetMems,proto3" json:"cpuset_mems,omitempty"`
+	PidsLimit         int64  `protobuf:"varint,6,opt,name=pids_limit,json=pidsLimit,proto3" json:"pids_limit,omitempty"`
+	OomScoreAdj       int64  `protobuf:"varint,7,opt,name=oom_score_adj,json=oomScoreAdj,proto3" json:"oom_score_adj,omitempty"`
+	MemoryReservation int64  `protobuf:"varint,8,opt,name=memory_reservation,json=memoryReservation,proto3" json:"memory_reservation,omitempty"`
+	// memory_swap is memory and swap together; -1 is no limit.
+	MemorySwap       int64  `protobuf:"varint,9,opt,name=memory_swap,json=memorySwap,proto3" json:"memory_swap,omitempty"`
+	MemorySwappiness *int64 `protobuf:"varint,10,opt,name=memory_swappiness,json=memorySwappiness,proto3,oneof" json:"memory_swappiness,omitempty"`
+	// cpu_period and cpu_quota are in microseconds.
+	CpuPeriod         int64         `protobuf:"varint,11,opt,name=cpu_period,json=cpuPeriod,proto3" json:"cpu_period,omitempty"`
+	CpuQuota          int64         `protobuf:"varint,12,opt,name=cpu_quota,json=cpuQuota,proto3" json:"cpu_quota,omitempty"`
+	OomKillDisable    bool          `protobuf:"varint,13,opt,name=oom_kill_disable,json=oomKillDisable,proto3" json:"oom_kill_disable,omitempty"`
+	BlkioWeight       uint32        `protobuf:"varint,14,opt,name=blkio_weight,json=blkioWeight,proto3" json:"blkio_weight,omitempty"`
+	BlkioWeightDevice []*DeviceRate `protobuf:"bytes,15,rep,name=blkio_weight_device,json=blkioWeightDevice,proto3" json:"blkio_weight_device,omitempty"`
+	DeviceReadBps     []*DeviceRate `protobuf:"bytes,16,rep,name=device_read_bps,json=deviceReadBps,proto3" json:"device_read_bps,omitempty"`
+	DeviceWriteBps    []*DeviceRate `protobuf:"bytes,17,rep,name=device_write_bps,json=deviceWriteBps,proto3" json:"device_write_bps,omitempty"`
+	DeviceReadIops    []*DeviceRate `protobuf:"bytes,18,rep,name=device_read_iops,json=deviceReadIops,proto3" json:"device_read_iops,omitempty"`
+	DeviceWriteIops   []*DeviceRate `protobuf:"bytes,19,rep,name=device_write_iops,json=deviceWriteIops,proto3" json:"device_write_iops,omitempty"`
+	// cpu_rt_period and cpu_rt_runtime are in microseconds.
+	CpuRtPeriod   int64 `protobuf:"varint,20,opt,name=cpu_rt_period,json=cpuRtPeriod,proto3" json:"cpu_rt_period,omitempty"`
+	CpuRtRuntime  int64 `protobuf:"varint,21,opt,name=cpu_rt_runtime,json=cpuRtRuntime,proto3" json:"cpu_rt_runtime,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_container_proto_msgTypes[1]
+	mi := &file_container_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +841,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[1]
+	mi := &file_container_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +854,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{1}
+	return file_container_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Resources) GetMemoryBytes() int64 {
@@ -503,6 +906,157 @@ func (x *Resources) GetOomScoreAdj() int64 {
 	return 0
 }
 
+func (x *Resources) GetMemoryReservation() int64 {
+	if x != nil {
+		return x.MemoryReservation
+	}
+	return 0
+}
+
+func (x *Resources) GetMemorySwap() int64 {
+	if x != nil {
+		return x.MemorySwap
+	}
+	return 0
+}
+
+func (x *Resources) GetMemorySwappiness() int64 {
+	if x != nil && x.MemorySwappiness != nil {
+		return *x.MemorySwappiness
+	}
+	return 0
+}
+
+func (x *Resources) GetCpuPeriod() int64 {
+	if x != nil {
+		return x.CpuPeriod
+	}
+	return 0
+}
+
+func (x *Resources) GetCpuQuota() int64 {
+	if x != nil {
+		return x.CpuQuota
+	}
+	return 0
+}
+
+func (x *Resources) GetOomKillDisable() bool {
+	if x != nil {
+		return x.OomKillDisable
+	}
+	return false
+}
+
+func (x *Resources) GetBlkioWeight() uint32 {
+	if x != nil {
+		return x.BlkioWeight
+	}
+	return 0
+}
+
+func (x *Resources) GetBlkioWeightDevice() []*DeviceRate {
+	if x != nil {
+		return x.BlkioWeightDevice
+	}
+	return nil
+}
+
+func (x *Resources) GetDeviceReadBps() []*DeviceRate {
+	if x != nil {
+		return x.DeviceReadBps
+	}
+	return nil
+}
+
+func (x *Resources) GetDeviceWriteBps() []*DeviceRate {
+	if x != nil {
+		return x.DeviceWriteBps
+	}
+	return nil
+}
+
+func (x *Resources) GetDeviceReadIops() []*DeviceRate {
+	if x != nil {
+		return x.DeviceReadIops
+	}
+	return nil
+}
+
+func (x *Resources) GetDeviceWriteIops() []*DeviceRate {
+	if x != nil {
+		return x.DeviceWriteIops
+	}
+	return nil
+}
+
+func (x *Resources) GetCpuRtPeriod() int64 {
+	if x != nil {
+		return x.CpuRtPeriod
+	}
+	return 0
+}
+
+func (x *Resources) GetCpuRtRuntime() int64 {
+	if x != nil {
+		return x.CpuRtRuntime
+	}
+	return 0
+}
+
+// DeviceRate is a weight or a rate of a block device.
+type DeviceRate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Rate          uint64                 `protobuf:"varint,2,opt,name=rate,proto3" json:"rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceRate) Reset() {
+	*x = DeviceRate{}
+	mi := &file_container_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceRate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceRate) ProtoMessage() {}
+
+func (x *DeviceRate) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceRate.ProtoReflect.Descriptor instead.
+func (*DeviceRate) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DeviceRate) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *DeviceRate) GetRate() uint64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
 type Security struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Privileged      bool                   `protobuf:"varint,1,opt,name=privileged,proto3" json:"privileged,omitempty"`
@@ -515,15 +1069,25 @@ type Security struct {
 	// apparmor is empty for the default, "unconfined", or a profile's name.
 	Apparmor string `protobuf:"bytes,7,opt,name=apparmor,proto3" json:"apparmor,omitempty"`
 	// host_pid and host_ipc share the host's namespaces.
-	HostPid       bool `protobuf:"varint,8,opt,name=host_pid,json=hostPid,proto3" json:"host_pid,omitempty"`
-	HostIpc       bool `protobuf:"varint,9,opt,name=host_ipc,json=hostIpc,proto3" json:"host_ipc,omitempty"`
+	HostPid bool `protobuf:"varint,8,opt,name=host_pid,json=hostPid,proto3" json:"host_pid,omitempty"`
+	HostIpc bool `protobuf:"varint,9,opt,name=host_ipc,json=hostIpc,proto3" json:"host_ipc,omitempty"`
+	// pid_container and ipc_container are containers whose namespace is shared.
+	PidContainer string `protobuf:"bytes,10,opt,name=pid_container,json=pidContainer,proto3" json:"pid_container,omitempty"`
+	IpcContainer string `protobuf:"bytes,11,opt,name=ipc_container,json=ipcContainer,proto3" json:"ipc_container,omitempty"`
+	// host_uts and host_cgroup share the host's namespaces.
+	HostUts    bool `protobuf:"varint,12,opt,name=host_uts,json=hostUts,proto3" json:"host_uts,omitempty"`
+	HostCgroup bool `protobuf:"varint,13,opt,name=host_cgroup,json=hostCgroup,proto3" json:"host_cgroup,omitempty"`
+	// unmasked shows all of /proc and /sys.
+	Unmasked bool `protobuf:"varint,14,opt,name=unmasked,proto3" json:"unmasked,omitempty"`
+	// selinux are label options such as "type:svirt_t" or "disable".
+	Selinux       []string `protobuf:"bytes,15,rep,name=selinux,proto3" json:"selinux,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_container_proto_msgTypes[2]
+	mi := &file_container_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +1099,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[2]
+	mi := &file_container_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +1112,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{2}
+	return file_container_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Security) GetPrivileged() bool {
@@ -614,6 +1178,48 @@ func (x *Security) GetHostIpc() bool {
 	return false
 }
 
+func (x *Security) GetPidContainer() string {
+	if x != nil {
+		return x.PidContainer
+	}
+	return ""
+}
+
+func (x *Security) GetIpcContainer() string {
+	if x != nil {
+		return x.IpcContainer
+	}
+	return ""
+}
+
+func (x *Security) GetHostUts() bool {
+	if x != nil {
+		return x.HostUts
+	}
+	return false
+}
+
+func (x *Security) GetHostCgroup() bool {
+	if x != nil {
+		return x.HostCgroup
+	}
+	return false
+}
+
+func (x *Security) GetUnmasked() bool {
+	if x != nil {
+		return x.Unmasked
+	}
+	return false
+}
+
+func (x *Security) GetSelinux() []string {
+	if x != nil {
+		return x.Selinux
+	}
+	return nil
+}
+
 type Network struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// mode is "bridge", "host", "none", "container:NAME" or a network's name.
@@ -637,7 +1243,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_container_proto_msgTypes[3]
+	mi := &file_container_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +1255,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[3]
+	mi := &file_container_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +1268,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{3}
+	return file_container_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Network) GetMode() string {
@@ -742,7 +1348,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_container_proto_msgTypes[4]
+	mi := &file_container_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +1360,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[4]
+	mi := &file_container_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +1373,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{4}
+	return file_container_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Port) GetContainerPort() uint32 {
@@ -801,7 +1407,8 @@ func (x *Port) GetHostIp() string {
 type Mount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Type  Mount_Type             `protobuf:"varint,1,opt,name=type,proto3,enum=nodeagent.node.v1.Mount_Type" json:"type,omitempty"`
-	// source is a path of the host for BIND, a reference for IMAGE.
+	// source is a path of the host for BIND, a reference for IMAGE, a name for
+	// VOLUME, empty in a request for an anonymous one.
 	Source   string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
 	Target   string `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
 	ReadOnly bool   `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
@@ -810,21 +1417,34 @@ type Mount struct {
 	Propagation string `protobuf:"bytes,5,opt,name=propagation,proto3" json:"propagation,omitempty"`
 	// create_source makes a missing source a folder.
 	CreateSource bool `protobuf:"varint,6,opt,name=create_source,json=createSource,proto3" json:"create_source,omitempty"`
-	// subpath is a path in the image.
+	// subpath is a path in the image or volume.
 	Subpath string `protobuf:"bytes,7,opt,name=subpath,proto3" json:"subpath,omitempty"`
 	// tmpfs_size is in bytes, zero is half the memory; tmpfs_mode is the mode
 	// of its root, zero is 01777.
 	TmpfsSize int64  `protobuf:"varint,8,opt,name=tmpfs_size,json=tmpfsSize,proto3" json:"tmpfs_size,omitempty"`
 	TmpfsMode uint32 `protobuf:"varint,9,opt,name=tmpfs_mode,json=tmpfsMode,proto3" json:"tmpfs_mode,omitempty"`
 	// options of a tmpfs: exec, noexec, suid, nosuid, dev, nodev.
-	Options       []string `protobuf:"bytes,10,rep,name=options,proto3" json:"options,omitempty"`
+	Options []string `protobuf:"bytes,10,rep,name=options,proto3" json:"options,omitempty"`
+	// no_copy leaves a new volume empty.
+	NoCopy bool `protobuf:"varint,11,opt,name=no_copy,json=noCopy,proto3" json:"no_copy,omitempty"`
+	// volume_driver, volume_options and volume_labels are of a volume that is
+	// made for the mount.
+	VolumeDriver  string            `protobuf:"bytes,12,opt,name=volume_driver,json=volumeDriver,proto3" json:"volume_driver,omitempty"`
+	VolumeOptions map[string]string `protobuf:"bytes,13,rep,name=volume_options,json=volumeOptions,proto3" json:"volume_options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	VolumeLabels  map[string]string `protobuf:"bytes,14,rep,name=volume_labels,json=volumeLabels,proto3" json:"volume_labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// anonymous is a volume that goes with its container.
+	Anonymous bool `protobuf:"varint,15,opt,name=anonymous,proto3" json:"anonymous,omitempty"`
+	// non_recursive binds without what is mounted below the source.
+	NonRecursive bool `protobuf:"varint,16,opt,name=non_recursive,json=nonRecursive,proto3" json:"non_recursive,omitempty"`
+	// path is where a volume's files are on the host; in answers only.
+	Path          string `protobuf:"bytes,17,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_container_proto_msgTypes[5]
+	mi := &file_container_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +1456,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[5]
+	mi := &file_container_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +1469,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{5}
+	return file_container_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Mount) GetType() Mount_Type {
@@ -922,6 +1542,55 @@ func (x *Mount) GetOptions() []string {
 	return nil
 }
 
+func (x *Mount) GetNoCopy() bool {
+	if x != nil {
+		return x.NoCopy
+	}
+	return false
+}
+
+func (x *Mount) GetVolumeDriver() string {
+	if x != nil {
+		return x.VolumeDriver
+	}
+	return ""
+}
+
+func (x *Mount) GetVolumeOptions() map[string]string {
+	if x != nil {
+		return x.VolumeOptions
+	}
+	return nil
+}
+
+func (x *Mount) GetVolumeLabels() map[string]string {
+	if x != nil {
+		return x.VolumeLabels
+	}
+	return nil
+}
+
+func (x *Mount) GetAnonymous() bool {
+	if x != nil {
+		return x.Anonymous
+	}
+	return false
+}
+
+func (x *Mount) GetNonRecursive() bool {
+	if x != nil {
+		return x.NonRecursive
+	}
+	return false
+}
+
+func (x *Mount) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 type Device struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	HostPath      string                 `protobuf:"bytes,1,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"`
@@ -934,7 +1603,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_container_proto_msgTypes[6]
+	mi := &file_container_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1615,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[6]
+	mi := &file_container_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1628,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{6}
+	return file_container_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Device) GetHostPath() string {
@@ -994,7 +1663,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_container_proto_msgTypes[7]
+	mi := &file_container_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1675,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[7]
+	mi := &file_container_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1688,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{7}
+	return file_container_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateRequest) GetName() string {
@@ -1046,7 +1715,7 @@ type CreateResponse struct {
 
 func (x *CreateResponse) Reset() {
 	*x = CreateResponse{}
-	mi := &file_container_proto_msgTypes[8]
+	mi := &file_container_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1727,7 @@ func (x *CreateResponse) String() string {
 func (*CreateResponse) ProtoMessage() {}
 
 func (x *CreateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[8]
+	mi := &file_container_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1740,7 @@ func (x *CreateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResponse.ProtoReflect.Descriptor instead.
 func (*CreateResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{8}
+	return file_container_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateResponse) GetId() string {
@@ -1097,7 +1766,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_container_proto_msgTypes[9]
+	mi := &file_container_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1778,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[9]
+	mi := &file_container_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1791,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{9}
+	return file_container_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartRequest) GetContainer() string {
@@ -1141,7 +1810,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_container_proto_msgTypes[10]
+	mi := &file_container_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1822,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[10]
+	mi := &file_container_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1835,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{10}
+	return file_container_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StartResponse) GetId() string {
@@ -1186,7 +1855,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_container_proto_msgTypes[11]
+	mi := &file_container_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1867,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[11]
+	mi := &file_container_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1880,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{11}
+	return file_container_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TerminalSize) GetWidth() uint32 {
@@ -1243,7 +1912,7 @@ type AttachStart struct {
 
 func (x *AttachStart) Reset() {
 	*x = AttachStart{}
-	mi := &file_container_proto_msgTypes[12]
+	mi := &file_container_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1924,7 @@ func (x *AttachStart) String() string {
 func (*AttachStart) ProtoMessage() {}
 
 func (x *AttachStart) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[12]
+	mi := &file_container_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1937,7 @@ func (x *AttachStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
 func (*AttachStart) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{12}
+	return file_container_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AttachStart) GetContainer() string {
@@ -1321,7 +1990,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_container_proto_msgTypes[13]
+	mi := &file_container_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1333,7 +2002,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[13]
+	mi := &file_container_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1346,7 +2015,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{13}
+	return file_container_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -1431,7 +2100,7 @@ type Attached struct {
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_container_proto_msgTypes[14]
+	mi := &file_container_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +2112,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[14]
+	mi := &file_container_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +2125,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{14}
+	return file_container_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Attached) GetId() string {
@@ -1476,7 +2145,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_container_proto_msgTypes[15]
+	mi := &file_container_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +2157,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[15]
+	mi := &file_container_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +2170,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{15}
+	return file_container_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Output) GetStream() Output_Stream {
@@ -1532,7 +2201,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_container_proto_msgTypes[16]
+	mi := &file_container_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +2213,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[16]
+	mi := &file_container_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +2226,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{16}
+	return file_container_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -1635,7 +2304,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_container_proto_msgTypes[17]
+	mi := &file_container_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +2316,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[17]
+	mi := &file_container_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +2329,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{17}
+	return file_container_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExecStart) GetContainer() string {
@@ -1748,7 +2417,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_container_proto_msgTypes[18]
+	mi := &file_container_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +2429,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[18]
+	mi := &file_container_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +2442,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{18}
+	return file_container_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -1861,7 +2530,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_container_proto_msgTypes[19]
+	mi := &file_container_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +2542,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[19]
+	mi := &file_container_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +2555,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{19}
+	return file_container_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -1949,14 +2618,16 @@ type StopRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Container string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
 	// timeout is the container's own when unset; zero kills at once.
-	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// signal is the container's own when empty.
+	Signal        string `protobuf:"bytes,3,opt,name=signal,proto3" json:"signal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_container_proto_msgTypes[20]
+	mi := &file_container_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +2639,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[20]
+	mi := &file_container_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +2652,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{20}
+	return file_container_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StopRequest) GetContainer() string {
@@ -1998,6 +2669,13 @@ func (x *StopRequest) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *StopRequest) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
 type StopResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2006,7 +2684,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_container_proto_msgTypes[21]
+	mi := &file_container_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2696,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[21]
+	mi := &file_container_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2709,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{21}
+	return file_container_proto_rawDescGZIP(), []int{26}
 }
 
 type KillRequest struct {
@@ -2045,7 +2723,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_container_proto_msgTypes[22]
+	mi := &file_container_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2057,7 +2735,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[22]
+	mi := &file_container_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2070,7 +2748,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{22}
+	return file_container_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *KillRequest) GetContainer() string {
@@ -2095,7 +2773,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_container_proto_msgTypes[23]
+	mi := &file_container_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2107,7 +2785,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[23]
+	mi := &file_container_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2120,21 +2798,634 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{23}
+	return file_container_proto_rawDescGZIP(), []int{28}
+}
+
+type RestartRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Container string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	// timeout and signal are those of StopRequest.
+	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Signal        string               `protobuf:"bytes,3,opt,name=signal,proto3" json:"signal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartRequest) Reset() {
+	*x = RestartRequest{}
+	mi := &file_container_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartRequest) ProtoMessage() {}
+
+func (x *RestartRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartRequest.ProtoReflect.Descriptor instead.
+func (*RestartRequest) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RestartRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *RestartRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *RestartRequest) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+type RestartResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartResponse) Reset() {
+	*x = RestartResponse{}
+	mi := &file_container_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartResponse) ProtoMessage() {}
+
+func (x *RestartResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartResponse.ProtoReflect.Descriptor instead.
+func (*RestartResponse) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{30}
+}
+
+type UpdateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Resources     *Resources             `protobuf:"bytes,2,opt,name=resources,proto3" json:"resources,omitempty"`
+	Restart       *RestartPolicy         `protobuf:"bytes,3,opt,name=restart,proto3" json:"restart,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateRequest) Reset() {
+	*x = UpdateRequest{}
+	mi := &file_container_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRequest) ProtoMessage() {}
+
+func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
+func (*UpdateRequest) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *UpdateRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *UpdateRequest) GetResources() *Resources {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *UpdateRequest) GetRestart() *RestartPolicy {
+	if x != nil {
+		return x.Restart
+	}
+	return nil
+}
+
+type UpdateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Warnings      []string               `protobuf:"bytes,1,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateResponse) Reset() {
+	*x = UpdateResponse{}
+	mi := &file_container_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateResponse) ProtoMessage() {}
+
+func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
+func (*UpdateResponse) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *UpdateResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type CopyFromRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Container string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Path      string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// follow gives what a symbolic link at the path leads to.
+	Follow        bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	StatOnly      bool `protobuf:"varint,4,opt,name=stat_only,json=statOnly,proto3" json:"stat_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyFromRequest) Reset() {
+	*x = CopyFromRequest{}
+	mi := &file_container_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyFromRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyFromRequest) ProtoMessage() {}
+
+func (x *CopyFromRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyFromRequest.ProtoReflect.Descriptor instead.
+func (*CopyFromRequest) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *CopyFromRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *CopyFromRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CopyFromRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *CopyFromRequest) GetStatOnly() bool {
+	if x != nil {
+		return x.StatOnly
+	}
+	return false
+}
+
+// PathStat tells of a path in a container.
+type PathStat struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Size  int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// mode is Go's.
+	Mode     uint32                 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	Modified *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=modified,proto3" json:"modified,omitempty"`
+	// target is where a symbolic link leads, in the container.
+	Target        string `protobuf:"bytes,5,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathStat) Reset() {
+	*x = PathStat{}
+	mi := &file_container_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathStat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathStat) ProtoMessage() {}
+
+func (x *PathStat) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathStat.ProtoReflect.Descriptor instead.
+func (*PathStat) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *PathStat) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PathStat) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *PathStat) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *PathStat) GetModified() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Modified
+	}
+	return nil
+}
+
+func (x *PathStat) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+type CopyFromResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*CopyFromResponse_Stat
+	//	*CopyFromResponse_Data
+	Message       isCopyFromResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyFromResponse) Reset() {
+	*x = CopyFromResponse{}
+	mi := &file_container_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyFromResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyFromResponse) ProtoMessage() {}
+
+func (x *CopyFromResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyFromResponse.ProtoReflect.Descriptor instead.
+func (*CopyFromResponse) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *CopyFromResponse) GetMessage() isCopyFromResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *CopyFromResponse) GetStat() *PathStat {
+	if x != nil {
+		if x, ok := x.Message.(*CopyFromResponse_Stat); ok {
+			return x.Stat
+		}
+	}
+	return nil
+}
+
+func (x *CopyFromResponse) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*CopyFromResponse_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isCopyFromResponse_Message interface {
+	isCopyFromResponse_Message()
+}
+
+type CopyFromResponse_Stat struct {
+	Stat *PathStat `protobuf:"bytes,1,opt,name=stat,proto3,oneof"`
+}
+
+type CopyFromResponse_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*CopyFromResponse_Stat) isCopyFromResponse_Message() {}
+
+func (*CopyFromResponse_Data) isCopyFromResponse_Message() {}
+
+type CopyToStart struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Container string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	// path is a folder.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// own keeps the owners of the tar; else files belong to root.
+	Own           bool `protobuf:"varint,3,opt,name=own,proto3" json:"own,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyToStart) Reset() {
+	*x = CopyToStart{}
+	mi := &file_container_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyToStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyToStart) ProtoMessage() {}
+
+func (x *CopyToStart) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyToStart.ProtoReflect.Descriptor instead.
+func (*CopyToStart) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CopyToStart) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *CopyToStart) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CopyToStart) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
+}
+
+type CopyToRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*CopyToRequest_Start
+	//	*CopyToRequest_Data
+	Message       isCopyToRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyToRequest) Reset() {
+	*x = CopyToRequest{}
+	mi := &file_container_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyToRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyToRequest) ProtoMessage() {}
+
+func (x *CopyToRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyToRequest.ProtoReflect.Descriptor instead.
+func (*CopyToRequest) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CopyToRequest) GetMessage() isCopyToRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *CopyToRequest) GetStart() *CopyToStart {
+	if x != nil {
+		if x, ok := x.Message.(*CopyToRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *CopyToRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*CopyToRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isCopyToRequest_Message interface {
+	isCopyToRequest_Message()
+}
+
+type CopyToRequest_Start struct {
+	Start *CopyToStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type CopyToRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*CopyToRequest_Start) isCopyToRequest_Message() {}
+
+func (*CopyToRequest_Data) isCopyToRequest_Message() {}
+
+type CopyToResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyToResponse) Reset() {
+	*x = CopyToResponse{}
+	mi := &file_container_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyToResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyToResponse) ProtoMessage() {}
+
+func (x *CopyToResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyToResponse.ProtoReflect.Descriptor instead.
+func (*CopyToResponse) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{38}
 }
 
 type RemoveRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Container string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
 	// force kills a running one.
-	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	// volumes removes its anonymous volumes too.
+	Volumes       bool `protobuf:"varint,3,opt,name=volumes,proto3" json:"volumes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_container_proto_msgTypes[24]
+	mi := &file_container_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +3437,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[24]
+	mi := &file_container_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +3450,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{24}
+	return file_container_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RemoveRequest) GetContainer() string {
@@ -2176,6 +3467,13 @@ func (x *RemoveRequest) GetForce() bool {
 	return false
 }
 
+func (x *RemoveRequest) GetVolumes() bool {
+	if x != nil {
+		return x.Volumes
+	}
+	return false
+}
+
 type RemoveResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2184,7 +3482,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_container_proto_msgTypes[25]
+	mi := &file_container_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +3494,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[25]
+	mi := &file_container_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +3507,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{25}
+	return file_container_proto_rawDescGZIP(), []int{40}
 }
 
 type WaitRequest struct {
@@ -2221,7 +3519,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_container_proto_msgTypes[26]
+	mi := &file_container_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +3531,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[26]
+	mi := &file_container_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +3544,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{26}
+	return file_container_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WaitRequest) GetContainer() string {
@@ -2265,7 +3563,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_container_proto_msgTypes[27]
+	mi := &file_container_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +3575,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[27]
+	mi := &file_container_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +3588,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{27}
+	return file_container_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WaitResponse) GetExitCode() int32 {
@@ -2303,14 +3601,16 @@ func (x *WaitResponse) GetExitCode() int32 {
 type ListRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// pods asks for kubelet's containers too.
-	Pods          bool `protobuf:"varint,1,opt,name=pods,proto3" json:"pods,omitempty"`
+	Pods bool `protobuf:"varint,1,opt,name=pods,proto3" json:"pods,omitempty"`
+	// sizes asks for the sizes on disk, which takes a while.
+	Sizes         bool `protobuf:"varint,2,opt,name=sizes,proto3" json:"sizes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_container_proto_msgTypes[28]
+	mi := &file_container_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2322,7 +3622,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[28]
+	mi := &file_container_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2335,12 +3635,19 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{28}
+	return file_container_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListRequest) GetPods() bool {
 	if x != nil {
 		return x.Pods
+	}
+	return false
+}
+
+func (x *ListRequest) GetSizes() bool {
+	if x != nil {
+		return x.Sizes
 	}
 	return false
 }
@@ -2354,7 +3661,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_container_proto_msgTypes[29]
+	mi := &file_container_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +3673,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[29]
+	mi := &file_container_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +3686,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{29}
+	return file_container_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListResponse) GetContainers() []*Container {
@@ -2402,7 +3709,7 @@ type Pod struct {
 
 func (x *Pod) Reset() {
 	*x = Pod{}
-	mi := &file_container_proto_msgTypes[30]
+	mi := &file_container_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +3721,7 @@ func (x *Pod) String() string {
 func (*Pod) ProtoMessage() {}
 
 func (x *Pod) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[30]
+	mi := &file_container_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +3734,7 @@ func (x *Pod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pod.ProtoReflect.Descriptor instead.
 func (*Pod) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{30}
+	return file_container_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Pod) GetId() string {
@@ -2470,7 +3777,7 @@ type Container struct {
 	ImageId   string                 `protobuf:"bytes,5,opt,name=image_id,json=imageId,proto3" json:"image_id,omitempty"`
 	Args      []string               `protobuf:"bytes,6,rep,name=args,proto3" json:"args,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// state is created, running, paused, exited or unknown.
+	// state is created, running, paused, restarting, exited or unknown.
 	State       string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
 	StartedAt   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	FinishedAt  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
@@ -2485,14 +3792,20 @@ type Container struct {
 	Tty         bool                   `protobuf:"varint,19,opt,name=tty,proto3" json:"tty,omitempty"`
 	AutoRemove  bool                   `protobuf:"varint,20,opt,name=auto_remove,json=autoRemove,proto3" json:"auto_remove,omitempty"`
 	// networks are the names of those it is on.
-	Networks      []string `protobuf:"bytes,40,rep,name=networks,proto3" json:"networks,omitempty"`
+	Networks     []string `protobuf:"bytes,40,rep,name=networks,proto3" json:"networks,omitempty"`
+	RestartCount int64    `protobuf:"varint,41,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"`
+	// health is empty without a check, else starting, healthy or unhealthy.
+	Health string `protobuf:"bytes,42,opt,name=health,proto3" json:"health,omitempty"`
+	// size_rw is what its own layer takes, size_root_fs with its image's.
+	SizeRw        int64 `protobuf:"varint,43,opt,name=size_rw,json=sizeRw,proto3" json:"size_rw,omitempty"`
+	SizeRootFs    int64 `protobuf:"varint,44,opt,name=size_root_fs,json=sizeRootFs,proto3" json:"size_root_fs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_container_proto_msgTypes[31]
+	mi := &file_container_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +3817,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[31]
+	mi := &file_container_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +3830,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{31}
+	return file_container_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Container) GetId() string {
@@ -2667,16 +3980,45 @@ func (x *Container) GetNetworks() []string {
 	return nil
 }
 
+func (x *Container) GetRestartCount() int64 {
+	if x != nil {
+		return x.RestartCount
+	}
+	return 0
+}
+
+func (x *Container) GetHealth() string {
+	if x != nil {
+		return x.Health
+	}
+	return ""
+}
+
+func (x *Container) GetSizeRw() int64 {
+	if x != nil {
+		return x.SizeRw
+	}
+	return 0
+}
+
+func (x *Container) GetSizeRootFs() int64 {
+	if x != nil {
+		return x.SizeRootFs
+	}
+	return 0
+}
+
 type InspectRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Sizes         bool                   `protobuf:"varint,2,opt,name=sizes,proto3" json:"sizes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_container_proto_msgTypes[32]
+	mi := &file_container_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2688,7 +4030,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[32]
+	mi := &file_container_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2701,12 +4043,88 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{32}
+	return file_container_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *InspectRequest) GetContainer() string {
 	if x != nil {
 		return x.Container
+	}
+	return ""
+}
+
+func (x *InspectRequest) GetSizes() bool {
+	if x != nil {
+		return x.Sizes
+	}
+	return false
+}
+
+// HealthLog is one run of a health check.
+type HealthLog struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	End           *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`
+	ExitCode      int32                  `protobuf:"varint,3,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	Output        string                 `protobuf:"bytes,4,opt,name=output,proto3" json:"output,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthLog) Reset() {
+	*x = HealthLog{}
+	mi := &file_container_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthLog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthLog) ProtoMessage() {}
+
+func (x *HealthLog) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthLog.ProtoReflect.Descriptor instead.
+func (*HealthLog) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *HealthLog) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *HealthLog) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *HealthLog) GetExitCode() int32 {
+	if x != nil {
+		return x.ExitCode
+	}
+	return 0
+}
+
+func (x *HealthLog) GetOutput() string {
+	if x != nil {
+		return x.Output
 	}
 	return ""
 }
@@ -2731,13 +4149,20 @@ type InspectResponse struct {
 	Endpoints      []*Endpoint `protobuf:"bytes,30,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	ResolvConfPath string      `protobuf:"bytes,31,opt,name=resolv_conf_path,json=resolvConfPath,proto3" json:"resolv_conf_path,omitempty"`
 	HostnamePath   string      `protobuf:"bytes,32,opt,name=hostname_path,json=hostnamePath,proto3" json:"hostname_path,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// health_log are the last runs of the health check.
+	HealthLog     []*HealthLog `protobuf:"bytes,33,rep,name=health_log,json=healthLog,proto3" json:"health_log,omitempty"`
+	FailingStreak int64        `protobuf:"varint,34,opt,name=failing_streak,json=failingStreak,proto3" json:"failing_streak,omitempty"`
+	// exec_ids are those of processes run by Exec that go on.
+	ExecIds []string `protobuf:"bytes,35,rep,name=exec_ids,json=execIds,proto3" json:"exec_ids,omitempty"`
+	// health is the check that is run, the image's or the person's.
+	Health        *HealthCheck `protobuf:"bytes,36,opt,name=health,proto3" json:"health,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_container_proto_msgTypes[33]
+	mi := &file_container_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +4174,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[33]
+	mi := &file_container_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2762,7 +4187,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{33}
+	return file_container_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *InspectResponse) GetContainer() *Container {
@@ -2870,6 +4295,34 @@ func (x *InspectResponse) GetHostnamePath() string {
 	return ""
 }
 
+func (x *InspectResponse) GetHealthLog() []*HealthLog {
+	if x != nil {
+		return x.HealthLog
+	}
+	return nil
+}
+
+func (x *InspectResponse) GetFailingStreak() int64 {
+	if x != nil {
+		return x.FailingStreak
+	}
+	return 0
+}
+
+func (x *InspectResponse) GetExecIds() []string {
+	if x != nil {
+		return x.ExecIds
+	}
+	return nil
+}
+
+func (x *InspectResponse) GetHealth() *HealthCheck {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
 // Addresses are a container's in its network; empty once it is stopped.
 type Addresses struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -2886,7 +4339,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_container_proto_msgTypes[34]
+	mi := &file_container_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2898,7 +4351,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[34]
+	mi := &file_container_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2911,7 +4364,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{34}
+	return file_container_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Addresses) GetNetwork() string {
@@ -2958,7 +4411,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_container_proto_msgTypes[35]
+	mi := &file_container_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2970,7 +4423,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[35]
+	mi := &file_container_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2983,7 +4436,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{35}
+	return file_container_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PauseRequest) GetContainer() string {
@@ -3001,7 +4454,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_container_proto_msgTypes[36]
+	mi := &file_container_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3013,7 +4466,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[36]
+	mi := &file_container_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3026,7 +4479,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{36}
+	return file_container_proto_rawDescGZIP(), []int{52}
 }
 
 type UnpauseRequest struct {
@@ -3038,7 +4491,7 @@ type UnpauseRequest struct {
 
 func (x *UnpauseRequest) Reset() {
 	*x = UnpauseRequest{}
-	mi := &file_container_proto_msgTypes[37]
+	mi := &file_container_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +4503,7 @@ func (x *UnpauseRequest) String() string {
 func (*UnpauseRequest) ProtoMessage() {}
 
 func (x *UnpauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[37]
+	mi := &file_container_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +4516,7 @@ func (x *UnpauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseRequest.ProtoReflect.Descriptor instead.
 func (*UnpauseRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{37}
+	return file_container_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *UnpauseRequest) GetContainer() string {
@@ -3081,7 +4534,7 @@ type UnpauseResponse struct {
 
 func (x *UnpauseResponse) Reset() {
 	*x = UnpauseResponse{}
-	mi := &file_container_proto_msgTypes[38]
+	mi := &file_container_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +4546,7 @@ func (x *UnpauseResponse) String() string {
 func (*UnpauseResponse) ProtoMessage() {}
 
 func (x *UnpauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[38]
+	mi := &file_container_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3106,7 +4559,7 @@ func (x *UnpauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseResponse.ProtoReflect.Descriptor instead.
 func (*UnpauseResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{38}
+	return file_container_proto_rawDescGZIP(), []int{54}
 }
 
 type RenameRequest struct {
@@ -3119,7 +4572,7 @@ type RenameRequest struct {
 
 func (x *RenameRequest) Reset() {
 	*x = RenameRequest{}
-	mi := &file_container_proto_msgTypes[39]
+	mi := &file_container_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3131,7 +4584,7 @@ func (x *RenameRequest) String() string {
 func (*RenameRequest) ProtoMessage() {}
 
 func (x *RenameRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[39]
+	mi := &file_container_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3144,7 +4597,7 @@ func (x *RenameRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameRequest.ProtoReflect.Descriptor instead.
 func (*RenameRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{39}
+	return file_container_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RenameRequest) GetContainer() string {
@@ -3169,7 +4622,7 @@ type RenameResponse struct {
 
 func (x *RenameResponse) Reset() {
 	*x = RenameResponse{}
-	mi := &file_container_proto_msgTypes[40]
+	mi := &file_container_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3181,7 +4634,7 @@ func (x *RenameResponse) String() string {
 func (*RenameResponse) ProtoMessage() {}
 
 func (x *RenameResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[40]
+	mi := &file_container_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3194,7 +4647,7 @@ func (x *RenameResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameResponse.ProtoReflect.Descriptor instead.
 func (*RenameResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{40}
+	return file_container_proto_rawDescGZIP(), []int{56}
 }
 
 type TopRequest struct {
@@ -3208,7 +4661,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_container_proto_msgTypes[41]
+	mi := &file_container_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +4673,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[41]
+	mi := &file_container_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +4686,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{41}
+	return file_container_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *TopRequest) GetContainer() string {
@@ -3260,7 +4713,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_container_proto_msgTypes[42]
+	mi := &file_container_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3272,7 +4725,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[42]
+	mi := &file_container_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3285,7 +4738,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{42}
+	return file_container_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *TopResponse) GetTitles() []string {
@@ -3312,7 +4765,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_container_proto_msgTypes[43]
+	mi := &file_container_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3324,7 +4777,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[43]
+	mi := &file_container_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3337,7 +4790,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{43}
+	return file_container_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Process) GetFields() []string {
@@ -3356,7 +4809,7 @@ type ChangesRequest struct {
 
 func (x *ChangesRequest) Reset() {
 	*x = ChangesRequest{}
-	mi := &file_container_proto_msgTypes[44]
+	mi := &file_container_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3368,7 +4821,7 @@ func (x *ChangesRequest) String() string {
 func (*ChangesRequest) ProtoMessage() {}
 
 func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[44]
+	mi := &file_container_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3381,7 +4834,7 @@ func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
 func (*ChangesRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{44}
+	return file_container_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ChangesRequest) GetContainer() string {
@@ -3402,7 +4855,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_container_proto_msgTypes[45]
+	mi := &file_container_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3414,7 +4867,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[45]
+	mi := &file_container_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3427,7 +4880,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{45}
+	return file_container_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Change) GetKind() Change_Kind {
@@ -3453,7 +4906,7 @@ type ChangesResponse struct {
 
 func (x *ChangesResponse) Reset() {
 	*x = ChangesResponse{}
-	mi := &file_container_proto_msgTypes[46]
+	mi := &file_container_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3465,7 +4918,7 @@ func (x *ChangesResponse) String() string {
 func (*ChangesResponse) ProtoMessage() {}
 
 func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[46]
+	mi := &file_container_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3478,7 +4931,7 @@ func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesResponse.ProtoReflect.Descriptor instead.
 func (*ChangesResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{46}
+	return file_container_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ChangesResponse) GetChanges() []*Change {
@@ -3497,7 +4950,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_container_proto_msgTypes[47]
+	mi := &file_container_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3509,7 +4962,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[47]
+	mi := &file_container_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3522,7 +4975,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{47}
+	return file_container_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ExportRequest) GetContainer() string {
@@ -3541,7 +4994,7 @@ type ExportResponse struct {
 
 func (x *ExportResponse) Reset() {
 	*x = ExportResponse{}
-	mi := &file_container_proto_msgTypes[48]
+	mi := &file_container_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3553,7 +5006,7 @@ func (x *ExportResponse) String() string {
 func (*ExportResponse) ProtoMessage() {}
 
 func (x *ExportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[48]
+	mi := &file_container_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3566,7 +5019,7 @@ func (x *ExportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
 func (*ExportResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{48}
+	return file_container_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ExportResponse) GetData() []byte {
@@ -3593,7 +5046,7 @@ type CommitRequest struct {
 
 func (x *CommitRequest) Reset() {
 	*x = CommitRequest{}
-	mi := &file_container_proto_msgTypes[49]
+	mi := &file_container_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3605,7 +5058,7 @@ func (x *CommitRequest) String() string {
 func (*CommitRequest) ProtoMessage() {}
 
 func (x *CommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[49]
+	mi := &file_container_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3618,7 +5071,7 @@ func (x *CommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
 func (*CommitRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{49}
+	return file_container_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *CommitRequest) GetContainer() string {
@@ -3672,7 +5125,7 @@ type CommitResponse struct {
 
 func (x *CommitResponse) Reset() {
 	*x = CommitResponse{}
-	mi := &file_container_proto_msgTypes[50]
+	mi := &file_container_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3684,7 +5137,7 @@ func (x *CommitResponse) String() string {
 func (*CommitResponse) ProtoMessage() {}
 
 func (x *CommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[50]
+	mi := &file_container_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3697,7 +5150,7 @@ func (x *CommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
 func (*CommitResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{50}
+	return file_container_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *CommitResponse) GetId() string {
@@ -3717,7 +5170,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_container_proto_msgTypes[51]
+	mi := &file_container_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3729,7 +5182,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[51]
+	mi := &file_container_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3742,7 +5195,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{51}
+	return file_container_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *StatsRequest) GetContainers() []string {
@@ -3775,7 +5228,7 @@ type Stats struct {
 
 func (x *Stats) Reset() {
 	*x = Stats{}
-	mi := &file_container_proto_msgTypes[52]
+	mi := &file_container_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3787,7 +5240,7 @@ func (x *Stats) String() string {
 func (*Stats) ProtoMessage() {}
 
 func (x *Stats) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[52]
+	mi := &file_container_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3800,7 +5253,7 @@ func (x *Stats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats.ProtoReflect.Descriptor instead.
 func (*Stats) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{52}
+	return file_container_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Stats) GetId() string {
@@ -3896,7 +5349,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_container_proto_msgTypes[53]
+	mi := &file_container_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3908,7 +5361,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[53]
+	mi := &file_container_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3921,7 +5374,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{53}
+	return file_container_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *StatsResponse) GetStats() []*Stats {
@@ -3945,7 +5398,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_container_proto_msgTypes[54]
+	mi := &file_container_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3957,7 +5410,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[54]
+	mi := &file_container_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3970,7 +5423,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{54}
+	return file_container_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -4020,7 +5473,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_container_proto_msgTypes[55]
+	mi := &file_container_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4032,7 +5485,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[55]
+	mi := &file_container_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4045,7 +5498,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{55}
+	return file_container_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *LogEntry) GetTime() *timestamppb.Timestamp {
@@ -4078,7 +5531,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_container_proto_msgTypes[56]
+	mi := &file_container_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4090,7 +5543,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[56]
+	mi := &file_container_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4103,7 +5556,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{56}
+	return file_container_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *LogsResponse) GetEntries() []*LogEntry {
@@ -4117,7 +5570,7 @@ var File_container_proto protoreflect.FileDescriptor
 
 const file_container_proto_rawDesc = "" +
 	"\n" +
-	"\x0fcontainer.proto\x12\x11nodeagent.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\rnetwork.proto\"\x8c\b\n" +
+	"\x0fcontainer.proto\x12\x11nodeagent.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\rnetwork.proto\"\xf2\f\n" +
 	"\rContainerSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1e\n" +
 	"\n" +
@@ -4148,13 +5601,53 @@ const file_container_proto_rawDesc = "" +
 	"\anetwork\x18\x14 \x01(\v2\x1a.nodeagent.node.v1.NetworkR\anetwork\x120\n" +
 	"\x06mounts\x18\x15 \x03(\v2\x18.nodeagent.node.v1.MountR\x06mounts\x123\n" +
 	"\adevices\x18\x16 \x03(\v2\x19.nodeagent.node.v1.DeviceR\adevices\x12\x1a\n" +
-	"\bplatform\x18\x17 \x01(\tR\bplatform\x1a9\n" +
+	"\bplatform\x18\x17 \x01(\tR\bplatform\x12:\n" +
+	"\arestart\x18\x18 \x01(\v2 .nodeagent.node.v1.RestartPolicyR\arestart\x126\n" +
+	"\x06health\x18\x19 \x01(\v2\x1e.nodeagent.node.v1.HealthCheckR\x06health\x12(\n" +
+	"\x03log\x18\x1a \x01(\v2\x16.nodeagent.node.v1.LogR\x03log\x123\n" +
+	"\aulimits\x18\x1b \x03(\v2\x19.nodeagent.node.v1.UlimitR\aulimits\x12G\n" +
+	"\asysctls\x18\x1c \x03(\v2-.nodeagent.node.v1.ContainerSpec.SysctlsEntryR\asysctls\x12\x12\n" +
+	"\x04init\x18\x1d \x01(\bR\x04init\x12\x1b\n" +
+	"\tshm_bytes\x18\x1e \x01(\x03R\bshmBytes\x12!\n" +
+	"\fvolumes_from\x18\x1f \x03(\tR\vvolumesFrom\x12\x14\n" +
+	"\x05links\x18  \x03(\tR\x05links\x12\x1f\n" +
+	"\vcdi_devices\x18! \x03(\tR\n" +
+	"cdiDevices\x12!\n" +
+	"\fdevice_rules\x18\" \x03(\tR\vdeviceRules\x12#\n" +
+	"\rcgroup_parent\x18# \x01(\tR\fcgroupParent\x12\x1f\n" +
+	"\vgroup_names\x18$ \x03(\tR\n" +
+	"groupNames\x12\x18\n" +
+	"\avolumes\x18% \x03(\tR\avolumes\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xef\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
+	"\fSysctlsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
+	"\rRestartPolicy\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
+	"\vmax_retries\x18\x02 \x01(\x03R\n" +
+	"maxRetries\"\xa7\x02\n" +
+	"\vHealthCheck\x12\x12\n" +
+	"\x04test\x18\x01 \x03(\tR\x04test\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12<\n" +
+	"\fstart_period\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vstartPeriod\x12@\n" +
+	"\x0estart_interval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rstartInterval\x12\x18\n" +
+	"\aretries\x18\x06 \x01(\x05R\aretries\"\x98\x01\n" +
+	"\x03Log\x12\x16\n" +
+	"\x06driver\x18\x01 \x01(\tR\x06driver\x12=\n" +
+	"\aoptions\x18\x02 \x03(\v2#.nodeagent.node.v1.Log.OptionsEntryR\aoptions\x1a:\n" +
+	"\fOptionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
+	"\x06Ulimit\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
+	"\x04hard\x18\x03 \x01(\x03R\x04hard\"\xcd\a\n" +
 	"\tResources\x12!\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x1b\n" +
 	"\tnano_cpus\x18\x02 \x01(\x03R\bnanoCpus\x12\x1d\n" +
@@ -4166,7 +5659,29 @@ const file_container_proto_rawDesc = "" +
 	"cpusetMems\x12\x1d\n" +
 	"\n" +
 	"pids_limit\x18\x06 \x01(\x03R\tpidsLimit\x12\"\n" +
-	"\room_score_adj\x18\a \x01(\x03R\voomScoreAdj\"\x93\x02\n" +
+	"\room_score_adj\x18\a \x01(\x03R\voomScoreAdj\x12-\n" +
+	"\x12memory_reservation\x18\b \x01(\x03R\x11memoryReservation\x12\x1f\n" +
+	"\vmemory_swap\x18\t \x01(\x03R\n" +
+	"memorySwap\x120\n" +
+	"\x11memory_swappiness\x18\n" +
+	" \x01(\x03H\x00R\x10memorySwappiness\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"cpu_period\x18\v \x01(\x03R\tcpuPeriod\x12\x1b\n" +
+	"\tcpu_quota\x18\f \x01(\x03R\bcpuQuota\x12(\n" +
+	"\x10oom_kill_disable\x18\r \x01(\bR\x0eoomKillDisable\x12!\n" +
+	"\fblkio_weight\x18\x0e \x01(\rR\vblkioWeight\x12M\n" +
+	"\x13blkio_weight_device\x18\x0f \x03(\v2\x1d.nodeagent.node.v1.DeviceRateR\x11blkioWeightDevice\x12E\n" +
+	"\x0fdevice_read_bps\x18\x10 \x03(\v2\x1d.nodeagent.node.v1.DeviceRateR\rdeviceReadBps\x12G\n" +
+	"\x10device_write_bps\x18\x11 \x03(\v2\x1d.nodeagent.node.v1.DeviceRateR\x0edeviceWriteBps\x12G\n" +
+	"\x10device_read_iops\x18\x12 \x03(\v2\x1d.nodeagent.node.v1.DeviceRateR\x0edeviceReadIops\x12I\n" +
+	"\x11device_write_iops\x18\x13 \x03(\v2\x1d.nodeagent.node.v1.DeviceRateR\x0fdeviceWriteIops\x12\"\n" +
+	"\rcpu_rt_period\x18\x14 \x01(\x03R\vcpuRtPeriod\x12$\n" +
+	"\x0ecpu_rt_runtime\x18\x15 \x01(\x03R\fcpuRtRuntimeB\x14\n" +
+	"\x12_memory_swappiness\"4\n" +
+	"\n" +
+	"DeviceRate\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04rate\x18\x02 \x01(\x04R\x04rate\"\xcf\x03\n" +
 	"\bSecurity\x12\x1e\n" +
 	"\n" +
 	"privileged\x18\x01 \x01(\bR\n" +
@@ -4178,7 +5693,15 @@ const file_container_proto_rawDesc = "" +
 	"\aseccomp\x18\x06 \x01(\tR\aseccomp\x12\x1a\n" +
 	"\bapparmor\x18\a \x01(\tR\bapparmor\x12\x19\n" +
 	"\bhost_pid\x18\b \x01(\bR\ahostPid\x12\x19\n" +
-	"\bhost_ipc\x18\t \x01(\bR\ahostIpc\"\xac\x02\n" +
+	"\bhost_ipc\x18\t \x01(\bR\ahostIpc\x12#\n" +
+	"\rpid_container\x18\n" +
+	" \x01(\tR\fpidContainer\x12#\n" +
+	"\ripc_container\x18\v \x01(\tR\fipcContainer\x12\x19\n" +
+	"\bhost_uts\x18\f \x01(\bR\ahostUts\x12\x1f\n" +
+	"\vhost_cgroup\x18\r \x01(\bR\n" +
+	"hostCgroup\x12\x1a\n" +
+	"\bunmasked\x18\x0e \x01(\bR\bunmasked\x12\x18\n" +
+	"\aselinux\x18\x0f \x03(\tR\aselinux\"\xac\x02\n" +
 	"\aNetwork\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12=\n" +
 	"\tendpoints\x18\x1e \x03(\v2\x1f.nodeagent.node.v1.EndpointSpecR\tendpoints\x12-\n" +
@@ -4196,7 +5719,7 @@ const file_container_proto_rawDesc = "" +
 	"\x0econtainer_port\x18\x01 \x01(\rR\rcontainerPort\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x1b\n" +
 	"\thost_port\x18\x03 \x01(\rR\bhostPort\x12\x17\n" +
-	"\ahost_ip\x18\x04 \x01(\tR\x06hostIp\"\xe8\x02\n" +
+	"\ahost_ip\x18\x04 \x01(\tR\x06hostIp\"\xb1\x06\n" +
 	"\x05Mount\x121\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1d.nodeagent.node.v1.Mount.TypeR\x04type\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x16\n" +
@@ -4210,11 +5733,26 @@ const file_container_proto_rawDesc = "" +
 	"\n" +
 	"tmpfs_mode\x18\t \x01(\rR\ttmpfsMode\x12\x18\n" +
 	"\aoptions\x18\n" +
-	" \x03(\tR\aoptions\"&\n" +
+	" \x03(\tR\aoptions\x12\x17\n" +
+	"\ano_copy\x18\v \x01(\bR\x06noCopy\x12#\n" +
+	"\rvolume_driver\x18\f \x01(\tR\fvolumeDriver\x12R\n" +
+	"\x0evolume_options\x18\r \x03(\v2+.nodeagent.node.v1.Mount.VolumeOptionsEntryR\rvolumeOptions\x12O\n" +
+	"\rvolume_labels\x18\x0e \x03(\v2*.nodeagent.node.v1.Mount.VolumeLabelsEntryR\fvolumeLabels\x12\x1c\n" +
+	"\tanonymous\x18\x0f \x01(\bR\tanonymous\x12#\n" +
+	"\rnon_recursive\x18\x10 \x01(\bR\fnonRecursive\x12\x12\n" +
+	"\x04path\x18\x11 \x01(\tR\x04path\x1a@\n" +
+	"\x12VolumeOptionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a?\n" +
+	"\x11VolumeLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"2\n" +
 	"\x04Type\x12\b\n" +
 	"\x04BIND\x10\x00\x12\t\n" +
 	"\x05TMPFS\x10\x01\x12\t\n" +
-	"\x05IMAGE\x10\x02\"n\n" +
+	"\x05IMAGE\x10\x02\x12\n" +
+	"\n" +
+	"\x06VOLUME\x10\x03\"n\n" +
 	"\x06Device\x12\x1b\n" +
 	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12 \n" +
@@ -4284,25 +5822,63 @@ const file_container_proto_rawDesc = "" +
 	"\battached\x18\x01 \x01(\v2\x1b.nodeagent.node.v1.AttachedH\x00R\battached\x123\n" +
 	"\x06output\x18\x02 \x01(\v2\x19.nodeagent.node.v1.OutputH\x00R\x06output\x12\x14\n" +
 	"\x04exit\x18\x03 \x01(\x05H\x00R\x04exitB\t\n" +
-	"\amessage\"`\n" +
+	"\amessage\"x\n" +
 	"\vStopRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x0e\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x16\n" +
+	"\x06signal\x18\x03 \x01(\tR\x06signal\"\x0e\n" +
 	"\fStopResponse\"C\n" +
 	"\vKillRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\"\x0e\n" +
-	"\fKillResponse\"C\n" +
+	"\fKillResponse\"{\n" +
+	"\x0eRestartRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x16\n" +
+	"\x06signal\x18\x03 \x01(\tR\x06signal\"\x11\n" +
+	"\x0fRestartResponse\"\xa5\x01\n" +
+	"\rUpdateRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12:\n" +
+	"\tresources\x18\x02 \x01(\v2\x1c.nodeagent.node.v1.ResourcesR\tresources\x12:\n" +
+	"\arestart\x18\x03 \x01(\v2 .nodeagent.node.v1.RestartPolicyR\arestart\",\n" +
+	"\x0eUpdateResponse\x12\x1a\n" +
+	"\bwarnings\x18\x01 \x03(\tR\bwarnings\"x\n" +
+	"\x0fCopyFromRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x16\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x1b\n" +
+	"\tstat_only\x18\x04 \x01(\bR\bstatOnly\"\x96\x01\n" +
+	"\bPathStat\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\rR\x04mode\x126\n" +
+	"\bmodified\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bmodified\x12\x16\n" +
+	"\x06target\x18\x05 \x01(\tR\x06target\"f\n" +
+	"\x10CopyFromResponse\x121\n" +
+	"\x04stat\x18\x01 \x01(\v2\x1b.nodeagent.node.v1.PathStatH\x00R\x04stat\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
+	"\amessage\"Q\n" +
+	"\vCopyToStart\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
+	"\x03own\x18\x03 \x01(\bR\x03own\"h\n" +
+	"\rCopyToRequest\x126\n" +
+	"\x05start\x18\x01 \x01(\v2\x1e.nodeagent.node.v1.CopyToStartH\x00R\x05start\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
+	"\amessage\"\x10\n" +
+	"\x0eCopyToResponse\"]\n" +
 	"\rRemoveRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"\x10\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\x12\x18\n" +
+	"\avolumes\x18\x03 \x01(\bR\avolumes\"\x10\n" +
 	"\x0eRemoveResponse\"+\n" +
 	"\vWaitRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\"+\n" +
 	"\fWaitResponse\x12\x1b\n" +
-	"\texit_code\x18\x01 \x01(\x05R\bexitCode\"!\n" +
+	"\texit_code\x18\x01 \x01(\x05R\bexitCode\"7\n" +
 	"\vListRequest\x12\x12\n" +
-	"\x04pods\x18\x01 \x01(\bR\x04pods\"L\n" +
+	"\x04pods\x18\x01 \x01(\bR\x04pods\x12\x14\n" +
+	"\x05sizes\x18\x02 \x01(\bR\x05sizes\"L\n" +
 	"\fListResponse\x12<\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x1c.nodeagent.node.v1.ContainerR\n" +
@@ -4311,7 +5887,7 @@ const file_container_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
 	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x10\n" +
-	"\x03uid\x18\x04 \x01(\tR\x03uid\"\x98\x06\n" +
+	"\x03uid\x18\x04 \x01(\tR\x03uid\"\x90\a\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12(\n" +
@@ -4338,12 +5914,23 @@ const file_container_proto_rawDesc = "" +
 	"\x03tty\x18\x13 \x01(\bR\x03tty\x12\x1f\n" +
 	"\vauto_remove\x18\x14 \x01(\bR\n" +
 	"autoRemove\x12\x1a\n" +
-	"\bnetworks\x18( \x03(\tR\bnetworks\x1a9\n" +
+	"\bnetworks\x18( \x03(\tR\bnetworks\x12#\n" +
+	"\rrestart_count\x18) \x01(\x03R\frestartCount\x12\x16\n" +
+	"\x06health\x18* \x01(\tR\x06health\x12\x17\n" +
+	"\asize_rw\x18+ \x01(\x03R\x06sizeRw\x12 \n" +
+	"\fsize_root_fs\x18, \x01(\x03R\n" +
+	"sizeRootFs\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\".\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
 	"\x0eInspectRequest\x12\x1c\n" +
-	"\tcontainer\x18\x01 \x01(\tR\tcontainer\"\xca\x04\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x14\n" +
+	"\x05sizes\x18\x02 \x01(\bR\x05sizes\"\xa0\x01\n" +
+	"\tHealthLog\x120\n" +
+	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x1b\n" +
+	"\texit_code\x18\x03 \x01(\x05R\bexitCode\x12\x16\n" +
+	"\x06output\x18\x04 \x01(\tR\x06output\"\x81\x06\n" +
 	"\x0fInspectResponse\x12:\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x1c.nodeagent.node.v1.ContainerR\tcontainer\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .nodeagent.node.v1.ContainerSpecR\x04spec\x12\x10\n" +
@@ -4364,7 +5951,12 @@ const file_container_proto_rawDesc = "" +
 	"\taddresses\x18\f \x01(\v2\x1c.nodeagent.node.v1.AddressesR\taddresses\x129\n" +
 	"\tendpoints\x18\x1e \x03(\v2\x1b.nodeagent.node.v1.EndpointR\tendpoints\x12(\n" +
 	"\x10resolv_conf_path\x18\x1f \x01(\tR\x0eresolvConfPath\x12#\n" +
-	"\rhostname_path\x18  \x01(\tR\fhostnamePath\"\x85\x01\n" +
+	"\rhostname_path\x18  \x01(\tR\fhostnamePath\x12;\n" +
+	"\n" +
+	"health_log\x18! \x03(\v2\x1c.nodeagent.node.v1.HealthLogR\thealthLog\x12%\n" +
+	"\x0efailing_streak\x18\" \x01(\x03R\rfailingStreak\x12\x19\n" +
+	"\bexec_ids\x18# \x03(\tR\aexecIds\x126\n" +
+	"\x06health\x18$ \x01(\v2\x1e.nodeagent.node.v1.HealthCheckR\x06health\"\x85\x01\n" +
 	"\tAddresses\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x18\n" +
@@ -4446,7 +6038,7 @@ const file_container_proto_rawDesc = "" +
 	"\x06stream\x18\x02 \x01(\x0e2 .nodeagent.node.v1.Output.StreamR\x06stream\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\"E\n" +
 	"\fLogsResponse\x125\n" +
-	"\aentries\x18\x01 \x03(\v2\x1b.nodeagent.node.v1.LogEntryR\aentries2\xc8\v\n" +
+	"\aentries\x18\x01 \x03(\v2\x1b.nodeagent.node.v1.LogEntryR\aentries2\x91\x0e\n" +
 	"\n" +
 	"Containers\x12M\n" +
 	"\x06Create\x12 .nodeagent.node.v1.CreateRequest\x1a!.nodeagent.node.v1.CreateResponse\x12J\n" +
@@ -4454,7 +6046,11 @@ const file_container_proto_rawDesc = "" +
 	"\x06Attach\x12 .nodeagent.node.v1.AttachRequest\x1a!.nodeagent.node.v1.AttachResponse(\x010\x01\x12K\n" +
 	"\x04Exec\x12\x1e.nodeagent.node.v1.ExecRequest\x1a\x1f.nodeagent.node.v1.ExecResponse(\x010\x01\x12G\n" +
 	"\x04Stop\x12\x1e.nodeagent.node.v1.StopRequest\x1a\x1f.nodeagent.node.v1.StopResponse\x12G\n" +
-	"\x04Kill\x12\x1e.nodeagent.node.v1.KillRequest\x1a\x1f.nodeagent.node.v1.KillResponse\x12M\n" +
+	"\x04Kill\x12\x1e.nodeagent.node.v1.KillRequest\x1a\x1f.nodeagent.node.v1.KillResponse\x12P\n" +
+	"\aRestart\x12!.nodeagent.node.v1.RestartRequest\x1a\".nodeagent.node.v1.RestartResponse\x12M\n" +
+	"\x06Update\x12 .nodeagent.node.v1.UpdateRequest\x1a!.nodeagent.node.v1.UpdateResponse\x12U\n" +
+	"\bCopyFrom\x12\".nodeagent.node.v1.CopyFromRequest\x1a#.nodeagent.node.v1.CopyFromResponse0\x01\x12O\n" +
+	"\x06CopyTo\x12 .nodeagent.node.v1.CopyToRequest\x1a!.nodeagent.node.v1.CopyToResponse(\x01\x12M\n" +
 	"\x06Remove\x12 .nodeagent.node.v1.RemoveRequest\x1a!.nodeagent.node.v1.RemoveResponse\x12G\n" +
 	"\x04Wait\x12\x1e.nodeagent.node.v1.WaitRequest\x1a\x1f.nodeagent.node.v1.WaitResponse\x12G\n" +
 	"\x04List\x12\x1e.nodeagent.node.v1.ListRequest\x1a\x1f.nodeagent.node.v1.ListResponse\x12P\n" +
@@ -4482,166 +6078,221 @@ func file_container_proto_rawDescGZIP() []byte {
 }
 
 var file_container_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_container_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_container_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
 var file_container_proto_goTypes = []any{
 	(Mount_Type)(0),               // 0: nodeagent.node.v1.Mount.Type
 	(Output_Stream)(0),            // 1: nodeagent.node.v1.Output.Stream
 	(Change_Kind)(0),              // 2: nodeagent.node.v1.Change.Kind
 	(*ContainerSpec)(nil),         // 3: nodeagent.node.v1.ContainerSpec
-	(*Resources)(nil),             // 4: nodeagent.node.v1.Resources
-	(*Security)(nil),              // 5: nodeagent.node.v1.Security
-	(*Network)(nil),               // 6: nodeagent.node.v1.Network
-	(*Port)(nil),                  // 7: nodeagent.node.v1.Port
-	(*Mount)(nil),                 // 8: nodeagent.node.v1.Mount
-	(*Device)(nil),                // 9: nodeagent.node.v1.Device
-	(*CreateRequest)(nil),         // 10: nodeagent.node.v1.CreateRequest
-	(*CreateResponse)(nil),        // 11: nodeagent.node.v1.CreateResponse
-	(*StartRequest)(nil),          // 12: nodeagent.node.v1.StartRequest
-	(*StartResponse)(nil),         // 13: nodeagent.node.v1.StartResponse
-	(*TerminalSize)(nil),          // 14: nodeagent.node.v1.TerminalSize
-	(*AttachStart)(nil),           // 15: nodeagent.node.v1.AttachStart
-	(*AttachRequest)(nil),         // 16: nodeagent.node.v1.AttachRequest
-	(*Attached)(nil),              // 17: nodeagent.node.v1.Attached
-	(*Output)(nil),                // 18: nodeagent.node.v1.Output
-	(*AttachResponse)(nil),        // 19: nodeagent.node.v1.AttachResponse
-	(*ExecStart)(nil),             // 20: nodeagent.node.v1.ExecStart
-	(*ExecRequest)(nil),           // 21: nodeagent.node.v1.ExecRequest
-	(*ExecResponse)(nil),          // 22: nodeagent.node.v1.ExecResponse
-	(*StopRequest)(nil),           // 23: nodeagent.node.v1.StopRequest
-	(*StopResponse)(nil),          // 24: nodeagent.node.v1.StopResponse
-	(*KillRequest)(nil),           // 25: nodeagent.node.v1.KillRequest
-	(*KillResponse)(nil),          // 26: nodeagent.node.v1.KillResponse
-	(*RemoveRequest)(nil),         // 27: nodeagent.node.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 28: nodeagent.node.v1.RemoveResponse
-	(*WaitRequest)(nil),           // 29: nodeagent.node.v1.WaitRequest
-	(*WaitResponse)(nil),          // 30: nodeagent.node.v1.WaitResponse
-	(*ListRequest)(nil),           // 31: nodeagent.node.v1.ListRequest
-	(*ListResponse)(nil),          // 32: nodeagent.node.v1.ListResponse
-	(*Pod)(nil),                   // 33: nodeagent.node.v1.Pod
-	(*Container)(nil),             // 34: nodeagent.node.v1.Container
-	(*InspectRequest)(nil),        // 35: nodeagent.node.v1.InspectRequest
-	(*InspectResponse)(nil),       // 36: nodeagent.node.v1.InspectResponse
-	(*Addresses)(nil),             // 37: nodeagent.node.v1.Addresses
-	(*PauseRequest)(nil),          // 38: nodeagent.node.v1.PauseRequest
-	(*PauseResponse)(nil),         // 39: nodeagent.node.v1.PauseResponse
-	(*UnpauseRequest)(nil),        // 40: nodeagent.node.v1.UnpauseRequest
-	(*UnpauseResponse)(nil),       // 41: nodeagent.node.v1.UnpauseResponse
-	(*RenameRequest)(nil),         // 42: nodeagent.node.v1.RenameRequest
-	(*RenameResponse)(nil),        // 43: nodeagent.node.v1.RenameResponse
-	(*TopRequest)(nil),            // 44: nodeagent.node.v1.TopRequest
-	(*TopResponse)(nil),           // 45: nodeagent.node.v1.TopResponse
-	(*Process)(nil),               // 46: nodeagent.node.v1.Process
-	(*ChangesRequest)(nil),        // 47: nodeagent.node.v1.ChangesRequest
-	(*Change)(nil),                // 48: nodeagent.node.v1.Change
-	(*ChangesResponse)(nil),       // 49: nodeagent.node.v1.ChangesResponse
-	(*ExportRequest)(nil),         // 50: nodeagent.node.v1.ExportRequest
-	(*ExportResponse)(nil),        // 51: nodeagent.node.v1.ExportResponse
-	(*CommitRequest)(nil),         // 52: nodeagent.node.v1.CommitRequest
-	(*CommitResponse)(nil),        // 53: nodeagent.node.v1.CommitResponse
-	(*StatsRequest)(nil),          // 54: nodeagent.node.v1.StatsRequest
-	(*Stats)(nil),                 // 55: nodeagent.node.v1.Stats
-	(*StatsResponse)(nil),         // 56: nodeagent.node.v1.StatsResponse
-	(*LogsRequest)(nil),           // 57: nodeagent.node.v1.LogsRequest
-	(*LogEntry)(nil),              // 58: nodeagent.node.v1.LogEntry
-	(*LogsResponse)(nil),          // 59: nodeagent.node.v1.LogsResponse
-	nil,                           // 60: nodeagent.node.v1.ContainerSpec.LabelsEntry
-	nil,                           // 61: nodeagent.node.v1.ContainerSpec.AnnotationsEntry
-	nil,                           // 62: nodeagent.node.v1.Container.LabelsEntry
-	(*durationpb.Duration)(nil),   // 63: google.protobuf.Duration
-	(*EndpointSpec)(nil),          // 64: nodeagent.node.v1.EndpointSpec
-	(*timestamppb.Timestamp)(nil), // 65: google.protobuf.Timestamp
-	(*Endpoint)(nil),              // 66: nodeagent.node.v1.Endpoint
+	(*RestartPolicy)(nil),         // 4: nodeagent.node.v1.RestartPolicy
+	(*HealthCheck)(nil),           // 5: nodeagent.node.v1.HealthCheck
+	(*Log)(nil),                   // 6: nodeagent.node.v1.Log
+	(*Ulimit)(nil),                // 7: nodeagent.node.v1.Ulimit
+	(*Resources)(nil),             // 8: nodeagent.node.v1.Resources
+	(*DeviceRate)(nil),            // 9: nodeagent.node.v1.DeviceRate
+	(*Security)(nil),              // 10: nodeagent.node.v1.Security
+	(*Network)(nil),               // 11: nodeagent.node.v1.Network
+	(*Port)(nil),                  // 12: nodeagent.node.v1.Port
+	(*Mount)(nil),                 // 13: nodeagent.node.v1.Mount
+	(*Device)(nil),                // 14: nodeagent.node.v1.Device
+	(*CreateRequest)(nil),         // 15: nodeagent.node.v1.CreateRequest
+	(*CreateResponse)(nil),        // 16: nodeagent.node.v1.CreateResponse
+	(*StartRequest)(nil),          // 17: nodeagent.node.v1.StartRequest
+	(*StartResponse)(nil),         // 18: nodeagent.node.v1.StartResponse
+	(*TerminalSize)(nil),          // 19: nodeagent.node.v1.TerminalSize
+	(*AttachStart)(nil),           // 20: nodeagent.node.v1.AttachStart
+	(*AttachRequest)(nil),         // 21: nodeagent.node.v1.AttachRequest
+	(*Attached)(nil),              // 22: nodeagent.node.v1.Attached
+	(*Output)(nil),                // 23: nodeagent.node.v1.Output
+	(*AttachResponse)(nil),        // 24: nodeagent.node.v1.AttachResponse
+	(*ExecStart)(nil),             // 25: nodeagent.node.v1.ExecStart
+	(*ExecRequest)(nil),           // 26: nodeagent.node.v1.ExecRequest
+	(*ExecResponse)(nil),          // 27: nodeagent.node.v1.ExecResponse
+	(*StopRequest)(nil),           // 28: nodeagent.node.v1.StopRequest
+	(*StopResponse)(nil),          // 29: nodeagent.node.v1.StopResponse
+	(*KillRequest)(nil),           // 30: nodeagent.node.v1.KillRequest
+	(*KillResponse)(nil),          // 31: nodeagent.node.v1.KillResponse
+	(*RestartRequest)(nil),        // 32: nodeagent.node.v1.RestartRequest
+	(*RestartResponse)(nil),       // 33: nodeagent.node.v1.RestartResponse
+	(*UpdateRequest)(nil),         // 34: nodeagent.node.v1.UpdateRequest
+	(*UpdateResponse)(nil),        // 35: nodeagent.node.v1.UpdateResponse
+	(*CopyFromRequest)(nil),       // 36: nodeagent.node.v1.CopyFromRequest
+	(*PathStat)(nil),              // 37: nodeagent.node.v1.PathStat
+	(*CopyFromResponse)(nil),      // 38: nodeagent.node.v1.CopyFromResponse
+	(*CopyToStart)(nil),           // 39: nodeagent.node.v1.CopyToStart
+	(*CopyToRequest)(nil),         // 40: nodeagent.node.v1.CopyToRequest
+	(*CopyToResponse)(nil),        // 41: nodeagent.node.v1.CopyToResponse
+	(*RemoveRequest)(nil),         // 42: nodeagent.node.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 43: nodeagent.node.v1.RemoveResponse
+	(*WaitRequest)(nil),           // 44: nodeagent.node.v1.WaitRequest
+	(*WaitResponse)(nil),          // 45: nodeagent.node.v1.WaitResponse
+	(*ListRequest)(nil),           // 46: nodeagent.node.v1.ListRequest
+	(*ListResponse)(nil),          // 47: nodeagent.node.v1.ListResponse
+	(*Pod)(nil),                   // 48: nodeagent.node.v1.Pod
+	(*Container)(nil),             // 49: nodeagent.node.v1.Container
+	(*InspectRequest)(nil),        // 50: nodeagent.node.v1.InspectRequest
+	(*HealthLog)(nil),             // 51: nodeagent.node.v1.HealthLog
+	(*InspectResponse)(nil),       // 52: nodeagent.node.v1.InspectResponse
+	(*Addresses)(nil),             // 53: nodeagent.node.v1.Addresses
+	(*PauseRequest)(nil),          // 54: nodeagent.node.v1.PauseRequest
+	(*PauseResponse)(nil),         // 55: nodeagent.node.v1.PauseResponse
+	(*UnpauseRequest)(nil),        // 56: nodeagent.node.v1.UnpauseRequest
+	(*UnpauseResponse)(nil),       // 57: nodeagent.node.v1.UnpauseResponse
+	(*RenameRequest)(nil),         // 58: nodeagent.node.v1.RenameRequest
+	(*RenameResponse)(nil),        // 59: nodeagent.node.v1.RenameResponse
+	(*TopRequest)(nil),            // 60: nodeagent.node.v1.TopRequest
+	(*TopResponse)(nil),           // 61: nodeagent.node.v1.TopResponse
+	(*Process)(nil),               // 62: nodeagent.node.v1.Process
+	(*ChangesRequest)(nil),        // 63: nodeagent.node.v1.ChangesRequest
+	(*Change)(nil),                // 64: nodeagent.node.v1.Change
+	(*ChangesResponse)(nil),       // 65: nodeagent.node.v1.ChangesResponse
+	(*ExportRequest)(nil),         // 66: nodeagent.node.v1.ExportRequest
+	(*ExportResponse)(nil),        // 67: nodeagent.node.v1.ExportResponse
+	(*CommitRequest)(nil),         // 68: nodeagent.node.v1.CommitRequest
+	(*CommitResponse)(nil),        // 69: nodeagent.node.v1.CommitResponse
+	(*StatsRequest)(nil),          // 70: nodeagent.node.v1.StatsRequest
+	(*Stats)(nil),                 // 71: nodeagent.node.v1.Stats
+	(*StatsResponse)(nil),         // 72: nodeagent.node.v1.StatsResponse
+	(*LogsRequest)(nil),           // 73: nodeagent.node.v1.LogsRequest
+	(*LogEntry)(nil),              // 74: nodeagent.node.v1.LogEntry
+	(*LogsResponse)(nil),          // 75: nodeagent.node.v1.LogsResponse
+	nil,                           // 76: nodeagent.node.v1.ContainerSpec.LabelsEntry
+	nil,                           // 77: nodeagent.node.v1.ContainerSpec.AnnotationsEntry
+	nil,                           // 78: nodeagent.node.v1.ContainerSpec.SysctlsEntry
+	nil,                           // 79: nodeagent.node.v1.Log.OptionsEntry
+	nil,                           // 80: nodeagent.node.v1.Mount.VolumeOptionsEntry
+	nil,                           // 81: nodeagent.node.v1.Mount.VolumeLabelsEntry
+	nil,                           // 82: nodeagent.node.v1.Container.LabelsEntry
+	(*durationpb.Duration)(nil),   // 83: google.protobuf.Duration
+	(*EndpointSpec)(nil),          // 84: nodeagent.node.v1.EndpointSpec
+	(*timestamppb.Timestamp)(nil), // 85: google.protobuf.Timestamp
+	(*Endpoint)(nil),              // 86: nodeagent.node.v1.Endpoint
 }
 var file_container_proto_depIdxs = []int32{
-	60, // 0: nodeagent.node.v1.ContainerSpec.labels:type_name -> nodeagent.node.v1.ContainerSpec.LabelsEntry
-	61, // 1: nodeagent.node.v1.ContainerSpec.annotations:type_name -> nodeagent.node.v1.ContainerSpec.AnnotationsEntry
-	63, // 2: nodeagent.node.v1.ContainerSpec.stop_timeout:type_name -> google.protobuf.Duration
-	4,  // 3: nodeagent.node.v1.ContainerSpec.resources:type_name -> nodeagent.node.v1.Resources
-	5,  // 4: nodeagent.node.v1.ContainerSpec.security:type_name -> nodeagent.node.v1.Security
-	6,  // 5: nodeagent.node.v1.ContainerSpec.network:type_name -> nodeagent.node.v1.Network
-	8,  // 6: nodeagent.node.v1.ContainerSpec.mounts:type_name -> nodeagent.node.v1.Mount
-	9,  // 7: nodeagent.node.v1.ContainerSpec.devices:type_name -> nodeagent.node.v1.Device
-	64, // 8: nodeagent.node.v1.Network.endpoints:type_name -> nodeagent.node.v1.EndpointSpec
-	7,  // 9: nodeagent.node.v1.Network.ports:type_name -> nodeagent.node.v1.Port
-	0,  // 10: nodeagent.node.v1.Mount.type:type_name -> nodeagent.node.v1.Mount.Type
-	3,  // 11: nodeagent.node.v1.CreateRequest.spec:type_name -> nodeagent.node.v1.ContainerSpec
-	14, // 12: nodeagent.node.v1.AttachStart.size:type_name -> nodeagent.node.v1.TerminalSize
-	15, // 13: nodeagent.node.v1.AttachRequest.start:type_name -> nodeagent.node.v1.AttachStart
-	14, // 14: nodeagent.node.v1.AttachRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
-	1,  // 15: nodeagent.node.v1.Output.stream:type_name -> nodeagent.node.v1.Output.Stream
-	17, // 16: nodeagent.node.v1.AttachResponse.attached:type_name -> nodeagent.node.v1.Attached
-	18, // 17: nodeagent.node.v1.AttachResponse.output:type_name -> nodeagent.node.v1.Output
-	14, // 18: nodeagent.node.v1.ExecStart.size:type_name -> nodeagent.node.v1.TerminalSize
-	20, // 19: nodeagent.node.v1.ExecRequest.start:type_name -> nodeagent.node.v1.ExecStart
-	14, // 20: nodeagent.node.v1.ExecRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
-	17, // 21: nodeagent.node.v1.ExecResponse.attached:type_name -> nodeagent.node.v1.Attached
-	18, // 22: nodeagent.node.v1.ExecResponse.output:type_name -> nodeagent.node.v1.Output
-	63, // 23: nodeagent.node.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	34, // 24: nodeagent.node.v1.ListResponse.containers:type_name -> nodeagent.node.v1.Container
-	33, // 25: nodeagent.node.v1.Container.pod:type_name -> nodeagent.node.v1.Pod
-	65, // 26: nodeagent.node.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	65, // 27: nodeagent.node.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	65, // 28: nodeagent.node.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
-	62, // 29: nodeagent.node.v1.Container.labels:type_name -> nodeagent.node.v1.Container.LabelsEntry
-	7,  // 30: nodeagent.node.v1.Container.ports:type_name -> nodeagent.node.v1.Port
-	8,  // 31: nodeagent.node.v1.Container.mounts:type_name -> nodeagent.node.v1.Mount
-	34, // 32: nodeagent.node.v1.InspectResponse.container:type_name -> nodeagent.node.v1.Container
-	3,  // 33: nodeagent.node.v1.InspectResponse.spec:type_name -> nodeagent.node.v1.ContainerSpec
-	37, // 34: nodeagent.node.v1.InspectResponse.addresses:type_name -> nodeagent.node.v1.Addresses
-	66, // 35: nodeagent.node.v1.InspectResponse.endpoints:type_name -> nodeagent.node.v1.Endpoint
-	46, // 36: nodeagent.node.v1.TopResponse.processes:type_name -> nodeagent.node.v1.Process
-	2,  // 37: nodeagent.node.v1.Change.kind:type_name -> nodeagent.node.v1.Change.Kind
-	48, // 38: nodeagent.node.v1.ChangesResponse.changes:type_name -> nodeagent.node.v1.Change
-	65, // 39: nodeagent.node.v1.Stats.at:type_name -> google.protobuf.Timestamp
-	55, // 40: nodeagent.node.v1.StatsResponse.stats:type_name -> nodeagent.node.v1.Stats
-	65, // 41: nodeagent.node.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	65, // 42: nodeagent.node.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	65, // 43: nodeagent.node.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
-	1,  // 44: nodeagent.node.v1.LogEntry.stream:type_name -> nodeagent.node.v1.Output.Stream
-	58, // 45: nodeagent.node.v1.LogsResponse.entries:type_name -> nodeagent.node.v1.LogEntry
-	10, // 46: nodeagent.node.v1.Containers.Create:input_type -> nodeagent.node.v1.CreateRequest
-	12, // 47: nodeagent.node.v1.Containers.Start:input_type -> nodeagent.node.v1.StartRequest
-	16, // 48: nodeagent.node.v1.Containers.Attach:input_type -> nodeagent.node.v1.AttachRequest
-	21, // 49: nodeagent.node.v1.Containers.Exec:input_type -> nodeagent.node.v1.ExecRequest
-	23, // 50: nodeagent.node.v1.Containers.Stop:input_type -> nodeagent.node.v1.StopRequest
-	25, // 51: nodeagent.node.v1.Containers.Kill:input_type -> nodeagent.node.v1.KillRequest
-	27, // 52: nodeagent.node.v1.Containers.Remove:input_type -> nodeagent.node.v1.RemoveRequest
-	29, // 53: nodeagent.node.v1.Containers.Wait:input_type -> nodeagent.node.v1.WaitRequest
-	31, // 54: nodeagent.node.v1.Containers.List:input_type -> nodeagent.node.v1.ListRequest
-	35, // 55: nodeagent.node.v1.Containers.Inspect:input_type -> nodeagent.node.v1.InspectRequest
-	57, // 56: nodeagent.node.v1.Containers.Logs:input_type -> nodeagent.node.v1.LogsRequest
-	38, // 57: nodeagent.node.v1.Containers.Pause:input_type -> nodeagent.node.v1.PauseRequest
-	40, // 58: nodeagent.node.v1.Containers.Unpause:input_type -> nodeagent.node.v1.UnpauseRequest
-	42, // 59: nodeagent.node.v1.Containers.Rename:input_type -> nodeagent.node.v1.RenameRequest
-	44, // 60: nodeagent.node.v1.Containers.Top:input_type -> nodeagent.node.v1.TopRequest
-	47, // 61: nodeagent.node.v1.Containers.Changes:input_type -> nodeagent.node.v1.ChangesRequest
-	50, // 62: nodeagent.node.v1.Containers.Export:input_type -> nodeagent.node.v1.ExportRequest
-	52, // 63: nodeagent.node.v1.Containers.Commit:input_type -> nodeagent.node.v1.CommitRequest
-	54, // 64: nodeagent.node.v1.Containers.Stats:input_type -> nodeagent.node.v1.StatsRequest
-	11, // 65: nodeagent.node.v1.Containers.Create:output_type -> nodeagent.node.v1.CreateResponse
-	13, // 66: nodeagent.node.v1.Containers.Start:output_type -> nodeagent.node.v1.StartResponse
-	19, // 67: nodeagent.node.v1.Containers.Attach:output_type -> nodeagent.node.v1.AttachResponse
-	22, // 68: nodeagent.node.v1.Containers.Exec:output_type -> nodeagent.node.v1.ExecResponse
-	24, // 69: nodeagent.node.v1.Containers.Stop:output_type -> nodeagent.node.v1.StopResponse
-	26, // 70: nodeagent.node.v1.Containers.Kill:output_type -> nodeagent.node.v1.KillResponse
-	28, // 71: nodeagent.node.v1.Containers.Remove:output_type -> nodeagent.node.v1.RemoveResponse
-	30, // 72: nodeagent.node.v1.Containers.Wait:output_type -> nodeagent.node.v1.WaitResponse
-	32, // 73: nodeagent.node.v1.Containers.List:output_type -> nodeagent.node.v1.ListResponse
-	36, // 74: nodeagent.node.v1.Containers.Inspect:output_type -> nodeagent.node.v1.InspectResponse
-	59, // 75: nodeagent.node.v1.Containers.Logs:output_type -> nodeagent.node.v1.LogsResponse
-	39, // 76: nodeagent.node.v1.Containers.Pause:output_type -> nodeagent.node.v1.PauseResponse
-	41, // 77: nodeagent.node.v1.Containers.Unpause:output_type -> nodeagent.node.v1.UnpauseResponse
-	43, // 78: nodeagent.node.v1.Containers.Rename:output_type -> nodeagent.node.v1.RenameResponse
-	45, // 79: nodeagent.node.v1.Containers.Top:output_type -> nodeagent.node.v1.TopResponse
-	49, // 80: nodeagent.node.v1.Containers.Changes:output_type -> nodeagent.node.v1.ChangesResponse
-	51, // 81: nodeagent.node.v1.Containers.Export:output_type -> nodeagent.node.v1.ExportResponse
-	53, // 82: nodeagent.node.v1.Containers.Commit:output_type -> nodeagent.node.v1.CommitResponse
-	56, // 83: nodeagent.node.v1.Containers.Stats:output_type -> nodeagent.node.v1.StatsResponse
-	65, // [65:84] is the sub-list for method output_type
-	46, // [46:65] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	76, // 0: nodeagent.node.v1.ContainerSpec.labels:type_name -> nodeagent.node.v1.ContainerSpec.LabelsEntry
+	77, // 1: nodeagent.node.v1.ContainerSpec.annotations:type_name -> nodeagent.node.v1.ContainerSpec.AnnotationsEntry
+	83, // 2: nodeagent.node.v1.ContainerSpec.stop_timeout:type_name -> google.protobuf.Duration
+	8,  // 3: nodeagent.node.v1.ContainerSpec.resources:type_name -> nodeagent.node.v1.Resources
+	10, // 4: nodeagent.node.v1.ContainerSpec.security:type_name -> nodeagent.node.v1.Security
+	11, // 5: nodeagent.node.v1.ContainerSpec.network:type_name -> nodeagent.node.v1.Network
+	13, // 6: nodeagent.node.v1.ContainerSpec.mounts:type_name -> nodeagent.node.v1.Mount
+	14, // 7: nodeagent.node.v1.ContainerSpec.devices:type_name -> nodeagent.node.v1.Device
+	4,  // 8: nodeagent.node.v1.ContainerSpec.restart:type_name -> nodeagent.node.v1.RestartPolicy
+	5,  // 9: nodeagent.node.v1.ContainerSpec.health:type_name -> nodeagent.node.v1.HealthCheck
+	6,  // 10: nodeagent.node.v1.ContainerSpec.log:type_name -> nodeagent.node.v1.Log
+	7,  // 11: nodeagent.node.v1.ContainerSpec.ulimits:type_name -> nodeagent.node.v1.Ulimit
+	78, // 12: nodeagent.node.v1.ContainerSpec.sysctls:type_name -> nodeagent.node.v1.ContainerSpec.SysctlsEntry
+	83, // 13: nodeagent.node.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	83, // 14: nodeagent.node.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	83, // 15: nodeagent.node.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
+	83, // 16: nodeagent.node.v1.HealthCheck.start_interval:type_name -> google.protobuf.Duration
+	79, // 17: nodeagent.node.v1.Log.options:type_name -> nodeagent.node.v1.Log.OptionsEntry
+	9,  // 18: nodeagent.node.v1.Resources.blkio_weight_device:type_name -> nodeagent.node.v1.DeviceRate
+	9,  // 19: nodeagent.node.v1.Resources.device_read_bps:type_name -> nodeagent.node.v1.DeviceRate
+	9,  // 20: nodeagent.node.v1.Resources.device_write_bps:type_name -> nodeagent.node.v1.DeviceRate
+	9,  // 21: nodeagent.node.v1.Resources.device_read_iops:type_name -> nodeagent.node.v1.DeviceRate
+	9,  // 22: nodeagent.node.v1.Resources.device_write_iops:type_name -> nodeagent.node.v1.DeviceRate
+	84, // 23: nodeagent.node.v1.Network.endpoints:type_name -> nodeagent.node.v1.EndpointSpec
+	12, // 24: nodeagent.node.v1.Network.ports:type_name -> nodeagent.node.v1.Port
+	0,  // 25: nodeagent.node.v1.Mount.type:type_name -> nodeagent.node.v1.Mount.Type
+	80, // 26: nodeagent.node.v1.Mount.volume_options:type_name -> nodeagent.node.v1.Mount.VolumeOptionsEntry
+	81, // 27: nodeagent.node.v1.Mount.volume_labels:type_name -> nodeagent.node.v1.Mount.VolumeLabelsEntry
+	3,  // 28: nodeagent.node.v1.CreateRequest.spec:type_name -> nodeagent.node.v1.ContainerSpec
+	19, // 29: nodeagent.node.v1.AttachStart.size:type_name -> nodeagent.node.v1.TerminalSize
+	20, // 30: nodeagent.node.v1.AttachRequest.start:type_name -> nodeagent.node.v1.AttachStart
+	19, // 31: nodeagent.node.v1.AttachRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
+	1,  // 32: nodeagent.node.v1.Output.stream:type_name -> nodeagent.node.v1.Output.Stream
+	22, // 33: nodeagent.node.v1.AttachResponse.attached:type_name -> nodeagent.node.v1.Attached
+	23, // 34: nodeagent.node.v1.AttachResponse.output:type_name -> nodeagent.node.v1.Output
+	19, // 35: nodeagent.node.v1.ExecStart.size:type_name -> nodeagent.node.v1.TerminalSize
+	25, // 36: nodeagent.node.v1.ExecRequest.start:type_name -> nodeagent.node.v1.ExecStart
+	19, // 37: nodeagent.node.v1.ExecRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
+	22, // 38: nodeagent.node.v1.ExecResponse.attached:type_name -> nodeagent.node.v1.Attached
+	23, // 39: nodeagent.node.v1.ExecResponse.output:type_name -> nodeagent.node.v1.Output
+	83, // 40: nodeagent.node.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	83, // 41: nodeagent.node.v1.RestartRequest.timeout:type_name -> google.protobuf.Duration
+	8,  // 42: nodeagent.node.v1.UpdateRequest.resources:type_name -> nodeagent.node.v1.Resources
+	4,  // 43: nodeagent.node.v1.UpdateRequest.restart:type_name -> nodeagent.node.v1.RestartPolicy
+	85, // 44: nodeagent.node.v1.PathStat.modified:type_name -> google.protobuf.Timestamp
+	37, // 45: nodeagent.node.v1.CopyFromResponse.stat:type_name -> nodeagent.node.v1.PathStat
+	39, // 46: nodeagent.node.v1.CopyToRequest.start:type_name -> nodeagent.node.v1.CopyToStart
+	49, // 47: nodeagent.node.v1.ListResponse.containers:type_name -> nodeagent.node.v1.Container
+	48, // 48: nodeagent.node.v1.Container.pod:type_name -> nodeagent.node.v1.Pod
+	85, // 49: nodeagent.node.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	85, // 50: nodeagent.node.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	85, // 51: nodeagent.node.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	82, // 52: nodeagent.node.v1.Container.labels:type_name -> nodeagent.node.v1.Container.LabelsEntry
+	12, // 53: nodeagent.node.v1.Container.ports:type_name -> nodeagent.node.v1.Port
+	13, // 54: nodeagent.node.v1.Container.mounts:type_name -> nodeagent.node.v1.Mount
+	85, // 55: nodeagent.node.v1.HealthLog.start:type_name -> google.protobuf.Timestamp
+	85, // 56: nodeagent.node.v1.HealthLog.end:type_name -> google.protobuf.Timestamp
+	49, // 57: nodeagent.node.v1.InspectResponse.container:type_name -> nodeagent.node.v1.Container
+	3,  // 58: nodeagent.node.v1.InspectResponse.spec:type_name -> nodeagent.node.v1.ContainerSpec
+	53, // 59: nodeagent.node.v1.InspectResponse.addresses:type_name -> nodeagent.node.v1.Addresses
+	86, // 60: nodeagent.node.v1.InspectResponse.endpoints:type_name -> nodeagent.node.v1.Endpoint
+	51, // 61: nodeagent.node.v1.InspectResponse.health_log:type_name -> nodeagent.node.v1.HealthLog
+	5,  // 62: nodeagent.node.v1.InspectResponse.health:type_name -> nodeagent.node.v1.HealthCheck
+	62, // 63: nodeagent.node.v1.TopResponse.processes:type_name -> nodeagent.node.v1.Process
+	2,  // 64: nodeagent.node.v1.Change.kind:type_name -> nodeagent.node.v1.Change.Kind
+	64, // 65: nodeagent.node.v1.ChangesResponse.changes:type_name -> nodeagent.node.v1.Change
+	85, // 66: nodeagent.node.v1.Stats.at:type_name -> google.protobuf.Timestamp
+	71, // 67: nodeagent.node.v1.StatsResponse.stats:type_name -> nodeagent.node.v1.Stats
+	85, // 68: nodeagent.node.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	85, // 69: nodeagent.node.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	85, // 70: nodeagent.node.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	1,  // 71: nodeagent.node.v1.LogEntry.stream:type_name -> nodeagent.node.v1.Output.Stream
+	74, // 72: nodeagent.node.v1.LogsResponse.entries:type_name -> nodeagent.node.v1.LogEntry
+	15, // 73: nodeagent.node.v1.Containers.Create:input_type -> nodeagent.node.v1.CreateRequest
+	17, // 74: nodeagent.node.v1.Containers.Start:input_type -> nodeagent.node.v1.StartRequest
+	21, // 75: nodeagent.node.v1.Containers.Attach:input_type -> nodeagent.node.v1.AttachRequest
+	26, // 76: nodeagent.node.v1.Containers.Exec:input_type -> nodeagent.node.v1.ExecRequest
+	28, // 77: nodeagent.node.v1.Containers.Stop:input_type -> nodeagent.node.v1.StopRequest
+	30, // 78: nodeagent.node.v1.Containers.Kill:input_type -> nodeagent.node.v1.KillRequest
+	32, // 79: nodeagent.node.v1.Containers.Restart:input_type -> nodeagent.node.v1.RestartRequest
+	34, // 80: nodeagent.node.v1.Containers.Update:input_type -> nodeagent.node.v1.UpdateRequest
+	36, // 81: nodeagent.node.v1.Containers.CopyFrom:input_type -> nodeagent.node.v1.CopyFromRequest
+	40, // 82: nodeagent.node.v1.Containers.CopyTo:input_type -> nodeagent.node.v1.CopyToRequest
+	42, // 83: nodeagent.node.v1.Containers.Remove:input_type -> nodeagent.node.v1.RemoveRequest
+	44, // 84: nodeagent.node.v1.Containers.Wait:input_type -> nodeagent.node.v1.WaitRequest
+	46, // 85: nodeagent.node.v1.Containers.List:input_type -> nodeagent.node.v1.ListRequest
+	50, // 86: nodeagent.node.v1.Containers.Inspect:input_type -> nodeagent.node.v1.InspectRequest
+	73, // 87: nodeagent.node.v1.Containers.Logs:input_type -> nodeagent.node.v1.LogsRequest
+	54, // 88: nodeagent.node.v1.Containers.Pause:input_type -> nodeagent.node.v1.PauseRequest
+	56, // 89: nodeagent.node.v1.Containers.Unpause:input_type -> nodeagent.node.v1.UnpauseRequest
+	58, // 90: nodeagent.node.v1.Containers.Rename:input_type -> nodeagent.node.v1.RenameRequest
+	60, // 91: nodeagent.node.v1.Containers.Top:input_type -> nodeagent.node.v1.TopRequest
+	63, // 92: nodeagent.node.v1.Containers.Changes:input_type -> nodeagent.node.v1.ChangesRequest
+	66, // 93: nodeagent.node.v1.Containers.Export:input_type -> nodeagent.node.v1.ExportRequest
+	68, // 94: nodeagent.node.v1.Containers.Commit:input_type -> nodeagent.node.v1.CommitRequest
+	70, // 95: nodeagent.node.v1.Containers.Stats:input_type -> nodeagent.node.v1.StatsRequest
+	16, // 96: nodeagent.node.v1.Containers.Create:output_type -> nodeagent.node.v1.CreateResponse
+	18, // 97: nodeagent.node.v1.Containers.Start:output_type -> nodeagent.node.v1.StartResponse
+	24, // 98: nodeagent.node.v1.Containers.Attach:output_type -> nodeagent.node.v1.AttachResponse
+	27, // 99: nodeagent.node.v1.Containers.Exec:output_type -> nodeagent.node.v1.ExecResponse
+	29, // 100: nodeagent.node.v1.Containers.Stop:output_type -> nodeagent.node.v1.StopResponse
+	31, // 101: nodeagent.node.v1.Containers.Kill:output_type -> nodeagent.node.v1.KillResponse
+	33, // 102: nodeagent.node.v1.Containers.Restart:output_type -> nodeagent.node.v1.RestartResponse
+	35, // 103: nodeagent.node.v1.Containers.Update:output_type -> nodeagent.node.v1.UpdateResponse
+	38, // 104: nodeagent.node.v1.Containers.CopyFrom:output_type -> nodeagent.node.v1.CopyFromResponse
+	41, // 105: nodeagent.node.v1.Containers.CopyTo:output_type -> nodeagent.node.v1.CopyToResponse
+	43, // 106: nodeagent.node.v1.Containers.Remove:output_type -> nodeagent.node.v1.RemoveResponse
+	45, // 107: nodeagent.node.v1.Containers.Wait:output_type -> nodeagent.node.v1.WaitResponse
+	47, // 108: nodeagent.node.v1.Containers.List:output_type -> nodeagent.node.v1.ListResponse
+	52, // 109: nodeagent.node.v1.Containers.Inspect:output_type -> nodeagent.node.v1.InspectResponse
+	75, // 110: nodeagent.node.v1.Containers.Logs:output_type -> nodeagent.node.v1.LogsResponse
+	55, // 111: nodeagent.node.v1.Containers.Pause:output_type -> nodeagent.node.v1.PauseResponse
+	57, // 112: nodeagent.node.v1.Containers.Unpause:output_type -> nodeagent.node.v1.UnpauseResponse
+	59, // 113: nodeagent.node.v1.Containers.Rename:output_type -> nodeagent.node.v1.RenameResponse
+	61, // 114: nodeagent.node.v1.Containers.Top:output_type -> nodeagent.node.v1.TopResponse
+	65, // 115: nodeagent.node.v1.Containers.Changes:output_type -> nodeagent.node.v1.ChangesResponse
+	67, // 116: nodeagent.node.v1.Containers.Export:output_type -> nodeagent.node.v1.ExportResponse
+	69, // 117: nodeagent.node.v1.Containers.Commit:output_type -> nodeagent.node.v1.CommitResponse
+	72, // 118: nodeagent.node.v1.Containers.Stats:output_type -> nodeagent.node.v1.StatsResponse
+	96, // [96:119] is the sub-list for method output_type
+	73, // [73:96] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_container_proto_init() }
@@ -4650,27 +6301,36 @@ func file_container_proto_init() {
 		return
 	}
 	file_network_proto_init()
-	file_container_proto_msgTypes[13].OneofWrappers = []any{
+	file_container_proto_msgTypes[5].OneofWrappers = []any{}
+	file_container_proto_msgTypes[18].OneofWrappers = []any{
 		(*AttachRequest_Start)(nil),
 		(*AttachRequest_Stdin)(nil),
 		(*AttachRequest_StdinClosed)(nil),
 		(*AttachRequest_Resize)(nil),
 	}
-	file_container_proto_msgTypes[16].OneofWrappers = []any{
+	file_container_proto_msgTypes[21].OneofWrappers = []any{
 		(*AttachResponse_Attached)(nil),
 		(*AttachResponse_Output)(nil),
 		(*AttachResponse_Exit)(nil),
 	}
-	file_container_proto_msgTypes[18].OneofWrappers = []any{
+	file_container_proto_msgTypes[23].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_StdinClosed)(nil),
 		(*ExecRequest_Resize)(nil),
 	}
-	file_container_proto_msgTypes[19].OneofWrappers = []any{
+	file_container_proto_msgTypes[24].OneofWrappers = []any{
 		(*ExecResponse_Attached)(nil),
 		(*ExecResponse_Output)(nil),
 		(*ExecResponse_Exit)(nil),
+	}
+	file_container_proto_msgTypes[35].OneofWrappers = []any{
+		(*CopyFromResponse_Stat)(nil),
+		(*CopyFromResponse_Data)(nil),
+	}
+	file_container_proto_msgTypes[37].OneofWrappers = []any{
+		(*CopyToRequest_Start)(nil),
+		(*CopyToRequest_Data)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4678,7 +6338,7 @@ func file_container_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_container_proto_rawDesc), len(file_container_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   60,
+			NumMessages:   80,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,25 +28,29 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Containers_Create_FullMethodName  = "/nodeagent.node.v1.Containers/Create"
-	Containers_Start_FullMethodName   = "/nodeagent.node.v1.Containers/Start"
-	Containers_Attach_FullMethodName  = "/nodeagent.node.v1.Containers/Attach"
-	Containers_Exec_FullMethodName    = "/nodeagent.node.v1.Containers/Exec"
-	Containers_Stop_FullMethodName    = "/nodeagent.node.v1.Containers/Stop"
-	Containers_Kill_FullMethodName    = "/nodeagent.node.v1.Containers/Kill"
-	Containers_Remove_FullMethodName  = "/nodeagent.node.v1.Containers/Remove"
-	Containers_Wait_FullMethodName    = "/nodeagent.node.v1.Containers/Wait"
-	Containers_List_FullMethodName    = "/nodeagent.node.v1.Containers/List"
-	Containers_Inspect_FullMethodName = "/nodeagent.node.v1.Containers/Inspect"
-	Containers_Logs_FullMethodName    = "/nodeagent.node.v1.Containers/Logs"
-	Containers_Pause_FullMethodName   = "/nodeagent.node.v1.Containers/Pause"
-	Containers_Unpause_FullMethodName = "/nodeagent.node.v1.Containers/Unpause"
-	Containers_Rename_FullMethodName  = "/nodeagent.node.v1.Containers/Rename"
-	Containers_Top_FullMethodName     = "/nodeagent.node.v1.Containers/Top"
-	Containers_Changes_FullMethodName = "/nodeagent.node.v1.Containers/Changes"
-	Containers_Export_FullMethodName  = "/nodeagent.node.v1.Containers/Export"
-	Containers_Commit_FullMethodName  = "/nodeagent.node.v1.Containers/Commit"
-	Containers_Stats_FullMethodName   = "/nodeagent.node.v1.Containers/Stats"
+	Containers_Create_FullMethodName   = "/nodeagent.node.v1.Containers/Create"
+	Containers_Start_FullMethodName    = "/nodeagent.node.v1.Containers/Start"
+	Containers_Attach_FullMethodName   = "/nodeagent.node.v1.Containers/Attach"
+	Containers_Exec_FullMethodName     = "/nodeagent.node.v1.Containers/Exec"
+	Containers_Stop_FullMethodName     = "/nodeagent.node.v1.Containers/Stop"
+	Containers_Kill_FullMethodName     = "/nodeagent.node.v1.Containers/Kill"
+	Containers_Restart_FullMethodName  = "/nodeagent.node.v1.Containers/Restart"
+	Containers_Update_FullMethodName   = "/nodeagent.node.v1.Containers/Update"
+	Containers_CopyFrom_FullMethodName = "/nodeagent.node.v1.Containers/CopyFrom"
+	Containers_CopyTo_FullMethodName   = "/nodeagent.node.v1.Containers/CopyTo"
+	Containers_Remove_FullMethodName   = "/nodeagent.node.v1.Containers/Remove"
+	Containers_Wait_FullMethodName     = "/nodeagent.node.v1.Containers/Wait"
+	Containers_List_FullMethodName     = "/nodeagent.node.v1.Containers/List"
+	Containers_Inspect_FullMethodName  = "/nodeagent.node.v1.Containers/Inspect"
+	Containers_Logs_FullMethodName     = "/nodeagent.node.v1.Containers/Logs"
+	Containers_Pause_FullMethodName    = "/nodeagent.node.v1.Containers/Pause"
+	Containers_Unpause_FullMethodName  = "/nodeagent.node.v1.Containers/Unpause"
+	Containers_Rename_FullMethodName   = "/nodeagent.node.v1.Containers/Rename"
+	Containers_Top_FullMethodName      = "/nodeagent.node.v1.Containers/Top"
+	Containers_Changes_FullMethodName  = "/nodeagent.node.v1.Containers/Changes"
+	Containers_Export_FullMethodName   = "/nodeagent.node.v1.Containers/Export"
+	Containers_Commit_FullMethodName   = "/nodeagent.node.v1.Containers/Commit"
+	Containers_Stats_FullMethodName    = "/nodeagent.node.v1.Containers/Stats"
 )
 
 // ContainersClient is the client API for Containers service.
@@ -75,6 +79,17 @@ type ContainersClient interface {
 	Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error)
 	// Kill sends a signal to a running container.
 	Kill(ctx context.Context, in *KillRequest, opts ...grpc.CallOption) (*KillResponse, error)
+	// Restart stops a container as Stop does, and starts it again.
+	Restart(ctx context.Context, in *RestartRequest, opts ...grpc.CallOption) (*RestartResponse, error)
+	// Update changes limits and the restart policy; zero and unset fields stay
+	// as they are.
+	Update(ctx context.Context, in *UpdateRequest, opts ...grpc.CallOption) (*UpdateResponse, error)
+	// CopyFrom gives a path of a container as a tar; the first message tells of
+	// the path itself, and with stat_only it is the only one.
+	CopyFrom(ctx context.Context, in *CopyFromRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CopyFromResponse], error)
+	// CopyTo unpacks a tar into a folder of a container. The client's first
+	// message is start, the others are data.
+	CopyTo(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[CopyToRequest, CopyToResponse], error)
 	// Remove removes a container with all that was made for it.
 	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
 	// Wait returns once the container has ended.
@@ -179,6 +194,58 @@ func (c *containersClient) Kill(ctx context.Context, in *KillRequest, opts ...gr
 	return out, nil
 }
 
+func (c *containersClient) Restart(ctx context.Context, in *RestartRequest, opts ...grpc.CallOption) (*RestartResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RestartResponse)
+	err := c.cc.Invoke(ctx, Containers_Restart_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *containersClient) Update(ctx context.Context, in *UpdateRequest, opts ...grpc.CallOption) (*UpdateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateResponse)
+	err := c.cc.Invoke(ctx, Containers_Update_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *containersClient) CopyFrom(ctx context.Context, in *CopyFromRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CopyFromResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Containers_ServiceDesc.Streams[2], Containers_CopyFrom_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CopyFromRequest, CopyFromResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Containers_CopyFromClient = grpc.ServerStreamingClient[CopyFromResponse]
+
+func (c *containersClient) CopyTo(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[CopyToRequest, CopyToResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Containers_ServiceDesc.Streams[3], Containers_CopyTo_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CopyToRequest, CopyToResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Containers_CopyToClient = grpc.ClientStreamingClient[CopyToRequest, CopyToResponse]
+
 func (c *containersClient) Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveResponse)
@@ -221,7 +288,7 @@ func (c *containersClient) Inspect(ctx context.Context, in *InspectRequest, opts
 
 func (c *containersClient) Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Containers_ServiceDesc.Streams[2], Containers_Logs_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Containers_ServiceDesc.Streams[4], Containers_Logs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +357,7 @@ func (c *containersClient) Changes(ctx context.Context, in *ChangesRequest, opts
 
 func (c *containersClient) Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Containers_ServiceDesc.Streams[3], Containers_Export_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Containers_ServiceDesc.Streams[5], Containers_Export_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -353,6 +420,17 @@ type ContainersServer interface {
 	Stop(context.Context, *StopRequest) (*StopResponse, error)
 	// Kill sends a signal to a running container.
 	Kill(context.Context, *KillRequest) (*KillResponse, error)
+	// Restart stops a container as Stop does, and starts it again.
+	Restart(context.Context, *RestartRequest) (*RestartResponse, error)
+	// Update changes limits and the restart policy; zero and unset fields stay
+	// as they are.
+	Update(context.Context, *UpdateRequest) (*UpdateResponse, error)
+	// CopyFrom gives a path of a container as a tar; the first message tells of
+	// the path itself, and with stat_only it is the only one.
+	CopyFrom(*CopyFromRequest, grpc.ServerStreamingServer[CopyFromResponse]) error
+	// CopyTo unpacks a tar into a folder of a container. The client's first
+	// message is start, the others are data.
+	CopyTo(grpc.ClientStreamingServer[CopyToRequest, CopyToResponse]) error
 	// Remove removes a container with all that was made for it.
 	Remove(context.Context, *RemoveRequest) (*RemoveResponse, error)
 	// Wait returns once the container has ended.
@@ -408,6 +486,18 @@ func (UnimplementedContainersServer) Stop(context.Context, *StopRequest) (*StopR
 }
 func (UnimplementedContainersServer) Kill(context.Context, *KillRequest) (*KillResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Kill not implemented")
+}
+func (UnimplementedContainersServer) Restart(context.Context, *RestartRequest) (*RestartResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Restart not implemented")
+}
+func (UnimplementedContainersServer) Update(context.Context, *UpdateRequest) (*UpdateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Update not implemented")
+}
+func (UnimplementedContainersServer) CopyFrom(*CopyFromRequest, grpc.ServerStreamingServer[CopyFromResponse]) error {
+	return status.Error(codes.Unimplemented, "method CopyFrom not implemented")
+}
+func (UnimplementedContainersServer) CopyTo(grpc.ClientStreamingServer[CopyToRequest, CopyToResponse]) error {
+	return status.Error(codes.Unimplemented, "method CopyTo not implemented")
 }
 func (UnimplementedContainersServer) Remove(context.Context, *RemoveRequest) (*RemoveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
@@ -554,6 +644,60 @@ func _Containers_Kill_Handler(srv interface{}, ctx context.Context, dec func(int
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _Containers_Restart_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestartRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ContainersServer).Restart(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Containers_Restart_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ContainersServer).Restart(ctx, req.(*RestartRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Containers_Update_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ContainersServer).Update(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Containers_Update_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ContainersServer).Update(ctx, req.(*UpdateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Containers_CopyFrom_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CopyFromRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ContainersServer).CopyFrom(m, &grpc.GenericServerStream[CopyFromRequest, CopyFromResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Containers_CopyFromServer = grpc.ServerStreamingServer[CopyFromResponse]
+
+func _Containers_CopyTo_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ContainersServer).CopyTo(&grpc.GenericServerStream[CopyToRequest, CopyToResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Containers_CopyToServer = grpc.ClientStreamingServer[CopyToRequest, CopyToResponse]
 
 func _Containers_Remove_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RemoveRequest)
@@ -799,6 +943,14 @@ var Containers_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Containers_Kill_Handler,
 		},
 		{
+			MethodName: "Restart",
+			Handler:    _Containers_Restart_Handler,
+		},
+		{
+			MethodName: "Update",
+			Handler:    _Containers_Update_Handler,
+		},
+		{
 			MethodName: "Remove",
 			Handler:    _Containers_Remove_Handler,
 		},
@@ -854,6 +1006,16 @@ var Containers_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Exec",
 			Handler:       _Containers_Exec_Handler,
 			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "CopyFrom",
+			Handler:       _Containers_CopyFrom_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "CopyTo",
+			Handler:       _Containers_CopyTo_Handler,
 			ClientStreams: true,
 		},
 		{
