@@ -13,8 +13,9 @@ import (
 
 // layer is a directory being filled. It is for one goroutine.
 type layer struct {
-	opts   Options
-	limits Limits
+	budget
+	below
+	opts Options
 	// root is the layer's directory.
 	root int
 	// open are directories that entries went to lately, by the path they
@@ -24,18 +25,12 @@ type layer struct {
 	// dirs are the directories made, with the modification time they get
 	// in the end; zero leaves it.
 	dirs map[string]time.Time
-	// below are the layers below, once they were needed.
-	below   []int
-	waited  bool
 	buf     []byte
 	rootSet bool
 	// rootOpaque says that nothing of the layers below is to be seen.
 	rootOpaque bool
 	// whiteouts are those made, by the path of their directory.
 	whiteouts map[string][]string
-	// entries and size count against the limits.
-	entries int
-	size    int64
 	// bytes and inodes are the usage of all but directories. replaced is
 	// set when an entry took the place of another and they are not right.
 	bytes, inodes int64
@@ -51,7 +46,7 @@ func openLayer(opts Options, limits Limits) (*layer, error) {
 		return nil, &os.PathError{Op: "open", Path: opts.Dir, Err: err}
 	}
 	return &layer{
-		opts: opts, limits: limits, root: root,
+		budget: budget{limits: limits}, below: below{get: opts.Lowers}, opts: opts, root: root,
 		open:      map[string]int{},
 		dirs:      map[string]time.Time{"": {}},
 		whiteouts: map[string][]string{},
@@ -61,9 +56,7 @@ func openLayer(opts Options, limits Limits) (*layer, error) {
 
 func (l *layer) close() {
 	l.forgetOpen()
-	for _, fd := range l.below {
-		unix.Close(fd)
-	}
+	l.below.close()
 	unix.Close(l.root)
 }
 

@@ -21,12 +21,27 @@ type lower struct {
 
 func (f *lower) close() { unix.Close(f.dir) }
 
+// below are the layers below one.
+type below struct {
+	// get is Options.Lowers.
+	get func(context.Context) ([]string, error)
+	// dirs are open once they were needed, the nearest first.
+	dirs   []int
+	waited bool
+}
+
+func (b *below) close() {
+	for _, fd := range b.dirs {
+		unix.Close(fd)
+	}
+}
+
 // wait opens the layers below, once.
-func (l *layer) wait(ctx context.Context) error {
-	if l.waited || l.opts.Lowers == nil {
+func (b *below) wait(ctx context.Context) error {
+	if b.waited || b.get == nil {
 		return nil
 	}
-	dirs, err := l.opts.Lowers(ctx)
+	dirs, err := b.get(ctx)
 	if err != nil {
 		return fmt.Errorf("wait for the layers below: %w", err)
 	}
@@ -35,19 +50,19 @@ func (l *layer) wait(ctx context.Context) error {
 		if err != nil {
 			return &os.PathError{Op: "open layer", Path: dir, Err: err}
 		}
-		l.below = append(l.below, fd)
+		b.dirs = append(b.dirs, fd)
 	}
-	l.waited = true
+	b.waited = true
 	return nil
 }
 
 // lookup finds a path without links in the layers below, as overlayfs would.
 // Nil means that it is not there.
-func (l *layer) lookup(ctx context.Context, path []string) (*lower, error) {
-	if err := l.wait(ctx); err != nil {
+func (b *below) lookup(ctx context.Context, path []string) (*lower, error) {
+	if err := b.wait(ctx); err != nil {
 		return nil, err
 	}
-	for _, root := range l.below {
+	for _, root := range b.dirs {
 		found, last, err := lookupIn(root, path)
 		if err != nil || found != nil || last {
 			return found, err

@@ -95,9 +95,29 @@ type Result struct {
 func Apply(ctx context.Context, r io.ReadCloser, opts Options) (Result, error) {
 	defer r.Close()
 	limits := opts.Limits.withDefaults()
-	plain, err := Decompress(r)
+	l, err := openLayer(opts, limits)
 	if err != nil {
 		return Result{}, err
+	}
+	defer l.close()
+	diffID, err := feed(ctx, r, &l.budget, l.entry)
+	if err != nil {
+		return Result{}, err
+	}
+	res, err := l.finish(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	res.DiffID = diffID
+	return res, nil
+}
+
+// feed gives all entries of a stream, which it closes, to a function, and
+// returns the digest of its plain form.
+func feed(ctx context.Context, r io.ReadCloser, b *budget, entry func(context.Context, *tar.Header, io.Reader) error) (digest.Digest, error) {
+	plain, err := Decompress(r)
+	if err != nil {
+		return "", err
 	}
 	ahead := readAhead(plain)
 	// In this order: closing r ends what ahead waits for.
@@ -105,29 +125,26 @@ func Apply(ctx context.Context, r io.ReadCloser, opts Options) (Result, error) {
 	defer r.Close()
 
 	hash := sha256.New()
-	stream := io.TeeReader(&bounded{r: ahead, left: limits.stream()}, hash)
-	l, err := openLayer(opts, limits)
-	if err != nil {
-		return Result{}, err
-	}
-	defer l.close()
-	if err := l.apply(ctx, tar.NewReader(stream)); err != nil {
-		return Result{}, err
+	stream := io.TeeReader(&bounded{r: ahead, left: b.limits.stream()}, hash)
+	if err := b.entriesOf(ctx, tar.NewReader(stream), entry); err != nil {
+		return "", err
 	}
 	// The digest covers the padding behind the archive too.
 	if _, err := io.Copy(io.Discard, stream); err != nil {
-		return Result{}, streamError(err)
+		return "", streamError(err)
 	}
-	res, err := l.finish(ctx)
-	if err != nil {
-		return Result{}, err
-	}
-	res.DiffID = digest.NewDigest(digest.SHA256, hash)
-	return res, nil
+	return digest.NewDigest(digest.SHA256, hash), nil
 }
 
-// apply unpacks all entries.
-func (l *layer) apply(ctx context.Context, tr *tar.Reader) error {
+// budget counts what comes against the limits.
+type budget struct {
+	limits  Limits
+	entries int
+	size    int64
+}
+
+// entriesOf goes through an archive.
+func (b *budget) entriesOf(ctx context.Context, tr *tar.Reader, entry func(context.Context, *tar.Header, io.Reader) error) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -139,10 +156,10 @@ func (l *layer) apply(ctx context.Context, tr *tar.Reader) error {
 		if err != nil {
 			return streamError(err)
 		}
-		if err := l.count(hdr); err != nil {
+		if err := b.count(hdr); err != nil {
 			return err
 		}
-		if err := l.entry(ctx, hdr, tr); err != nil {
+		if err := entry(ctx, hdr, tr); err != nil {
 			return fmt.Errorf("unpack %q: %w", shorten(hdr.Name), err)
 		}
 	}
@@ -162,22 +179,22 @@ func streamError(err error) error {
 	return fmt.Errorf("read layer: %w", err)
 }
 
-func (l *layer) count(hdr *tar.Header) error {
-	l.entries++
-	if l.entries > l.limits.Entries {
-		return fmt.Errorf("a layer of more than %d entries: %w", l.limits.Entries, errdefs.ErrInvalidArgument)
+func (b *budget) count(hdr *tar.Header) error {
+	b.entries++
+	if b.entries > b.limits.Entries {
+		return fmt.Errorf("a layer of more than %d entries: %w", b.limits.Entries, errdefs.ErrInvalidArgument)
 	}
 	// Sizes are never negative; the sum cannot overflow before it is over.
-	if hdr.Size > l.limits.Bytes-l.size {
-		return fmt.Errorf("a layer of more than %d bytes: %w", l.limits.Bytes, errdefs.ErrInvalidArgument)
+	if hdr.Size > b.limits.Bytes-b.size {
+		return fmt.Errorf("a layer of more than %d bytes: %w", b.limits.Bytes, errdefs.ErrInvalidArgument)
 	}
-	l.size += hdr.Size
+	b.size += hdr.Size
 	return nil
 }
 
 // clean makes an entry's name relative to the root; the root is "". It
 // refuses names that climb above it.
-func (l *layer) clean(name string) (string, error) {
+func (b *budget) clean(name string) (string, error) {
 	if strings.IndexByte(name, 0) >= 0 {
 		return "", fmt.Errorf("a name with a zero byte: %w", errdefs.ErrInvalidArgument)
 	}
@@ -187,8 +204,8 @@ func (l *layer) clean(name string) (string, error) {
 		return "", nil
 	case rel == ".." || strings.HasPrefix(rel, "../"):
 		return "", fmt.Errorf("a path that leads out of the image: %w", errdefs.ErrInvalidArgument)
-	case strings.Count(rel, "/") >= l.limits.Depth:
-		return "", fmt.Errorf("a path of more than %d components: %w", l.limits.Depth, errdefs.ErrInvalidArgument)
+	case strings.Count(rel, "/") >= b.limits.Depth:
+		return "", fmt.Errorf("a path of more than %d components: %w", b.limits.Depth, errdefs.ErrInvalidArgument)
 	}
 	return rel, nil
 }

@@ -124,7 +124,7 @@ func (l *layer) hideRoot(ctx context.Context) error {
 	if err := l.wait(ctx); err != nil {
 		return err
 	}
-	for _, below := range l.below {
+	for _, below := range l.below.dirs {
 		fd, err := openDirAt(below, ".")
 		if err != nil {
 			return err
