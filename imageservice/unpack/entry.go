@@ -191,10 +191,7 @@ func (l *layer) makeFile(dir int, base string, hdr *tar.Header, attr attributes,
 
 // fill writes a file's content, leaving out the holes of sparse ones.
 func (l *layer) fill(fd int, hdr *tar.Header, content io.Reader) error {
-	sparse := hdr.Typeflag == tar.TypeGNUSparse
-	for key := range hdr.PAXRecords {
-		sparse = sparse || strings.HasPrefix(key, "GNU.sparse.")
-	}
+	sparse := isSparse(hdr)
 	var off int64
 	for {
 		n, err := io.ReadFull(content, l.buf)
@@ -225,6 +222,15 @@ func (l *layer) fill(fd int, hdr *tar.Header, content io.Reader) error {
 		return unix.Ftruncate(fd, off)
 	}
 	return nil
+}
+
+// isSparse tells whether an entry was packed without its holes.
+func isSparse(hdr *tar.Header) bool {
+	sparse := hdr.Typeflag == tar.TypeGNUSparse
+	for key := range hdr.PAXRecords {
+		sparse = sparse || strings.HasPrefix(key, "GNU.sparse.")
+	}
+	return sparse
 }
 
 func allZero(p []byte) bool {
@@ -261,14 +267,11 @@ func (l *layer) makeSymlink(dir int, base, target string, attr attributes) error
 
 func (l *layer) makeNode(dir int, rel string, hdr *tar.Header, attr attributes) error {
 	parent, base := split(rel)
-	kind := map[byte]uint32{tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK, tar.TypeFifo: unix.S_IFIFO}[hdr.Typeflag]
-	dev := 0
-	if kind != unix.S_IFIFO {
-		if hdr.Devmajor < 0 || hdr.Devmajor >= 1<<12 || hdr.Devminor < 0 || hdr.Devminor >= 1<<20 {
-			return fmt.Errorf("device %d:%d: %w", hdr.Devmajor, hdr.Devminor, errdefs.ErrInvalidArgument)
-		}
-		dev = int(unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor)))
+	kind, device, err := nodeOf(hdr)
+	if err != nil {
+		return err
 	}
+	dev := int(device)
 	if kind == unix.S_IFCHR && dev == 0 {
 		// This is how overlayfs writes a deletion, and some tools pack it
 		// as they find it.
@@ -280,6 +283,18 @@ func (l *layer) makeNode(dir int, rel string, hdr *tar.Header, attr attributes) 
 		}
 		return l.special(dir, base, attr)
 	})
+}
+
+// nodeOf is the type and device number of an entry.
+func nodeOf(hdr *tar.Header) (kind uint32, device uint64, err error) {
+	kind = map[byte]uint32{tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK, tar.TypeFifo: unix.S_IFIFO}[hdr.Typeflag]
+	if kind == unix.S_IFIFO {
+		return kind, 0, nil
+	}
+	if hdr.Devmajor < 0 || hdr.Devmajor >= 1<<12 || hdr.Devminor < 0 || hdr.Devminor >= 1<<20 {
+		return 0, 0, fmt.Errorf("device %d:%d: %w", hdr.Devmajor, hdr.Devminor, errdefs.ErrInvalidArgument)
+	}
+	return kind, unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor)), nil
 }
 
 // special finishes what cannot be opened without a meaning. base was just

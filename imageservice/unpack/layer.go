@@ -24,7 +24,7 @@ type layer struct {
 	recent []string
 	// dirs are the directories made, with the modification time they get
 	// in the end; zero leaves it.
-	dirs map[string]time.Time
+	dirs    map[string]time.Time
 	buf     []byte
 	rootSet bool
 	// rootOpaque says that nothing of the layers below is to be seen.

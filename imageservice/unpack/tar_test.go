@@ -101,6 +101,9 @@ func (i *image) apply(data []byte) error {
 	i.t.Helper()
 	ctx := context.Background()
 	key := fmt.Sprintf("layer%d", len(i.dirs))
+	if asImages {
+		return i.applyImage(key, data)
+	}
 	if _, err := i.s.Prepare(ctx, "active-"+key, ""); err != nil {
 		i.t.Fatal(err)
 	}
@@ -143,7 +146,7 @@ func (i *image) must(entries ...tar.Header) {
 // mount returns where all layers can be seen.
 func (i *image) mount() string {
 	i.t.Helper()
-	m, err := i.s.View(context.Background(), "view", i.top)
+	m, err := i.mounts()
 	if err != nil {
 		i.t.Fatal(err)
 	}

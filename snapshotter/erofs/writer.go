@@ -243,6 +243,13 @@ func (w *Writer) Link(nid uint64) {
 	w.links[nid]++
 }
 
+// Unlink tells that an inode lost a name, which may have been its last.
+func (w *Writer) Unlink(nid uint64) {
+	if w.links[nid] > 1 {
+		w.links[nid]--
+	}
+}
+
 // patch changes bytes that may be on the disk already.
 func (w *Writer) patch(off int64, p []byte) error {
 	seg := off / segmentSize

@@ -1,0 +1,252 @@
+package unpack
+
+import (
+	"archive/tar"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/snapshotter/erofs"
+)
+
+// image is the form an image has attributes in; kind is the type of st_mode.
+func (a attributes) image(kind uint32) erofs.Attr {
+	mode := a.mode
+	if a.link {
+		mode = 0o777
+	}
+	return erofs.Attr{Mode: kind | mode, UID: uint32(a.uid), GID: uint32(a.gid), Mtime: a.mtime, Xattrs: a.xattrs}
+}
+
+// entry unpacks one tar entry.
+func (t *tree) entry(ctx context.Context, hdr *tar.Header, content io.Reader) error {
+	if hdr.Typeflag == tar.TypeXGlobalHeader {
+		return nil
+	}
+	rel, err := t.clean(hdr.Name)
+	if err != nil {
+		return err
+	}
+	attr, err := attributesOf(hdr)
+	if err != nil {
+		return err
+	}
+	if rel == "" {
+		return t.rootEntry(hdr, attr)
+	}
+	at, base, err := t.parent(ctx, rel)
+	if err != nil {
+		return err
+	}
+	if strings.HasPrefix(base, whiteoutPrefix) {
+		return t.whiteoutEntry(at, rel)
+	}
+	switch hdr.Typeflag {
+	case tar.TypeDir:
+		return t.makeDir(at, base, attr)
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+		return t.makeFile(at, base, hdr, attr, content)
+	case tar.TypeLink:
+		return t.makeLink(ctx, rel, hdr.Linkname)
+	case tar.TypeSymlink:
+		return t.makeSymlink(at, base, hdr.Linkname, attr)
+	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		return t.makeNode(at, rel, hdr, attr)
+	}
+	return fmt.Errorf("an entry of type %q: %w", hdr.Typeflag, errdefs.ErrInvalidArgument)
+}
+
+func (t *tree) rootEntry(hdr *tar.Header, attr attributes) error {
+	if hdr.Typeflag != tar.TypeDir {
+		return fmt.Errorf("the root is not a directory: %w", errdefs.ErrInvalidArgument)
+	}
+	t.rootSet = true
+	t.root.Attr = attr.image(unix.S_IFDIR)
+	return nil
+}
+
+// makeDir makes a directory, or takes the one that is there. In place of
+// anything else it hides what is below.
+func (t *tree) makeDir(at *place, base string, attr attributes) error {
+	old, there := at.dir.Entries[base]
+	if old.Dir != nil {
+		hiding := isHiding(old.Dir)
+		old.Dir.Attr = attr.image(unix.S_IFDIR)
+		if hiding {
+			t.hide(old.Dir)
+		}
+		return nil
+	}
+	dir, err := t.newDir(attr.image(unix.S_IFDIR))
+	if err != nil {
+		return err
+	}
+	if there {
+		t.hide(dir)
+	}
+	return t.set(at, base, erofs.Entry{Type: erofs.TypeDirectory, Dir: dir})
+}
+
+func (t *tree) makeFile(at *place, base string, hdr *tar.Header, attr attributes, content io.Reader) error {
+	write := t.w.File
+	if isSparse(hdr) {
+		write = t.w.Sparse
+	}
+	nid, err := write(attr.image(unix.S_IFREG), hdr.Size, content)
+	if err != nil {
+		return streamError(err)
+	}
+	return t.set(at, base, erofs.Entry{Type: erofs.TypeRegular, Inode: nid})
+}
+
+func (t *tree) makeSymlink(at *place, base, target string, attr attributes) error {
+	switch {
+	case target == "":
+		return fmt.Errorf("a symbolic link to nothing: %w", errdefs.ErrInvalidArgument)
+	case strings.IndexByte(target, 0) >= 0:
+		return fmt.Errorf("a target with a zero byte: %w", errdefs.ErrInvalidArgument)
+	case len(target) >= unix.PathMax:
+		return unix.ENAMETOOLONG
+	}
+	// A link has no xattrs that are wanted: user.* is only for files and
+	// directories.
+	attr.xattrs = nil
+	nid, err := t.writeLink(attr.image(unix.S_IFLNK), target)
+	if err != nil {
+		return err
+	}
+	return t.set(at, base, erofs.Entry{Type: erofs.TypeSymlink, Inode: nid, Target: target})
+}
+
+func (t *tree) writeLink(attr erofs.Attr, target string) (uint64, error) {
+	if len(target) < maxInlineLink {
+		return t.w.Symlink(attr, target)
+	}
+	return t.w.File(attr, int64(len(target)), strings.NewReader(target))
+}
+
+// maxInlineLink is up to where a link's target fits behind its inode.
+const maxInlineLink = 4000
+
+func (t *tree) makeNode(at *place, rel string, hdr *tar.Header, attr attributes) error {
+	parent, base := split(rel)
+	kind, device, err := nodeOf(hdr)
+	if err != nil {
+		return err
+	}
+	if kind == unix.S_IFCHR && device == 0 {
+		// This is how overlayfs writes a deletion.
+		return t.whiteout(at, parent, base)
+	}
+	attr.xattrs = nil
+	return t.node(at, base, attr.image(kind), unix.Major(device), unix.Minor(device))
+}
+
+// node makes a device or FIFO.
+func (t *tree) node(at *place, base string, attr erofs.Attr, major, minor uint32) error {
+	kinds := map[uint32]uint8{unix.S_IFCHR: erofs.TypeCharacter, unix.S_IFBLK: erofs.TypeBlock, unix.S_IFIFO: erofs.TypeFIFO}
+	kind, ok := kinds[attr.Mode&unix.S_IFMT]
+	if !ok {
+		return fmt.Errorf("a file of mode %o: %w", attr.Mode, errdefs.ErrInvalidArgument)
+	}
+	nid, err := t.w.Node(attr, erofs.Device(major, minor))
+	if err != nil {
+		return err
+	}
+	return t.set(at, base, erofs.Entry{Type: kind, Inode: nid})
+}
+
+// makeLink makes a hard link to a file of this layer, or of one below.
+func (t *tree) makeLink(ctx context.Context, rel, target string) error {
+	to, err := t.clean(target)
+	switch {
+	case err != nil:
+	case to == rel:
+		return fmt.Errorf("a link to itself: %w", errdefs.ErrInvalidArgument)
+	case to == "":
+		return fmt.Errorf("a link to the root: %w", errdefs.ErrInvalidArgument)
+	default:
+		err = t.link(ctx, rel, to)
+	}
+	if err != nil {
+		return fmt.Errorf("link to %q: %w", shorten(target), err)
+	}
+	return nil
+}
+
+func (t *tree) link(ctx context.Context, rel, to string) error {
+	from, toBase, err := t.parent(ctx, to)
+	if err != nil {
+		return err
+	}
+	e, ok := from.dir.Entries[toBase]
+	if !ok && from.shines {
+		if err := t.copyUp(ctx, from, toBase); err != nil {
+			return err
+		}
+		e, ok = from.dir.Entries[toBase]
+	}
+	switch {
+	case !ok || isDeleted(e):
+		return fmt.Errorf("nothing is there: %w", errdefs.ErrInvalidArgument)
+	case e.Dir != nil:
+		return fmt.Errorf("it is a directory: %w", errdefs.ErrInvalidArgument)
+	}
+	at, base, err := t.parent(ctx, rel)
+	if err != nil {
+		return err
+	}
+	t.w.Link(e.Inode)
+	return t.set(at, base, e)
+}
+
+// copyUp brings a file of a layer below into this one, so that it can get
+// another link.
+func (t *tree) copyUp(ctx context.Context, at *place, base string) error {
+	found, err := t.lookupName(ctx, at, base)
+	if err != nil || found == nil {
+		return err
+	}
+	defer found.close()
+	attr, err := found.attr()
+	if err != nil {
+		return err
+	}
+	switch found.st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return t.copyUpFile(at, base, found, attr)
+	case unix.S_IFLNK:
+		link, err := readlinkat(found.dir, base)
+		if err != nil {
+			return err
+		}
+		return t.makeSymlink(at, base, link, attributes{
+			uid: int(attr.UID), gid: int(attr.GID), mtime: attr.Mtime, link: true,
+		})
+	case unix.S_IFDIR:
+		return fmt.Errorf("it is a directory: %w", errdefs.ErrInvalidArgument)
+	}
+	return t.node(at, base, attr, unix.Major(found.st.Rdev), unix.Minor(found.st.Rdev))
+}
+
+func (t *tree) copyUpFile(at *place, base string, f *lower, attr erofs.Attr) error {
+	fd, err := unix.Openat(f.dir, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	src := os.NewFile(uintptr(fd), base)
+	defer src.Close()
+	if t.size += f.st.Size; t.size > t.limits.Bytes {
+		return fmt.Errorf("a layer of more than %d bytes: %w", t.limits.Bytes, errdefs.ErrInvalidArgument)
+	}
+	nid, err := t.w.Sparse(attr, f.st.Size, src)
+	if err != nil {
+		return err
+	}
+	return t.set(at, base, erofs.Entry{Type: erofs.TypeRegular, Inode: nid})
+}

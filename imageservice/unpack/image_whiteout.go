@@ -1,0 +1,117 @@
+package unpack
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// whiteoutEntry handles an entry whose name says that something is deleted.
+func (t *tree) whiteoutEntry(at *place, rel string) error {
+	parent, base := split(rel)
+	if base == opaqueName {
+		if at.dir == t.root {
+			t.rootOpaque = t.get != nil
+			t.last = nil
+			return nil
+		}
+		t.hide(at.dir)
+		return nil
+	}
+	if strings.HasPrefix(base, metaPrefix) {
+		return nil
+	}
+	name := strings.TrimPrefix(base, whiteoutPrefix)
+	if name == "" || name == "." || name == ".." {
+		return fmt.Errorf("deletion of %q: %w", name, errdefs.ErrInvalidArgument)
+	}
+	return t.whiteout(at, parent, name)
+}
+
+// whiteout deletes what the layers below have of that name; what this layer
+// has stays, whichever came first. parent is the path the directory was found
+// by.
+func (t *tree) whiteout(at *place, parent, name string) error {
+	if t.get == nil {
+		return nil
+	}
+	made, err := t.mark(at, name)
+	if made {
+		t.whiteouts[parent] = append(t.whiteouts[parent], name)
+	}
+	return err
+}
+
+// mark makes a whiteout, or hides what is below a directory.
+func (t *tree) mark(at *place, name string) (made bool, err error) {
+	e, ok := at.dir.Entries[name]
+	if !ok {
+		return true, t.set(at, name, deleted)
+	}
+	if e.Dir != nil {
+		t.hide(e.Dir)
+	}
+	return false, nil
+}
+
+// prune removes whiteouts of what is not there: overlayfs would list them as
+// devices in a directory that it need not join with one below.
+func (t *tree) prune(ctx context.Context) error {
+	for parent, names := range t.whiteouts {
+		at, err := t.walk(ctx, parent)
+		if err == nil {
+			err = t.pruneDir(ctx, at, names)
+		}
+		if err != nil {
+			return fmt.Errorf("deletions in %q: %w", shorten(parent), err)
+		}
+	}
+	return nil
+}
+
+func (t *tree) pruneDir(ctx context.Context, at *place, names []string) error {
+	for _, name := range names {
+		if e, ok := at.dir.Entries[name]; !ok || !isDeleted(e) {
+			continue // something came in its place
+		}
+		found, err := t.lookupName(ctx, at, name)
+		if err != nil {
+			return err
+		}
+		if found != nil {
+			found.close()
+			continue
+		}
+		delete(at.dir.Entries, name)
+	}
+	return nil
+}
+
+// hideRoot deletes what the layers below have in their root directories:
+// overlayfs joins these whatever their xattrs say.
+func (t *tree) hideRoot(ctx context.Context) error {
+	if err := t.wait(ctx); err != nil {
+		return err
+	}
+	for _, below := range t.below.dirs {
+		fd, err := openDirAt(below, ".")
+		if err != nil {
+			return err
+		}
+		dir := os.NewFile(uintptr(fd), "root")
+		names, err := dir.Readdirnames(-1)
+		dir.Close()
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if _, err := t.mark(&place{dir: t.root}, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
