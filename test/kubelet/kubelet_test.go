@@ -30,6 +30,9 @@ const eventLimit = time.Minute
 // maxAnswer bounds what is read of an answer.
 const maxAnswer = 1 << 20
 
+// fixedFolder is where kubelet serves device plugins, whatever its flags say.
+const fixedFolder = "/var/lib/kubelet"
+
 // configuration has kubelet keep to folders and a cgroup of the test's, and leave the packet filter alone.
 const configuration = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -137,6 +140,7 @@ func newNode(t *testing.T) *node {
 			t.Fatal(err)
 		}
 	}
+	n.forgetFixedFolder()
 	n.write("config.yaml", fmt.Sprintf(configuration, n.dir, n.Socket, group, n.port))
 	log, err := os.Create(filepath.Join(n.dir, "kubelet.log"))
 	if err != nil {
@@ -173,6 +177,18 @@ func (n *node) ownCgroup() string {
 		}
 	})
 	return group
+}
+
+// forgetFixedFolder has the folder removed that kubelet makes outside of its own, unless it was there before.
+func (n *node) forgetFixedFolder() {
+	if _, err := os.Lstat(fixedFolder); err == nil {
+		return
+	}
+	n.t.Cleanup(func() {
+		if err := os.RemoveAll(fixedFolder); err != nil {
+			n.t.Error(err)
+		}
+	})
 }
 
 // stopKubelet ends kubelet, then the pods it would have kept, then the mounts it made.
