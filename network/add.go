@@ -51,7 +51,7 @@ func checkAttachment(a Attachment) error {
 }
 
 func (m *Manager) addLocked(ctx context.Context, a Attachment) (*Result, error) {
-	n, err := m.current()
+	n, err := m.current(a.Handler)
 	if err != nil {
 		return nil, err
 	}

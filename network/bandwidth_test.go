@@ -52,7 +52,7 @@ func TestBandwidth(t *testing.T) {
 		if err := m.Check(context.Background(), a); err != nil {
 			t.Error(err)
 		}
-		n, err := m.current()
+		n, err := m.current("")
 		if err != nil {
 			t.Fatal(err)
 		}

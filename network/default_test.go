@@ -247,7 +247,7 @@ func TestCVE202010749(t *testing.T) {
 	m := newManager(t, testConfig(t))
 	a := newPod(t)
 	result := mustAdd(t, m, a)
-	n, err := m.current()
+	n, err := m.current("")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ func (m *Manager) giveBack(ctx context.Context, in *intent) error {
 // its record was lost.
 func (m *Manager) networkOf(in *intent) (*network, error) {
 	if in.Config == nil {
-		return m.current()
+		return m.current(in.Attachment.Handler)
 	}
 	return in.network()
 }

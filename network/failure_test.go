@@ -370,7 +370,7 @@ func TestGC(t *testing.T) {
 	stale.Ports = []PortMapping{{Protocol: TCP, HostPort: 9090, ContainerPort: 80}}
 	mustAdd(t, m, kept)
 	mustAdd(t, m, stale)
-	n, err := m.current()
+	n, err := m.current("")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -55,28 +57,28 @@ func (n *network) inProcess() bool {
 	return true
 }
 
-// folder is what ConfDir held when it was last read.
+// folder is what a folder of configurations held when it was last read.
 type folder struct {
 	stamp string
-	// chosen is the first good configuration; nil when there is none.
-	chosen *network
+	// networks are the good configurations, in the order of their files.
+	networks []*network
 	// problems tell, by file, what is wrong.
 	problems []string
 	// empty is true when there is no file at all.
 	empty bool
 }
 
-// read returns what ConfDir holds, from memory when nothing has changed: one
+// read returns what a folder holds, from memory when nothing has changed: one
 // readdir and a stat of each file.
-func (m *Manager) read() (*folder, error) {
+func (m *Manager) read(dir string) (*folder, error) {
 	m.folderMu.Lock()
 	defer m.folderMu.Unlock()
-	files, stamp, err := listConfigs(m.cfg.ConfDir)
+	files, stamp, err := listConfigs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read network configurations: %w: %w", err, errdefs.ErrUnavailable)
 	}
-	if m.folder != nil && stamp != "" && m.folder.stamp == stamp {
-		return m.folder, nil
+	if known := m.folders[dir]; known != nil && stamp != "" && known.stamp == stamp {
+		return known, nil
 	}
 	f := &folder{stamp: stamp, empty: len(files) == 0}
 	for _, file := range files {
@@ -85,11 +87,9 @@ func (m *Manager) read() (*folder, error) {
 			f.problems = append(f.problems, fmt.Sprintf("%s: %v", file, err))
 			continue
 		}
-		if f.chosen == nil {
-			f.chosen = n
-		}
+		f.networks = append(f.networks, n)
 	}
-	m.folder = f
+	m.folders[dir] = f
 	return f, nil
 }
 
@@ -107,8 +107,15 @@ func listConfigs(dir string) (files []string, stamp string, err error) {
 	var text strings.Builder
 	young := false
 	note := func(info fs.FileInfo) {
-		fmt.Fprintf(&text, "%s %d %d\n", info.Name(), info.Size(), info.ModTime().UnixNano())
-		young = young || time.Since(info.ModTime()) < settled
+		// A file that was moved here keeps its time, but not that of its inode.
+		changed := info.ModTime()
+		var inode uint64
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			inode = stat.Ino
+			changed = time.Unix(stat.Ctim.Unix())
+		}
+		fmt.Fprintf(&text, "%s %d %d %d\n", info.Name(), info.Size(), inode, changed.UnixNano())
+		young = young || time.Since(changed) < settled
 	}
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
@@ -316,21 +323,59 @@ func flatten(list *libcni.NetworkConfigList) ([]byte, error) {
 	})
 }
 
-// current returns the network for new pods: the first good file, or the
-// embedded one when there is no file.
-func (m *Manager) current() (*network, error) {
-	f, err := m.read()
+// current returns the network for new pods of a runtime handler: what is
+// configured for it, else the first good file, or the embedded network when
+// there is no file.
+func (m *Manager) current(handler string) (*network, error) {
+	source := m.cfg.Handlers[handler]
+	if source == "" {
+		return m.ordinary()
+	}
+	dir, name := m.cfg.ConfDir, source
+	if filepath.IsAbs(source) {
+		dir, name = source, ""
+	}
+	f, err := m.read(dir)
+	if err != nil {
+		return nil, fmt.Errorf("runtime handler %s: %w", handler, err)
+	}
+	for _, n := range f.networks {
+		if name == "" || n.list.Name == name {
+			return n, nil
+		}
+	}
+	if name != "" {
+		name = " named " + name
+	}
+	return nil, fmt.Errorf("runtime handler %s: no usable network configuration%s in %s%s: %w", handler, name, dir, reasons(f.problems), errdefs.ErrUnavailable)
+}
+
+func (m *Manager) ordinary() (*network, error) {
+	f, err := m.read(m.cfg.ConfDir)
 	if err != nil {
 		return nil, err
 	}
-	if f.chosen != nil {
-		return f.chosen, nil
+	if len(f.networks) > 0 {
+		return f.networks[0], nil
 	}
 	if !f.empty {
-		return nil, fmt.Errorf("no usable network configuration in %s: %s: %w", m.cfg.ConfDir, strings.Join(f.problems, "; "), errdefs.ErrUnavailable)
+		return nil, fmt.Errorf("no usable network configuration in %s%s: %w", m.cfg.ConfDir, reasons(f.problems), errdefs.ErrUnavailable)
 	}
 	if m.cfg.NoDefaultNetwork {
 		return nil, fmt.Errorf("no network configuration in %s: %w", m.cfg.ConfDir, errdefs.ErrUnavailable)
 	}
 	return m.defaultNetwork()
+}
+
+func reasons(problems []string) string {
+	if len(problems) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(problems, "; ")
+}
+
+// handlers lists the runtime handlers with a network of their own, and the
+// empty one for all others.
+func (m *Manager) handlers() []string {
+	return append([]string{""}, slices.Sorted(maps.Keys(m.cfg.Handlers))...)
 }

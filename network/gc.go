@@ -61,8 +61,10 @@ func (m *Manager) sweep(ctx context.Context) error {
 	owners := map[string]bool{}
 	valid := map[string][]types.GCAttachment{}
 	networks := map[string]*network{}
-	if n, err := m.current(); err == nil {
-		networks[n.list.Name] = n
+	for _, handler := range m.handlers() {
+		if n, err := m.current(handler); err == nil && networks[n.list.Name] == nil {
+			networks[n.list.Name] = n
+		}
 	}
 	for _, id := range ids {
 		owners[builtin.Owner(id, InterfaceName)] = true

@@ -52,6 +52,11 @@ type Config struct {
 	// whose network is configured by a pod that is yet to come. Otherwise
 	// pods get the embedded network then.
 	NoDefaultNetwork bool
+	// Handlers name the network of a runtime handler's pods: an absolute path
+	// is a folder in place of ConfDir, with its first good configuration used;
+	// anything else is the name of a configuration in ConfDir. Pods of other
+	// handlers get what those without one get.
+	Handlers map[string]string
 	// MaxConcurrent bounds the plugins that are executed at a time; zero means
 	// twice the processors.
 	MaxConcurrent int
@@ -68,6 +73,11 @@ func (c *Config) complete() error {
 	}
 	if !instancePattern.MatchString(c.Instance) {
 		return fmt.Errorf("network: instance %q: %w", c.Instance, errdefs.ErrInvalidArgument)
+	}
+	for handler, source := range c.Handlers {
+		if source == "" || handler == "" {
+			return fmt.Errorf("network: handler %q: network %q: both must be named: %w", handler, source, errdefs.ErrInvalidArgument)
+		}
 	}
 	if c.ConfDir == "" {
 		c.ConfDir = DefaultConfDir
@@ -109,7 +119,7 @@ type Manager struct {
 	gate sync.RWMutex
 
 	folderMu sync.Mutex
-	folder   *folder
+	folders  map[string]*folder // by path
 
 	fallbackMu sync.Mutex
 	fallback   *fallback
@@ -138,6 +148,7 @@ func New(cfg Config) (*Manager, error) {
 		table:   table,
 		plugins: builtin.New(table),
 		slots:   make(chan struct{}, cfg.MaxConcurrent),
+		folders: map[string]*folder{},
 	}
 	m.reaper = newReaper(m.plugins.Reap, m.removeIntent)
 	return m, nil

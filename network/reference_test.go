@@ -189,7 +189,7 @@ var hexNames = regexp.MustCompile(`veth[0-9a-f]{8}|bwp[0-9a-f]{12}`)
 func look(t *testing.T, m *Manager, a Attachment, result *Result) footprint {
 	t.Helper()
 	var f footprint
-	n, err := m.current()
+	n, err := m.current("")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,10 +10,12 @@ import (
 	"github.com/nodeagent/nodeagent/network/nat"
 )
 
-// Status returns nil when pods can be wired, else why not, of kind
-// ErrUnavailable. The folder is looked at each time.
+// Status returns nil when pods of no runtime handler in particular can be wired,
+// else why not, of kind ErrUnavailable. The folder is looked at each time. What
+// speaks against handlers with a network of their own is told by Info, and
+// by Add.
 func (m *Manager) Status(ctx context.Context) error {
-	n, err := m.current()
+	n, err := m.current("")
 	if err != nil {
 		return err
 	}
@@ -64,13 +66,22 @@ type Info struct {
 // Info describes the network for new pods.
 func (m *Manager) Info() Info {
 	var info Info
-	if f, err := m.read(); err == nil {
+	if f, err := m.read(m.cfg.ConfDir); err == nil {
 		info.Problems = slices.Clone(f.problems)
+	}
+	for _, handler := range m.handlers()[1:] {
+		n, err := m.current(handler)
+		if err == nil {
+			err = m.findPlugins(n)
+		}
+		if err != nil {
+			info.Problems = append(info.Problems, err.Error())
+		}
 	}
 	if chains, err := nat.Forbidding(); err == nil {
 		info.Problems = append(info.Problems, chains...)
 	}
-	n, err := m.current()
+	n, err := m.current("")
 	if err != nil {
 		return info
 	}

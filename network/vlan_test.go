@@ -95,7 +95,7 @@ func compareBridges(t *testing.T, cases map[string]string) {
 				t.Cleanup(func() { dropLinks("cnitest0.100") })
 				writeConf(t, cfg, "05-first.conflist", bridgeList(t, "vlans", "10.77.0.0/24", options))
 				m := newManager(t, cfg)
-				if n, err := m.current(); err != nil || cfg.BuiltinPlugins != n.inProcess() {
+				if n, err := m.current(""); err != nil || cfg.BuiltinPlugins != n.inProcess() {
 					t.Fatalf("in process: %v, %v", n.why, err)
 				}
 				a, b := newPod(t), newPod(t)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -47,6 +49,16 @@ type Config struct {
 	Supervisor string `toml:"supervisor" comment:"The nodesupervisor program; empty means the one beside nodeagent."`
 	// LogLevel is a logrus level.
 	LogLevel string `toml:"log_level" comment:"trace, debug, info, warning or error."`
+	// Handlers are runtime handlers beside the one that is always there, by
+	// name.
+	Handlers map[string]Handler `toml:"handlers,omitempty" comment:"Runtime handlers that a RuntimeClass may name."`
+}
+
+// Handler is a runtime handler: what its pods have of their own.
+type Handler struct {
+	// Network is a folder of CNI configurations in place of CNIConfDir, or the
+	// name of a configuration in it; empty means what other pods get.
+	Network string `toml:"network,omitempty" comment:"A folder in place of cni_conf_dir, or the name of a configuration in it."`
 }
 
 // defaultConfig is what holds where nothing is said.
@@ -131,7 +143,32 @@ func (c *Config) validate() error {
 	if _, err := logrus.ParseLevel(c.LogLevel); err != nil {
 		return fmt.Errorf("log_level: %w", err)
 	}
+	for name, handler := range c.Handlers {
+		if !handlerName.MatchString(name) {
+			return fmt.Errorf("handlers: %q is no name of a runtime handler", name)
+		}
+		if strings.Contains(handler.Network, "/") && !filepath.IsAbs(handler.Network) {
+			return fmt.Errorf("handlers.%s.network: %q is neither an absolute path nor a name", name, handler.Network)
+		}
+	}
 	return nil
+}
+
+// handlerName is what Kubernetes allows as a RuntimeClass's handler.
+var handlerName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// handlerNames lists the handlers, in order.
+func (c *Config) handlerNames() []string { return slices.Sorted(maps.Keys(c.Handlers)) }
+
+// handlerNetworks are the handlers' networks, of those that have one.
+func (c *Config) handlerNetworks() map[string]string {
+	networks := map[string]string{}
+	for name, handler := range c.Handlers {
+		if handler.Network != "" {
+			networks[name] = handler.Network
+		}
+	}
+	return networks
 }
 
 // maxSocketPath is sun_path's size less its final zero (unix(7)).

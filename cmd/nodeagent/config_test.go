@@ -38,6 +38,8 @@ func TestValidateNamesTheKey(t *testing.T) {
 		"cgroup_driver": func(c *Config) { c.CgroupDriver = "sysd" },
 		"cgroup_parent": func(c *Config) { c.CgroupParent = "/../x" },
 		"log_level":     func(c *Config) { c.LogLevel = "loud" },
+		"handlers":      func(c *Config) { c.Handlers = map[string]Handler{"Upper": {}} },
+		"network":       func(c *Config) { c.Handlers = map[string]Handler{"x": {Network: "a/b"}} },
 	} {
 		cfg := defaultConfig()
 		change(&cfg)

@@ -164,6 +164,7 @@ func (d *daemon) buildNetwork(context.Context) (err error) {
 		RootDir:        filepath.Join(d.cfg.Root, "network"),
 		Instance:       d.instance(),
 		BuiltinPlugins: d.cfg.BuiltinPlugins,
+		Handlers:       d.cfg.handlerNetworks(),
 	})
 	if err != nil {
 		return err
@@ -179,6 +180,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) (err error) {
 		CgroupParent:  d.cfg.CgroupParent,
 		SystemdCgroup: d.cfg.CgroupDriver == string(cgroups.Systemd),
 		Features:      d.specFeatures(),
+		Handlers:      d.cfg.handlerNames(),
 	}, sandbox.Deps{
 		Images:     images{d.images},
 		Snapshots:  d.snapshots,

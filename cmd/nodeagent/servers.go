@@ -18,14 +18,11 @@ const graceTimeout = 3 * time.Second
 
 func (d *daemon) buildCRI(context.Context) (err error) {
 	d.cri, err = cri.New(cri.Config{
-		Version:      semanticVersion(),
-		RootDir:      d.cfg.Root,
-		StateDir:     d.cfg.State,
-		CgroupDriver: cgroups.Driver(d.cfg.CgroupDriver),
-		Handlers: []cri.Handler{{
-			RecursiveReadOnlyMounts: d.features.RecursiveReadOnly,
-			UserNamespaces:          d.features.UserNamespaces && d.features.IDMap,
-		}},
+		Version:       semanticVersion(),
+		RootDir:       d.cfg.Root,
+		StateDir:      d.cfg.State,
+		CgroupDriver:  cgroups.Driver(d.cfg.CgroupDriver),
+		Handlers:      d.handlers(),
 		Features:      cri.Features{SupplementalGroupsPolicy: true, UserNamespacesHostNetwork: true, MountOptions: true},
 		StreamAddress: d.cfg.StreamAddress,
 	}, cri.Deps{Sandboxes: d.sandboxes, Images: d.images, Network: d.network, Ready: d.ready})
@@ -37,6 +34,20 @@ func (d *daemon) buildCRI(context.Context) (err error) {
 	}
 	d.onStop(d.cri.Stop)
 	return nil
+}
+
+// handlers are the default runtime handler and the configured ones, all of which
+// run containers the same way.
+func (d *daemon) handlers() []cri.Handler {
+	var list []cri.Handler
+	for _, name := range append([]string{""}, d.cfg.handlerNames()...) {
+		list = append(list, cri.Handler{
+			Name:                    name,
+			RecursiveReadOnlyMounts: d.features.RecursiveReadOnly,
+			UserNamespaces:          d.features.UserNamespaces && d.features.IDMap,
+		})
+	}
+	return list
 }
 
 // ready tells why containers cannot be run now; nil means that they can.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
@@ -135,4 +136,38 @@ func TestAddressesComeBack(t *testing.T) {
 		n.remove(pod)
 	}
 	n.deleteLink("e2esmall0")
+}
+
+// Pods of a runtime handler get its network; one whose network is missing fails alone, and the node stays ready.
+func TestNetworkOfHandler(t *testing.T) {
+	dir := t.TempDir()
+	for i, name := range []string{"ordinary", "apart"} {
+		text := conflist(name, fmt.Sprintf("e2ehand%d", i), fmt.Sprintf("10.23%d.0.0/24", 8+i), filepath.Join(dir, "ipam"))
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d-%s.conflist", i, name)), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := newNode(t, testenv.AgentOptions{CNIConfDir: dir, CNIBinDir: testenv.CNIPlugins(t), Config: `[handlers.isolated]
+network = "apart"
+[handlers.plain]
+[handlers.missing]
+network = "` + filepath.Join(dir, "none") + `"
+`})
+	ctx, cancel := n.context()
+	defer cancel()
+	for handler, subnet := range map[string]string{"": "10.238.", "plain": "10.238.", "isolated": "10.239."} {
+		answer, err := n.Runtime().RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: n.podConfig("pod" + handler), RuntimeHandler: handler})
+		n.must("run pod of handler "+handler, err)
+		if ip := n.podStatus(answer.PodSandboxId).Network.Ip; !strings.HasPrefix(ip, subnet) {
+			t.Errorf("handler %q: address %s, want one of %s", handler, ip, subnet)
+		}
+		n.remove(answer.PodSandboxId)
+	}
+	_, err := n.Runtime().RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: n.podConfig("lost"), RuntimeHandler: "missing"})
+	refused(t, err, status.Code(err), "runtime handler missing")
+	if ready, why := n.networkReady(); !ready {
+		t.Errorf("not ready: %s", why)
+	}
+	n.deleteLink("e2ehand0")
+	n.deleteLink("e2ehand1")
 }
