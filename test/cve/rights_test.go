@@ -15,7 +15,7 @@ import (
 	"github.com/nodeagent/nodeagent/internal/testenv"
 )
 
-// CVE-2022-29162, CVE-2022-27652, CVE-2022-24769: inheritable capabilities, as the kernel tells them.
+// CVE-2022-29162, CVE-2022-27652, CVE-2022-24769, CVE-2025-27612: inheritable capabilities, as the kernel tells them.
 func TestCVE202229162InheritableCapabilities(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig()
