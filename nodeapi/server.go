@@ -23,6 +23,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/imageservice"
+	"github.com/nodeagent/nodeagent/internal/recorder"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/nodeagent/nodeagent/supervisor"
 	"golang.org/x/sync/singleflight"
@@ -114,6 +115,10 @@ type Deps struct {
 	Layers     Layers
 	Supervisor Supervisor
 	Network    Network
+	// Recorder, Operations and Calls are what Debug tells of; each may be nil.
+	Recorder   *recorder.Recorder
+	Operations Operations
+	Calls      Calls
 }
 
 // Server serves the node API. Close ends it.
@@ -124,6 +129,9 @@ type Server struct {
 	layers     Layers
 	supervisor Supervisor
 	network    Network
+	recorder   *recorder.Recorder
+	operations Operations
+	calls      Calls
 	files      files
 
 	// life ends with Close; background counts what must end before Close
@@ -158,6 +166,7 @@ func New(deps Deps) (*Server, error) {
 	s := &Server{
 		config: deps.Config, sandboxes: deps.Sandboxes, images: deps.Images,
 		layers: deps.Layers, supervisor: deps.Supervisor, network: deps.Network,
+		recorder: deps.Recorder, operations: deps.Operations, calls: deps.Calls,
 		files: files{root: deps.Config.Root, state: deps.Config.State},
 		life:  life, end: end,
 		names: map[string]bool{}, ports: map[publishedPort]bool{},
@@ -186,6 +195,7 @@ func (s *Server) Register(server *grpc.Server) {
 	nodev1.RegisterImagesServer(server, &images{Server: s})
 	nodev1.RegisterSystemServer(server, &system{Server: s})
 	nodev1.RegisterRegistriesServer(server, &registries{Server: s})
+	nodev1.RegisterDebugServer(server, &debug{Server: s})
 }
 
 // Close stops what runs in the background and waits for it. Containers go
@@ -222,7 +232,7 @@ func (s *Server) bound(ctx context.Context) (context.Context, context.CancelFunc
 	return ctx, func() { stop(); cancel() }
 }
 
-// The three services are types of their own because they share method names.
+// The services are types of their own because they share method names.
 type (
 	containers struct {
 		nodev1.UnimplementedContainersServer
@@ -234,6 +244,10 @@ type (
 	}
 	system struct {
 		nodev1.UnimplementedSystemServer
+		*Server
+	}
+	debug struct {
+		nodev1.UnimplementedDebugServer
 		*Server
 	}
 )

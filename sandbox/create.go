@@ -41,7 +41,7 @@ func (m *Manager) CreateContainer(ctx context.Context, req CreateContainerReques
 	what := fmt.Sprintf("create container %q in pod %s", name, p.get().ID)
 	key := fmt.Sprintf("container %s %q %d", p.get().ID, name, req.Config.GetMetadata().GetAttempt())
 	return m.join(ctx, work{
-		key: key, what: what,
+		key: key, what: what, verb: "create container", pod: p.get().ID,
 		finished: func() (string, error) { return m.findCreated(p, req.Config.GetMetadata()) },
 		do: func(ctx context.Context, op *operation) (string, error) {
 			return m.createContainer(ctx, op, p, req)
@@ -82,6 +82,7 @@ type creation struct {
 
 func (m *Manager) createContainer(ctx context.Context, op *operation, p *pod, req CreateContainerRequest) (string, error) {
 	id, podState := newID(), p.get()
+	op.about(podState.ID, id)
 	r := &creation{Manager: m, pod: p, podConfig: podState.Config, checkpoint: req.checkpoint, containerState: &containerState{
 		Container: Container{
 			ID: id, PodID: podState.ID, Owner: podState.Owner, State: ContainerCreated, Config: req.Config,
@@ -90,6 +91,7 @@ func (m *Manager) createContainer(ctx context.Context, op *operation, p *pod, re
 		},
 		Keep: req.Keep, BootID: m.bootID,
 	}}
+	m.noteContainer(r.containerState, podState)
 	defer func() { m.releaseImage(r.ImageID) }()
 	err := undo.Sequence{Name: "create", Stage: op.at, Steps: []undo.Step{
 		{Name: "pod", Do: r.checkPod},

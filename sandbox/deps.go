@@ -12,6 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/nodeagent/nodeagent/cgroups"
+	"github.com/nodeagent/nodeagent/internal/recorder"
 	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/sandbox/spec"
 	"github.com/nodeagent/nodeagent/supervisor"
@@ -51,6 +52,9 @@ type Config struct {
 	// KillWait is how long a stop waits for a container after SIGKILL
 	// before it leaves the waiting to the background; zero means 30 seconds.
 	KillWait time.Duration
+	// SlowAfter is after how long an operation is reported as slow; zero
+	// means 10 seconds.
+	SlowAfter time.Duration
 	// retryPause is the first pause between two attempts in the background.
 	retryPause time.Duration
 }
@@ -160,4 +164,6 @@ type Deps struct {
 	// Connect gives a connection to the node's supervisor, and starts one
 	// when there is none. It is called again when a connection is lost.
 	Connect func(ctx context.Context) (Supervisor, error)
+	// Recorder keeps what happened, for who asks later; nil keeps nothing.
+	Recorder *recorder.Recorder
 }

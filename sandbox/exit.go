@@ -31,6 +31,7 @@ func (m *Manager) exited(ctx context.Context, c *container, exit supervisor.Exit
 		if err := m.changeContainer(c, func(s *containerState) { s.end(exit) }); err != nil {
 			m.log.WithError(err).Warnf("record exit of container %s", s.ID)
 		}
+		m.noteExit(ctx, c.get(), exit)
 		m.publish(EventStopped, s.ID, c.pod)
 	}
 	return m.cleanUp(ctx, c)

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/nodeagent/nodeagent/internal/recorder"
 )
 
 // KillContainer sends a signal, such as "SIGHUP", "HUP" or "1", to the
@@ -25,7 +28,9 @@ func (m *Manager) KillContainer(ctx context.Context, containerID string, signal 
 	}
 	sup, err := m.supervisor()
 	if err == nil {
+		at := time.Now()
 		err = sup.Signal(ctx, s.ID, sig, sig == syscall.SIGKILL)
+		m.noteSignal(s, sig, at, recorder.Caller(ctx), err)
 	}
 	if err != nil {
 		return fmt.Errorf("kill container %s: %w", s.ID, err)

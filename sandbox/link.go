@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nodeagent/nodeagent/internal/recorder"
 	"github.com/nodeagent/nodeagent/supervisor"
 )
 
@@ -113,6 +114,9 @@ func (m *Manager) handleEvents(events <-chan supervisor.Event) {
 // container must not hold up the news of the next.
 func (m *Manager) handleEvent(e supervisor.Event) {
 	c, err := m.findContainer(e.ID)
+	if err == nil && e.Type == supervisor.EventOOM {
+		m.deps.Recorder.Note(recorder.Entry{Kind: recorder.KindOOM, Pod: c.get().PodID, Container: e.ID})
+	}
 	if err != nil || e.Type != supervisor.EventExit || e.Exit == nil {
 		return
 	}

@@ -58,6 +58,8 @@ type Manager struct {
 	opsMu   sync.Mutex
 	ops     map[string]*operation
 	closing bool
+	// opsBegun counts operations.
+	opsBegun uint64
 
 	// mu guards the fields below, and the children of all pods.
 	mu         sync.RWMutex
@@ -112,6 +114,7 @@ func (c *Config) setDefaults() {
 	c.OperationTimeout = cmp.Or(c.OperationTimeout, 4*time.Minute)
 	c.RecoveryTimeout = cmp.Or(c.RecoveryTimeout, 10*time.Second)
 	c.KillWait = cmp.Or(c.KillWait, 30*time.Second)
+	c.SlowAfter = cmp.Or(c.SlowAfter, 10*time.Second)
 	c.retryPause = cmp.Or(c.retryPause, time.Second)
 }
 

@@ -3,32 +3,52 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"runtime/pprof"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/nodeagent/nodeagent/internal/recorder"
 )
 
 // operation is one piece of work that belongs to a key and not to whoever
 // asked for it first.
 type operation struct {
-	// what stands in errors, such as "run pod default/web".
-	what string
-	done chan struct{}
+	// number tells operations apart while the agent runs.
+	number uint64
+	// what stands in errors, such as "run pod default/web"; verb is its
+	// beginning, by who asked first.
+	what, verb, by string
+	began          time.Time
+	done           chan struct{}
 	// id and err are the result, set before done is closed.
 	id  string
 	err error
 
-	mu    sync.Mutex
-	stage string
-	since time.Time
+	// mu guards the fields below.
+	mu             sync.Mutex
+	stage          string
+	since          time.Time
+	steps          []recorder.Step
+	pod, container string
 }
 
 // at notes that a stage begins.
 func (o *operation) at(stage string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.stage, o.since = stage, time.Now()
+	now := time.Now()
+	o.steps = append(o.steps, recorder.Step{Name: o.stage, Took: now.Sub(o.since)})
+	o.stage, o.since = stage, now
+}
+
+// about notes which pod and container it is about.
+func (o *operation) about(pod, container string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pod, o.container = pod, container
 }
 
 // where says which stage it is at and for how long.
@@ -42,8 +62,11 @@ func (o *operation) where() string {
 type work struct {
 	// key owns the operation.
 	key string
-	// what stands in errors.
-	what string
+	// what stands in errors; verb is its first words, without the object.
+	what, verb string
+	// pod and container are the IDs of what it is about, as far as they are
+	// known before it begins.
+	pod, container string
 	// finished is asked before anything is begun: what an earlier
 	// operation of the key has made. "" means nothing.
 	finished func() (id string, err error)
@@ -56,7 +79,7 @@ func (m *Manager) join(ctx context.Context, w work) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", fmt.Errorf("%s: %w", w.what, err)
 	}
-	op, err := m.operation(w)
+	op, err := m.operation(w, recorder.Caller(ctx))
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", w.what, err)
 	}
@@ -72,13 +95,18 @@ func (m *Manager) join(ctx context.Context, w work) (string, error) {
 }
 
 // operation finds or begins the key's operation.
-func (m *Manager) operation(w work) (*operation, error) {
+func (m *Manager) operation(w work, by string) (*operation, error) {
 	m.opsMu.Lock()
 	defer m.opsMu.Unlock()
 	if op := m.ops[w.key]; op != nil {
 		return op, nil
 	}
-	op := &operation{what: w.what, done: make(chan struct{}), stage: "begin", since: time.Now()}
+	m.opsBegun++
+	op := &operation{
+		number: m.opsBegun, what: w.what, verb: w.verb, by: by, began: time.Now(), done: make(chan struct{}),
+		stage: stageBegin, pod: w.pod, container: w.container,
+	}
+	op.since = op.began
 	if w.finished != nil {
 		if id, err := w.finished(); err != nil || id != "" {
 			op.id = id
@@ -94,7 +122,14 @@ func (m *Manager) operation(w work) (*operation, error) {
 		ctx, cancel := context.WithTimeoutCause(m.ctx, m.cfg.OperationTimeout, fmt.Errorf(
 			"gave up after %s: %w", m.cfg.OperationTimeout, context.DeadlineExceeded))
 		defer cancel()
-		op.id, op.err = w.do(ctx, op)
+		ctx = recorder.WithCaller(ctx, op.by)
+		watch := m.watchOperation(op)
+		// By the label its goroutines, and what they wait in, are found again.
+		pprof.Do(ctx, pprof.Labels(operationLabel, strconv.FormatUint(op.number, 10)), func(ctx context.Context) {
+			op.id, op.err = w.do(ctx, op)
+		})
+		watch.Stop()
+		m.noteOperation(op)
 		m.opsMu.Lock()
 		delete(m.ops, w.key)
 		m.opsMu.Unlock()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/nodeagent/nodeagent/internal/recorder"
 	"github.com/nodeagent/nodeagent/internal/undo"
 )
 
@@ -27,7 +28,7 @@ func (m *Manager) removeContainerJoined(ctx context.Context, c *container) error
 	id := c.get().ID
 	_, err := m.join(ctx, work{
 		key:  "remove container " + id,
-		what: "remove container " + id,
+		what: "remove container " + id, verb: "remove container", pod: c.get().PodID, container: id,
 		do: func(ctx context.Context, op *operation) (string, error) {
 			return "", m.removeContainer(ctx, op, c)
 		},
@@ -69,6 +70,7 @@ func (m *Manager) removeContainer(ctx context.Context, op *operation, c *contain
 	c.announceEnd()
 	m.usage.drop(s.ID)
 	m.publish(EventDeleted, s.ID, c.pod)
+	m.deps.Recorder.Note(recorder.Entry{Kind: recorder.KindGone, Pod: s.PodID, Container: s.ID, By: recorder.Caller(ctx)})
 	return nil
 }
 

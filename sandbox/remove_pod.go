@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/nodeagent/nodeagent/internal/recorder"
 	"github.com/nodeagent/nodeagent/internal/undo"
 )
 
@@ -27,7 +28,7 @@ func (m *Manager) RemovePod(ctx context.Context, podID string) error {
 	id := p.get().ID
 	_, err = m.join(ctx, work{
 		key:  "remove pod " + id,
-		what: "remove pod " + id,
+		what: "remove pod " + id, verb: "remove pod", pod: id,
 		do: func(ctx context.Context, op *operation) (string, error) {
 			return "", m.removePod(ctx, op, p)
 		},
@@ -53,6 +54,7 @@ func (m *Manager) removePod(ctx context.Context, op *operation, p *pod) error {
 	m.dropPod(s)
 	m.usage.drop(s.ID)
 	m.publish(EventDeleted, s.ID, p)
+	m.deps.Recorder.Note(recorder.Entry{Kind: recorder.KindGone, Pod: s.ID, By: recorder.Caller(ctx)})
 	return nil
 }
 

@@ -25,7 +25,7 @@ func (m *Manager) RunPod(ctx context.Context, req RunPodRequest) (string, error)
 	key := podKey(req.Owner, req.Config.GetMetadata())
 	return m.join(ctx, work{
 		key:  key,
-		what: "run pod " + podTitle(req.Config.GetMetadata()),
+		what: "run pod " + podTitle(req.Config.GetMetadata()), verb: "run pod", pod: plan.ID,
 		finished: func() (string, error) {
 			m.mu.RLock()
 			defer m.mu.RUnlock()
@@ -59,6 +59,7 @@ type podRun struct {
 // undoes the rest by.
 func (m *Manager) runPod(ctx context.Context, op *operation, plan *podState) (string, error) {
 	r := &podRun{Manager: m, podState: plan}
+	m.notePod(plan)
 	err := undo.Sequence{Name: "run", Stage: op.at, Steps: []undo.Step{
 		{Name: "intent", Do: r.writeIntent, Undo: r.dropIntent},
 		{Name: "directory", Do: r.makeDirectory, Undo: r.removeDirectory},

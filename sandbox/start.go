@@ -36,7 +36,7 @@ func (m *Manager) StartContainer(ctx context.Context, containerID string, attach
 	// the container running. The streams belong to the operation, which goes
 	// on when ctx ends.
 	_, err = m.join(ctx, work{
-		key: "start " + newID(), what: "start container " + id,
+		key: "start " + newID(), what: "start container " + id, verb: "start container", pod: c.get().PodID, container: id,
 		do: func(ctx context.Context, op *operation) (string, error) {
 			if err := run.start(ctx, op); err != nil {
 				run.client.abandon()

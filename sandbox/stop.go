@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/nodeagent/nodeagent/internal/recorder"
 	"github.com/nodeagent/nodeagent/supervisor"
 )
 
@@ -23,6 +24,8 @@ type stopping struct {
 	// mu guards deadline.
 	mu       sync.Mutex
 	deadline time.Time
+	// by is who asked first.
+	by string
 }
 
 // StopContainer sends the container's stop signal, and SIGKILL once timeout
@@ -62,7 +65,7 @@ func (m *Manager) stopContainer(ctx context.Context, c *container, timeout time.
 		m.warn(m.ResumeContainer(ctx, c.get().ID), "resume to stop")
 	}
 	ended := c.end()
-	stop := m.beginStop(c, timeout)
+	stop := m.beginStop(c, timeout, recorder.Caller(ctx))
 	select {
 	case <-ended:
 		return nil
@@ -84,7 +87,7 @@ func (m *Manager) stopContainer(ctx context.Context, c *container, timeout time.
 }
 
 // beginStop begins a stop, or moves the deadline of the one under way.
-func (m *Manager) beginStop(c *container, timeout time.Duration) *stopping {
+func (m *Manager) beginStop(c *container, timeout time.Duration, by string) *stopping {
 	deadline := time.Now().Add(max(timeout, 0))
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -92,7 +95,7 @@ func (m *Manager) beginStop(c *container, timeout time.Duration) *stopping {
 		c.stop.hurry(deadline)
 		return c.stop
 	}
-	stop := &stopping{sooner: make(chan struct{}, 1), killed: make(chan struct{}), deadline: deadline}
+	stop := &stopping{sooner: make(chan struct{}, 1), killed: make(chan struct{}), deadline: deadline, by: by}
 	c.stop = stop
 	gentle := timeout > 0
 	m.spawn(func() { m.driveStop(c, stop, gentle) })
@@ -128,18 +131,18 @@ func (m *Manager) driveStop(c *container, stop *stopping, gentle bool) {
 		if err != nil {
 			sig = syscall.SIGTERM
 		}
-		m.signal(c, sig, false)
+		m.signal(c, sig, stop.by)
 	}
 	for left := stop.left(); left > 0; left = stop.left() {
 		if m.pause(left, ended, stop.sooner) {
 			return
 		}
 	}
-	m.signal(c, syscall.SIGKILL, true)
+	m.signal(c, syscall.SIGKILL, stop.by)
 	close(stop.killed)
 	for wait := time.Second; !m.pause(wait, ended, nil); wait = min(2*wait, time.Minute) {
 		m.log.Warnf("container %s was killed and is still there", c.get().ID)
-		m.signal(c, syscall.SIGKILL, true)
+		m.signal(c, syscall.SIGKILL, stop.by)
 		if err := m.findExits(m.ctx); err != nil {
 			m.log.WithError(err).Warn("look for missed exits")
 		}
@@ -165,16 +168,19 @@ func (m *Manager) pause(d time.Duration, ended <-chan struct{}, woken <-chan str
 // signalTimeout bounds one call to the supervisor in the background.
 const signalTimeout = 10 * time.Second
 
-// signal sends a signal from the background. A container that the supervisor
-// does not know has ended, without anybody seeing how.
-func (m *Manager) signal(c *container, sig syscall.Signal, all bool) {
+// signal sends a signal from the background, SIGKILL to all processes. A
+// container that the supervisor does not know has ended, without anybody
+// seeing how.
+func (m *Manager) signal(c *container, sig syscall.Signal, by string) {
 	sup, err := m.supervisor()
 	if err != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(m.ctx, signalTimeout)
 	defer cancel()
-	err = sup.Signal(ctx, c.get().ID, sig, all)
+	at := time.Now()
+	err = sup.Signal(ctx, c.get().ID, sig, sig == syscall.SIGKILL)
+	m.noteSignal(c.get(), sig, at, by, err)
 	if errdefs.IsNotFound(err) {
 		err = m.exited(ctx, c, supervisor.Exit{Code: unknownCode, Reason: reasonLost})
 	}

@@ -33,7 +33,7 @@ func (m *Manager) stopPodJoined(ctx context.Context, p *pod) error {
 	id := p.get().ID
 	_, err := m.join(ctx, work{
 		key:  "stop pod " + id,
-		what: "stop pod " + id,
+		what: "stop pod " + id, verb: "stop pod", pod: id,
 		do: func(ctx context.Context, op *operation) (string, error) {
 			err := m.stopPod(ctx, op, p)
 			if err != nil {

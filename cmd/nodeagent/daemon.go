@@ -14,7 +14,9 @@ import (
 	"github.com/nodeagent/nodeagent/cgroups"
 	"github.com/nodeagent/nodeagent/cri"
 	"github.com/nodeagent/nodeagent/imageservice"
+	"github.com/nodeagent/nodeagent/internal/calls"
 	"github.com/nodeagent/nodeagent/internal/host"
+	"github.com/nodeagent/nodeagent/internal/recorder"
 	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/nodeapi"
 	"github.com/nodeagent/nodeagent/sandbox"
@@ -33,6 +35,8 @@ type daemon struct {
 	fresh    []string
 	listener net.Listener
 
+	recorder   *recorder.Recorder
+	calls      *calls.Table
 	cgroups    *cgroups.Manager
 	supervisor *supervisor.Client
 	snapshots  *snapshotter.Overlay
@@ -87,6 +91,7 @@ func (d *daemon) mechanisms() []part {
 		{"snapshotter", d.buildSnapshotter},
 		{"images", d.buildImages},
 		{"network", d.buildNetwork},
+		{"recorder", d.buildRecorder},
 		{"sandboxes", d.buildSandboxes},
 	}
 }

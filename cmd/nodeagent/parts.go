@@ -16,6 +16,7 @@ import (
 	"github.com/nodeagent/nodeagent/cgroups"
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/internal/host"
+	"github.com/nodeagent/nodeagent/internal/recorder"
 	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/nodeagent/nodeagent/sandbox/spec"
@@ -104,6 +105,23 @@ func (d *daemon) bindSocket(context.Context) error {
 	return nil
 }
 
+// buildRecorder opens what nodectl why reads. An agent without it works: a
+// folder that cannot be written to is no reason to leave pods alone.
+func (d *daemon) buildRecorder(context.Context) error {
+	kept, err := recorder.Open(recorder.Config{Dir: filepath.Join(d.cfg.Root, "recorder")})
+	if err != nil {
+		logrus.WithError(err).Warn("nothing is recorded for nodectl why")
+		return nil
+	}
+	d.recorder = kept
+	kept.Note(recorder.Entry{Kind: recorder.KindAgent, Text: "nodeagent " + semanticVersion() + " was started"})
+	d.onStop(func(context.Context) error {
+		kept.Note(recorder.Entry{Kind: recorder.KindAgent, Text: "nodeagent was stopped"})
+		return kept.Close()
+	})
+	return nil
+}
+
 func (d *daemon) buildCgroups(context.Context) (err error) {
 	d.cgroups, err = cgroups.New(cgroups.Config{Driver: cgroups.Driver(d.cfg.CgroupDriver)})
 	return err
@@ -188,6 +206,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) (err error) {
 		Network:    d.network,
 		Cgroups:    d.cgroups,
 		Connect:    d.connect,
+		Recorder:   d.recorder,
 		ApplyLayer: applyLayer,
 	})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/cgroups"
 	"github.com/nodeagent/nodeagent/cri"
+	"github.com/nodeagent/nodeagent/internal/calls"
 	"github.com/nodeagent/nodeagent/nodeapi"
 )
 
@@ -57,6 +58,8 @@ func (d *daemon) ready(ctx context.Context) error {
 }
 
 func (d *daemon) buildNodeAPI(context.Context) (err error) {
+	// No call is answered before the node API is built.
+	d.calls = calls.NewTable(d.recorder, func(name string) (pod, container string) { return d.node.Resolve(name) })
 	d.node, err = nodeapi.New(nodeapi.Deps{
 		Config: nodeapi.Config{
 			Root:          filepath.Join(d.cfg.Root, "nodectl"),
@@ -73,6 +76,9 @@ func (d *daemon) buildNodeAPI(context.Context) (err error) {
 		Layers:     d.snapshots,
 		Supervisor: d.supervisor,
 		Network:    d.network,
+		Recorder:   d.recorder,
+		Operations: d.sandboxes,
+		Calls:      d.calls,
 	})
 	if err != nil {
 		return err
@@ -82,7 +88,7 @@ func (d *daemon) buildNodeAPI(context.Context) (err error) {
 }
 
 func (d *daemon) buildGRPC(context.Context) error {
-	d.grpc = grpc.NewServer(cri.ServerOptions(logrus.NewEntry(logrus.StandardLogger()))...)
+	d.grpc = grpc.NewServer(append(cri.ServerOptions(logrus.NewEntry(logrus.StandardLogger())), d.calls.ServerOptions()...)...)
 	d.cri.Register(d.grpc)
 	d.node.Register(d.grpc)
 	d.onStop(d.stopGRPC)

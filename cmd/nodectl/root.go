@@ -5,6 +5,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/container"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/debug"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/system"
 	"github.com/spf13/cobra"
@@ -72,6 +73,7 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		container.NewDiff(cli), container.NewStats(cli),
 		image.NewList(cli, "images"), image.NewPull(cli), image.NewPulls(cli), image.NewRemove(cli, "rmi"), image.NewTag(cli),
 		system.NewInspect(cli, ""), system.NewVersion(cli, build), system.NewInfo(cli, build),
+		debug.NewWhy(cli), debug.NewOps(cli),
 		containerGroup(cli), imageGroup(cli), systemGroup(cli, build),
 	)
 	addHelp(root)

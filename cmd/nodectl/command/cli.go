@@ -85,6 +85,12 @@ func (c *CLI) System() (nodev1.SystemClient, error) {
 	return nodev1.NewSystemClient(conn), err
 }
 
+// Debug is the agent's service that says why something is as it is.
+func (c *CLI) Debug() (nodev1.DebugClient, error) {
+	conn, err := c.connect()
+	return nodev1.NewDebugClient(conn), err
+}
+
 // connect prepares the connection; the first call dials.
 func (c *CLI) connect() (*grpc.ClientConn, error) {
 	c.mu.Lock()

@@ -1,0 +1,153 @@
+package diagnosis
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nodeagent/nodeagent/internal/recorder"
+)
+
+// Moment is one line of a timeline.
+type Moment struct {
+	At    time.Time
+	Took  time.Duration
+	Text  string
+	Error string
+	// Container is the ID of the container it is about; empty for the pod's.
+	Container string
+}
+
+// operations are the calls that an operation tells of too, by its verb.
+var operations = map[string][]string{
+	"run pod": {"RunPodSandbox"}, "stop pod": {"StopPodSandbox"}, "remove pod": {"RemovePodSandbox"},
+	"create container": {"CreateContainer", "Create"}, "start container": {"StartContainer", "Start", "Attach"},
+	"remove container": {"RemoveContainer", "Remove"},
+}
+
+// Timeline turns entries into lines. A call that an entry of its operation
+// tells of in more detail is left out.
+func Timeline(entries []recorder.Entry) []Moment {
+	told := map[string]bool{}
+	for _, e := range entries {
+		if e.Kind == recorder.KindOperation {
+			for _, method := range operations[e.What] {
+				told[method+" "+e.By+" "+e.Container] = true
+				told[method+" "+e.By+" "] = true
+			}
+		}
+	}
+	var all []Moment
+	for _, e := range ordered(entries) {
+		if e.Kind == recorder.KindCall && told[e.What+" "+e.By+" "+e.Container] {
+			continue
+		}
+		if text := sentence(e); text != "" {
+			all = append(all, Moment{At: e.At, Took: e.Took, Text: text, Error: e.Error, Container: e.Container})
+		}
+	}
+	return all
+}
+
+// ordered are entries by their time: what took long is noted at its end.
+func ordered(entries []recorder.Entry) []recorder.Entry {
+	sorted := slices.Clone(entries)
+	slices.SortStableFunc(sorted, func(a, b recorder.Entry) int { return a.At.Compare(b.At) })
+	return sorted
+}
+
+// sentence is an entry in words; "" for one that says nothing by itself.
+func sentence(e recorder.Entry) string {
+	switch e.Kind {
+	case recorder.KindOperation:
+		return e.What + asked(e.By) + steps(e.Steps)
+	case recorder.KindSlow:
+		return e.What + " takes long: " + e.Text
+	case recorder.KindCall:
+		return "call " + e.What + asked(e.By)
+	case recorder.KindSignal:
+		if e.Error != "" {
+			return e.What + " could not be sent" + asked(e.By)
+		}
+		return e.What + " sent" + by(e.By)
+	case recorder.KindOOM:
+		return "the kernel's OOM killer killed a process in it"
+	case recorder.KindExit:
+		return ending(e.Exit)
+	case recorder.KindGone:
+		return "removed" + by(e.By)
+	case recorder.KindAgent:
+		return e.Text
+	}
+	return ""
+}
+
+func asked(who string) string {
+	if who == "" {
+		return ""
+	}
+	return ", asked by " + who
+}
+
+// steps lists the steps of an operation that took any time worth telling.
+func steps(all []recorder.Step) string {
+	var parts []string
+	for _, s := range all {
+		if s.Name != "" && s.Took >= 100*time.Microsecond {
+			parts = append(parts, s.Name+" "+short(s.Took))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(parts, ", ")
+}
+
+// short is a duration with two or three digits.
+func short(d time.Duration) string {
+	if d < 10*time.Millisecond {
+		return d.Round(100 * time.Microsecond).String()
+	}
+	return d.Round(time.Millisecond).String()
+}
+
+// ending is an exit in words.
+func ending(x *recorder.Exit) string {
+	if x == nil {
+		return "ended"
+	}
+	text := fmt.Sprintf("ended with exit code %d", x.Code)
+	if x.Signal != "" {
+		text += " (" + x.Signal + ")"
+	}
+	if x.Ran > 0 {
+		text += " after " + span(x.Ran)
+	}
+	if x.OOMKilled {
+		text += ", killed for want of memory"
+	}
+	if u := Usage(x.Usage); u != "" {
+		text += "; " + u
+	}
+	return text
+}
+
+// Usage is what a container used, in words; "" when that is not known.
+func Usage(u recorder.Usage) string {
+	var parts []string
+	if u.MemoryPeak > 0 {
+		text := "memory peak " + size(u.MemoryPeak)
+		if u.MemoryLimit > 0 {
+			text += " of " + size(u.MemoryLimit)
+		}
+		parts = append(parts, text)
+	}
+	if u.CPU > 0 {
+		parts = append(parts, "CPU "+span(u.CPU))
+	}
+	if share := throttledShare(u); share > 0 {
+		parts = append(parts, fmt.Sprintf("throttled in %d %% of periods, %s", share, span(u.Throttled)))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,361 @@
+package nodeapi
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/internal/recorder"
+	"github.com/nodeagent/nodeagent/nodeapi/crilog"
+	"github.com/nodeagent/nodeagent/nodeapi/diagnosis"
+	"github.com/nodeagent/nodeagent/sandbox"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+const (
+	// defaultMoments and maxMoments bound a story.
+	defaultMoments = 200
+	maxMoments     = 5000
+	// whyTimeout bounds the reading of the recorder and of cgroups.
+	whyTimeout = 20 * time.Second
+)
+
+// Why tells the story of a pod or container.
+func (s *debug) Why(ctx context.Context, req *nodev1.WhyRequest) (*nodev1.WhyResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, whyTimeout)
+	defer cancel()
+	name := strings.TrimPrefix(req.GetObject(), "/")
+	subject, err := s.subject(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	limit := int(min(cmp.Or(max(req.GetMoments(), 0), defaultMoments), maxMoments))
+	if subject.container == "" {
+		return s.whyPod(ctx, subject, limit)
+	}
+	return s.whyContainer(ctx, subject, limit)
+}
+
+// subject is what a story is about: a container, or a pod when container is
+// empty.
+type subject struct {
+	pod, container string
+	names          recorder.Names
+}
+
+// title is what a person calls it.
+func (s subject) title() string {
+	if s.names.Owner == string(sandbox.OwnerNodectl) {
+		return cmp.Or(s.names.Container, s.names.Pod)
+	}
+	title := s.names.Namespace + "/" + s.names.Pod
+	if s.container != "" {
+		title += "/" + s.names.Container
+	}
+	return title
+}
+
+// subject finds what a person means: first what is there, then what the
+// recorder knows.
+func (s *Server) subject(ctx context.Context, name string) (subject, error) {
+	if name == "" {
+		return subject{}, failf(errdefs.ErrInvalidArgument, "No such object: %s", name)
+	}
+	if pod, err := s.findPod(name); err == nil && pod.Owner == sandbox.OwnerCRI {
+		return podSubject(pod), nil
+	}
+	c, err := s.find(name)
+	if err == nil {
+		return s.containerSubject(c), nil
+	}
+	if errdefs.IsInvalidArgument(err) {
+		return subject{}, err
+	}
+	return s.former(ctx, name)
+}
+
+func podSubject(pod sandbox.Pod) subject {
+	meta := pod.Config.GetMetadata()
+	return subject{pod: pod.ID, names: recorder.Names{
+		Namespace: meta.GetNamespace(), Pod: meta.GetName(), Attempt: meta.GetAttempt(), Owner: string(pod.Owner),
+	}}
+}
+
+func (s *Server) containerSubject(c sandbox.Container) subject {
+	found := subject{pod: c.PodID, container: c.ID}
+	if pod, err := s.sandboxes.Pod(c.PodID); err == nil {
+		found.names = podSubject(pod).names
+	}
+	found.names.Container, found.names.Attempt = c.Config.GetMetadata().GetName(), c.Config.GetMetadata().GetAttempt()
+	found.names.Image, found.names.Owner = cmp.Or(c.Config.GetImage().GetUserSpecifiedImage(), c.ImageRef), string(c.Owner)
+	return found
+}
+
+// findPod finds a pod of kubelet's by ID, its beginning, NAMESPACE/NAME, or
+// NAME where only one has it; the newest of a name.
+func (s *Server) findPod(name string) (sandbox.Pod, error) {
+	if pod, err := s.sandboxes.Pod(name); err == nil {
+		return pod, nil
+	}
+	var found []sandbox.Pod
+	for _, pod := range s.sandboxes.Pods() {
+		meta := pod.Config.GetMetadata()
+		if pod.Owner == sandbox.OwnerCRI && (meta.GetNamespace()+"/"+meta.GetName() == name || meta.GetName() == name) {
+			found = append(found, pod)
+		}
+	}
+	if len(found) == 0 {
+		return sandbox.Pod{}, failf(errdefs.ErrNotFound, "No such pod: %s", name)
+	}
+	for _, pod := range found[1:] {
+		if pod.Config.GetMetadata().GetNamespace() != found[0].Config.GetMetadata().GetNamespace() {
+			return sandbox.Pod{}, failf(errdefs.ErrInvalidArgument, "several namespaces have a pod %s: name one as NAMESPACE/%s", name, name)
+		}
+	}
+	return found[0], nil
+}
+
+// former finds something that was removed: the latest that matches.
+func (s *Server) former(ctx context.Context, name string) (subject, error) {
+	var found *subject
+	err := s.recorder.Scan(ctx, `"kind":"made"`, func(e recorder.Entry) bool {
+		if e.Kind == recorder.KindMade && e.Names != nil && called(e, name) {
+			found = &subject{pod: e.Pod, container: e.Container, names: *e.Names}
+		}
+		return true
+	})
+	if err != nil {
+		return subject{}, err
+	}
+	if found == nil {
+		return subject{}, failf(errdefs.ErrNotFound, "No such object: %s", name)
+	}
+	if found.container == "" && found.names.Owner == string(sandbox.OwnerNodectl) {
+		return s.inner(ctx, *found)
+	}
+	return *found, nil
+}
+
+// inner is the container of one of nodectl's pods.
+func (s *Server) inner(ctx context.Context, pod subject) (subject, error) {
+	found := pod
+	err := s.recorder.Scan(ctx, pod.pod, func(e recorder.Entry) bool {
+		if e.Kind == recorder.KindMade && e.Container != "" && e.Names != nil {
+			found.container, found.names = e.Container, *e.Names
+		}
+		return true
+	})
+	return found, err
+}
+
+// called says whether an object that was made goes by a name.
+func called(e recorder.Entry, name string) bool {
+	n := e.Names
+	if e.Container != "" && strings.HasPrefix(e.Container, name) || e.Container == "" && strings.HasPrefix(e.Pod, name) {
+		return true
+	}
+	if n.Owner == string(sandbox.OwnerNodectl) {
+		return e.Container != "" && n.Container == name
+	}
+	pod := n.Namespace + "/" + n.Pod
+	if e.Container != "" {
+		return pod+"/"+n.Container == name
+	}
+	return pod == name || n.Pod == name
+}
+
+// whyContainer tells of a container; what happened to its pod belongs to it.
+func (s *Server) whyContainer(ctx context.Context, of subject, limit int) (*nodev1.WhyResponse, error) {
+	entries, err := s.entries(ctx, of, limit)
+	if err != nil {
+		return nil, err
+	}
+	about := s.describe(ctx, of, entries)
+	about.Former = s.formerCount(ctx, of)
+	story := diagnosis.Container(about)
+	resp := s.whyResponse(of, story, entries)
+	resp.Kind, resp.Id, resp.Image = "container", of.container, of.names.Image
+	resp.Log = s.lastLog(ctx, of, entries)
+	return resp, nil
+}
+
+// entries are those of a container and of its pod, or of a pod with all its
+// containers, and of the agent in between.
+func (s *Server) entries(ctx context.Context, of subject, limit int) ([]recorder.Entry, error) {
+	all, err := s.recorder.Of(ctx, limit, of.pod)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(e recorder.Entry) bool {
+		return of.container != "" && e.Container != "" && e.Container != of.container
+	})
+	if len(all) == 0 {
+		return nil, nil
+	}
+	first := all[0].At
+	err = s.recorder.Scan(ctx, `"kind":"agent"`, func(e recorder.Entry) bool {
+		if e.Kind == recorder.KindAgent && e.At.After(first) {
+			all = append(all, e)
+		}
+		return true
+	})
+	slices.SortStableFunc(all, func(a, b recorder.Entry) int { return a.At.Compare(b.At) })
+	return all, err
+}
+
+// describe gathers what diagnosis needs of a container.
+func (s *Server) describe(ctx context.Context, of subject, entries []recorder.Entry) diagnosis.Subject {
+	about := diagnosis.Subject{Now: time.Now(), Names: of.names, State: diagnosis.Gone, Underway: s.underway(of)}
+	for _, e := range entries {
+		if e.Container == of.container || e.Container == "" && e.Kind != recorder.KindGone {
+			about.Entries = append(about.Entries, e)
+		}
+	}
+	c, err := s.sandboxes.Container(of.container)
+	if err != nil {
+		if about.Underway != "" {
+			about.State = diagnosis.Making
+		}
+		return about
+	}
+	about.State, about.Created, about.Started, about.Finished = string(c.State), c.CreatedAt, c.StartedAt, c.FinishedAt
+	about.ExitCode, about.Reason, about.Message = c.ExitCode, c.Reason, recorder.Plain(c.Message)
+	if running(c) {
+		if detail, err := s.sandboxes.ContainerDetail(ctx, c.ID); err == nil {
+			about.Usage = sandbox.UsageOf(detail.Cgroup)
+		}
+	}
+	return about
+}
+
+// underway is an operation on the subject that has not ended, in words.
+func (s *Server) underway(of subject) string {
+	if s.operations == nil {
+		return ""
+	}
+	for _, op := range s.operations.Operations(false) {
+		if op.PodID == of.pod && (of.container == "" || op.ContainerID == of.container || op.ContainerID == "") {
+			return fmt.Sprintf("%s, at stage %q for %s.", op.Verb, op.Stage, time.Since(op.Since).Round(time.Millisecond))
+		}
+	}
+	return ""
+}
+
+// formerCount counts the containers of the same name in the pod before it.
+func (s *Server) formerCount(ctx context.Context, of subject) int {
+	n := 0
+	_ = s.recorder.Scan(ctx, of.pod, func(e recorder.Entry) bool {
+		if e.Kind == recorder.KindMade && e.Names != nil && e.Container != "" && e.Names.Container == of.names.Container {
+			if e.Container == of.container {
+				return false
+			}
+			n++
+		}
+		return true
+	})
+	return n
+}
+
+// whyPod tells of a pod and, in short, of its containers.
+func (s *Server) whyPod(ctx context.Context, of subject, limit int) (*nodev1.WhyResponse, error) {
+	entries, err := s.entries(ctx, of, limit)
+	if err != nil {
+		return nil, err
+	}
+	about := diagnosis.Subject{Now: time.Now(), Names: of.names, State: diagnosis.Gone, Entries: entries, Underway: s.underway(of)}
+	if pod, err := s.sandboxes.Pod(of.pod); err == nil {
+		about.State, about.Created = string(pod.State), pod.CreatedAt
+	} else if about.Underway != "" {
+		about.State = diagnosis.Making
+	}
+	parts := s.parts(ctx, of, entries)
+	var names, states []string
+	var stories []diagnosis.Story
+	for _, part := range parts {
+		names, states, stories = append(names, part.GetName()), append(states, part.GetState()), append(stories, diagnosis.Story{Cause: part.GetCause()})
+	}
+	resp := s.whyResponse(of, diagnosis.Pod(about, names, stories, states), entries)
+	resp.Kind, resp.Id, resp.Containers = "pod", of.pod, parts
+	return resp, nil
+}
+
+// parts are the containers of a pod that are there, the newest of each name.
+func (s *Server) parts(ctx context.Context, of subject, entries []recorder.Entry) []*nodev1.WhyContainer {
+	var parts []*nodev1.WhyContainer
+	seen := map[string]bool{}
+	for _, c := range s.sandboxes.Containers() {
+		name := c.Config.GetMetadata().GetName()
+		if c.PodID != of.pod || seen[name] {
+			continue
+		}
+		seen[name] = true
+		story := diagnosis.Container(s.describe(ctx, s.containerSubject(c), entries))
+		parts = append(parts, &nodev1.WhyContainer{Id: c.ID, Name: name, State: string(c.State), Cause: story.Cause})
+	}
+	slices.Reverse(parts)
+	return parts
+}
+
+func (s *Server) whyResponse(of subject, story diagnosis.Story, entries []recorder.Entry) *nodev1.WhyResponse {
+	resp := &nodev1.WhyResponse{
+		Name: of.title(), PodId: of.pod, State: story.State, Cause: story.Cause, Hints: story.Hints, Dropped: s.recorder.Dropped(),
+	}
+	names := map[string]string{}
+	for _, e := range entries {
+		if e.Kind == recorder.KindMade && e.Names != nil {
+			names[e.Container] = e.Names.Container
+		}
+	}
+	for _, m := range diagnosis.Timeline(entries) {
+		moment := &nodev1.Moment{At: timestamppb.New(m.At), Text: m.Text, Error: m.Error}
+		if m.Took > 0 {
+			moment.Took = durationpb.New(m.Took)
+		}
+		if of.container == "" && m.Container != "" {
+			moment.Container = cmp.Or(names[m.Container], m.Container[:min(len(m.Container), 12)])
+		}
+		resp.Timeline = append(resp.Timeline, moment)
+	}
+	return resp
+}
+
+// logLines is how many of its last lines a story quotes.
+const logLines = 10
+
+// lastLog is what a container wrote last: what its log has now, or what the
+// recorder kept.
+func (s *Server) lastLog(ctx context.Context, of subject, entries []recorder.Entry) []string {
+	var lines []string
+	if c, err := s.sandboxes.Container(of.container); err == nil && c.LogPath != "" {
+		_ = crilog.Read(ctx, c.LogPath, crilog.Options{Tail: logLines}, func(e crilog.Entry) error {
+			lines = append(lines, strings.ToValidUTF8(string(e.Data), "?"))
+			return nil
+		}, func() error { return nil })
+	}
+	if len(lines) > 0 {
+		return lines[max(0, len(lines)-logLines):]
+	}
+	for _, e := range slices.Backward(entries) {
+		if e.Kind == recorder.KindExit && e.Container == of.container && e.Exit != nil {
+			for _, line := range e.Exit.Log {
+				lines = append(lines, plain(line))
+			}
+			break
+		}
+	}
+	return lines[max(0, len(lines)-logLines):]
+}
+
+// plain takes CRI's time, stream and tag off a line of a log.
+func plain(line string) string {
+	if fields := strings.SplitN(line, " ", 4); len(fields) == 4 && (fields[1] == "stdout" || fields[1] == "stderr") {
+		return fields[3]
+	}
+	return line
+}
