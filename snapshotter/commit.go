@@ -46,12 +46,14 @@ func (o *Overlay) commit(ctx context.Context, name, key string, base *snapshots.
 		return err
 	}
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	delete(o.byName, key)
 	if s.parent != nil {
 		s.parent.children--
 	}
+	s.use(-1)
 	c.busy = false
+	o.mu.Unlock()
+	o.unmountIdle(s)
 	return nil
 }
 
@@ -69,7 +71,7 @@ func (o *Overlay) claim(s *snapshot, name string, base *snapshots.Info) (*snapsh
 		return nil, errdefs.ErrAlreadyExists
 	}
 	now := time.Now().UTC()
-	c := &snapshot{id: s.id, busy: true, parent: s.parent, info: snapshots.Info{
+	c := &snapshot{id: s.id, busy: true, image: s.image, parent: s.parent, info: snapshots.Info{
 		Kind: snapshots.KindCommitted, Name: name, Parent: s.info.Parent,
 		Labels: base.Labels, Created: now, Updated: now,
 	}}
@@ -98,27 +100,45 @@ func (o *Overlay) unclaim(s, c *snapshot) {
 
 // seal makes files and record of c whole and durable.
 func (o *Overlay) seal(ctx context.Context, c *snapshot, base *snapshots.Info) (err error) {
-	fs := o.fsDir(c.id)
-	if c.attr, err = attrOf(fs); err != nil {
-		return err
-	}
-	if c.usage, err = committedUsage(ctx, fs, base.Labels); err != nil {
+	if err := o.sealFiles(ctx, c, base.Labels); err != nil {
 		return err
 	}
 	sync := base.Labels[LabelSync] != "caller"
 	c.info.Labels = stored(base.Labels)
 	if sync {
-		if err := syncfs(fs); err != nil {
+		if err := syncfs(o.dir(c.id)); err != nil {
 			return err
 		}
 	}
 	if err := o.write(c, sync); err != nil {
 		return err
 	}
-	// The work directory means nothing any more; what is left in it by a
-	// mount that was cut goes with the snapshot.
+	// What the committed form has no use for; what is left in it by a mount
+	// that was cut goes with the snapshot.
 	_ = os.RemoveAll(filepath.Join(o.dir(c.id), workName))
+	if c.image {
+		_ = os.RemoveAll(o.fsDir(c.id))
+	}
 	return nil
+}
+
+// sealFiles finishes the files of c, and says of them what the record has.
+func (o *Overlay) sealFiles(ctx context.Context, c *snapshot, labels map[string]string) (err error) {
+	inherit := labels[LabelRoot] == "parent" && c.parent != nil
+	if o.images != nil {
+		return o.sealImage(ctx, c, inherit)
+	}
+	fs := o.fsDir(c.id)
+	if inherit {
+		if err := c.parent.attr.set(fs); err != nil {
+			return err
+		}
+	}
+	if c.attr, err = attrOf(fs); err != nil {
+		return err
+	}
+	c.usage, err = committedUsage(ctx, fs, labels)
+	return err
 }
 
 // stored returns the labels that are kept: all but those that are options.
@@ -129,7 +149,7 @@ func stored(labels map[string]string) map[string]string {
 	kept := make(map[string]string, len(labels))
 	for k, v := range labels {
 		switch k {
-		case LabelSync, LabelBytes, LabelInodes:
+		case LabelSync, LabelBytes, LabelInodes, LabelRoot:
 		default:
 			kept[k] = v
 		}

@@ -51,6 +51,11 @@ func (o *Overlay) create(kind snapshots.Kind, key, parent string, opts []snapsho
 		_ = o.discard(s.id)
 		return nil, err
 	}
+	if err := o.mountLayers(s); err != nil {
+		o.forget(s)
+		_ = o.discard(s.id)
+		return nil, err
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s.busy = false
@@ -81,6 +86,7 @@ func (o *Overlay) reserve(kind snapshots.Kind, key, parent string) (*snapshot, e
 		s.parent = p
 		s.attr = p.attr
 		p.children++
+		s.use(1)
 	}
 	s.id = o.nextID
 	o.nextID++
@@ -100,13 +106,25 @@ func (o *Overlay) committed(name string) (*snapshot, error) {
 	return p, nil
 }
 
-// forget takes a snapshot out of the index.
+// forget takes a snapshot out of the index, and unmounts what only it needed.
 func (o *Overlay) forget(s *snapshot) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	delete(o.byName, s.info.Name)
 	if s.parent != nil {
 		s.parent.children--
+	}
+	if s.info.Kind != snapshots.KindCommitted {
+		s.use(-1)
+	}
+	o.mu.Unlock()
+	o.unmountIdle(s)
+}
+
+// use counts a snapshot among those that need the layers below it. Overlay.mu
+// is held.
+func (s *snapshot) use(n int) {
+	for p := s.parent; p != nil; p = p.parent {
+		p.users += n
 	}
 }
 
@@ -140,12 +158,22 @@ func (a dirAttr) mkdir(path string) error {
 	if err := os.Mkdir(path, 0o700); err != nil {
 		return err
 	}
-	if a.UID != 0 || a.GID != 0 {
-		if err := os.Lchown(path, int(a.UID), int(a.GID)); err != nil {
-			return err
-		}
+	if a.UID == 0 && a.GID == 0 {
+		return chmod(path, a.Mode)
 	}
-	if err := unix.Chmod(path, a.Mode); err != nil {
+	return a.set(path)
+}
+
+// set gives them to a directory.
+func (a dirAttr) set(path string) error {
+	if err := os.Lchown(path, int(a.UID), int(a.GID)); err != nil {
+		return err
+	}
+	return chmod(path, a.Mode)
+}
+
+func chmod(path string, mode uint32) error {
+	if err := unix.Chmod(path, mode); err != nil {
 		return &os.PathError{Op: "chmod", Path: path, Err: err}
 	}
 	return nil

@@ -1,12 +1,16 @@
 // Package snapshotter keeps the layers of images and the writable layers of
-// containers as directories, and joins them with overlayfs.
+// containers, and joins them with overlayfs. Layers are directories or EROFS
+// images; writable layers are always directories.
 //
 // # On the disk
 //
 //	<root>/<id>/fs      the snapshot's own files, in overlayfs' upper format
 //	<root>/<id>/work    overlayfs' work directory; active snapshots only
+//	<root>/<id>/image   the layer as an EROFS image, in place of both
+//	<root>/<id>/sums    checksums of the layer
 //	<root>/<id>/record  name, parent, labels, usage: a checksummed JSON line
 //	<root>/trash/…      what was removed and is being deleted
+//	<mounts>/<id>       where an image is mounted while somebody needs it
 //
 // IDs are short numbers, so that the paths of many layers fit in one mount
 // option. A directory without a good record is what a killed agent left
@@ -52,12 +56,17 @@ const (
 	// They are not stored.
 	LabelBytes  = "nodeagent/bytes"
 	LabelInodes = "nodeagent/inodes"
+	// LabelRoot, "parent" at Commit, gives the snapshot's root directory the
+	// looks that the parent's has. It is not stored.
+	LabelRoot = "nodeagent/root"
 )
 
 const (
 	trashName  = "trash"
 	fsName     = "fs"
 	workName   = "work"
+	imageName  = "image"
+	sumsName   = "sums"
 	recordName = "record"
 )
 
@@ -66,6 +75,10 @@ type Config struct {
 	// Root is created, private to root, when it is not there. It must be on
 	// a filesystem that overlayfs can use as an upper layer.
 	Root string
+	// Mounts, when it is not empty, makes this a snapshotter whose layers
+	// are EROFS images: it is the directory that they are mounted below,
+	// which a reboot voids.
+	Mounts string
 }
 
 // Overlay is a snapshots.Snapshotter over overlayfs. All of its methods may
@@ -73,6 +86,8 @@ type Config struct {
 type Overlay struct {
 	root string
 	reap *reaper
+	// images is nil when layers are directories.
+	images *images
 
 	// mu guards what follows and is never held over a system call.
 	mu     sync.Mutex
@@ -94,6 +109,12 @@ type snapshot struct {
 	parent *snapshot
 	// children counts snapshots whose parent this is.
 	children int
+	// users counts active snapshots and views on top of it, however far.
+	users int
+	// image says that its files are in an EROFS image; verity is the digest
+	// by which the filesystem checks that, in hexadecimal, if it does.
+	image  bool
+	verity string
 	// busy is true while an operation makes, commits or removes it: others
 	// find nothing of that name, and cannot take the name either.
 	busy bool
@@ -118,6 +139,11 @@ func New(cfg Config) (*Overlay, error) {
 	garbage, err := o.load()
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
+	if cfg.Mounts != "" {
+		if o.images, err = o.openImages(cfg.Mounts); err != nil {
+			return nil, fmt.Errorf("open snapshots: %w", err)
+		}
 	}
 	o.reap = startReaper(filepath.Join(root, trashName))
 	for _, id := range garbage {

@@ -94,14 +94,20 @@ func (o *Overlay) Usage(ctx context.Context, key string) (snapshots.Usage, error
 	return usage, nil
 }
 
-// Mounts returns how an active snapshot or a view is mounted, from memory.
+// Mounts returns how an active snapshot or a view is mounted, from memory;
+// images below it that are not mounted, because of a reboot, are.
 func (o *Overlay) Mounts(ctx context.Context, key string) ([]mount.Mount, error) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	s, err := o.find(key)
+	o.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
+	if err := o.mountLayers(s); err != nil {
+		return nil, fmt.Errorf("mounts of snapshot %s: %w", key, err)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	m, err := o.mounts(s)
 	if err != nil {
 		return nil, fmt.Errorf("mounts of snapshot %s: %w", key, err)
@@ -151,13 +157,23 @@ func (o *Overlay) lowers(s *snapshot) ([]string, error) {
 		if p.info.Parent != "" && p.parent == nil {
 			return nil, fmt.Errorf("the layer %s below it is lost: %w", p.info.Parent, errdefs.ErrFailedPrecondition)
 		}
-		dirs = append(dirs, o.fsDir(p.id))
+		dirs = append(dirs, o.layerPath(p))
 	}
 	return dirs, nil
 }
 
+// layerPath is the directory with the files of one snapshot alone, once it is
+// mounted if it is an image.
+func (o *Overlay) layerPath(s *snapshot) string {
+	if s.image {
+		return o.images.point(s.id)
+	}
+	return o.fsDir(s.id)
+}
+
 // LayerDir returns the directory with the files of one snapshot alone, in
-// overlayfs' upper format: what a layer is unpacked into, and looked up in.
+// overlayfs' upper format. Unless a view or an active snapshot is on top of it
+// or it is one itself, use HoldLayer.
 func (o *Overlay) LayerDir(key string) (string, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -165,7 +181,7 @@ func (o *Overlay) LayerDir(key string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return o.fsDir(s.id), nil
+	return o.layerPath(s), nil
 }
 
 // Walk calls fn for each snapshot that passes one of the filters, ordered by

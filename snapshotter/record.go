@@ -31,6 +31,9 @@ type record struct {
 	Bytes   int64             `json:"bytes,omitempty"`
 	Inodes  int64             `json:"inodes,omitempty"`
 	Attr    dirAttr           `json:"attr"`
+	// Image says that the files are in an EROFS image.
+	Image  bool   `json:"image,omitempty"`
+	Verity string `json:"verity,omitempty"`
 }
 
 const recordVersion = 1
@@ -63,6 +66,8 @@ func encode(s *snapshot) ([]byte, error) {
 		Bytes:   s.usage.Size,
 		Inodes:  s.usage.Inodes,
 		Attr:    s.attr,
+		Image:   s.image,
+		Verity:  s.verity,
 	})
 	if err != nil {
 		return nil, err
@@ -88,8 +93,10 @@ func decode(data []byte) (*snapshot, error) {
 			Kind: kind, Name: r.Name, Parent: r.Parent, Labels: r.Labels,
 			Created: r.Created, Updated: r.Updated,
 		},
-		usage: snapshots.Usage{Size: r.Bytes, Inodes: r.Inodes},
-		attr:  r.Attr,
+		usage:  snapshots.Usage{Size: r.Bytes, Inodes: r.Inodes},
+		attr:   r.Attr,
+		image:  r.Image,
+		verity: r.Verity,
 	}, nil
 }
 
@@ -169,5 +176,10 @@ func (o *Overlay) link() {
 		}
 		s.parent = p
 		p.children++
+	}
+	for _, s := range o.byName {
+		if s.info.Kind != snapshots.KindCommitted {
+			s.use(1)
+		}
 	}
 }

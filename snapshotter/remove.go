@@ -23,6 +23,9 @@ func (o *Overlay) Remove(ctx context.Context, key string) error {
 		o.release(s)
 		return fmt.Errorf("remove snapshot %s: %w", key, err)
 	}
+	if o.images != nil {
+		o.images.drop(s.id)
+	}
 	if err := o.discard(s.id); err != nil {
 		o.release(s)
 		return fmt.Errorf("remove snapshot %s: %w", key, err)

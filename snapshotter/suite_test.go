@@ -2,6 +2,8 @@ package snapshotter
 
 import (
 	"context"
+	"errors"
+	"path/filepath"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -9,16 +11,34 @@ import (
 	"github.com/nodeagent/nodeagent/internal/testenv"
 )
 
-// TestSuite runs containerd's own tests of the interface. The name it gives is
-// one the suite knows: overlayfs cannot rename a directory of a lower layer.
+// TestSuite runs containerd's own tests of the interface, on layers that are
+// directories and on images. The name it gives is one the suite knows:
+// overlayfs cannot rename a directory of a lower layer.
 func TestSuite(t *testing.T) {
 	testenv.Root(t)
 	testenv.Leaks(t)
-	testsuite.SnapshotterSuite(t, "overlayfs", func(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
-		o, err := New(Config{Root: root})
-		if err != nil {
-			return nil, nil, err
-		}
-		return o, o.Close, nil
-	})
+	for form, config := range map[string]func(root string) Config{
+		"directories": func(root string) Config { return Config{Root: root} },
+		"images":      func(root string) Config { return Config{Root: root, Mounts: root + "-mounts"} },
+	} {
+		t.Run(form, func(t *testing.T) {
+			testsuite.SnapshotterSuite(t, "overlayfs", func(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
+				config := config(root)
+				o, err := New(config)
+				if err != nil {
+					return nil, nil, err
+				}
+				return o, func() error { return errors.Join(o.Close(), unmountAll(config.Mounts)) }, nil
+			})
+		})
+	}
+}
+
+// unmountAll unmounts the images that snapshots still need, as a reboot does.
+func unmountAll(dir string) error {
+	names, err := mountsBelow(dir)
+	for _, name := range names {
+		err = errors.Join(err, Unmount(filepath.Join(dir, name)))
+	}
+	return err
 }

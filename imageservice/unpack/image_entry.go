@@ -116,22 +116,12 @@ func (t *tree) makeSymlink(at *place, base, target string, attr attributes) erro
 	// A link has no xattrs that are wanted: user.* is only for files and
 	// directories.
 	attr.xattrs = nil
-	nid, err := t.writeLink(attr.image(unix.S_IFLNK), target)
+	nid, err := t.w.Symlink(attr.image(unix.S_IFLNK), target)
 	if err != nil {
 		return err
 	}
 	return t.set(at, base, erofs.Entry{Type: erofs.TypeSymlink, Inode: nid, Target: target})
 }
-
-func (t *tree) writeLink(attr erofs.Attr, target string) (uint64, error) {
-	if len(target) < maxInlineLink {
-		return t.w.Symlink(attr, target)
-	}
-	return t.w.File(attr, int64(len(target)), strings.NewReader(target))
-}
-
-// maxInlineLink is up to where a link's target fits behind its inode.
-const maxInlineLink = 4000
 
 func (t *tree) makeNode(at *place, rel string, hdr *tar.Header, attr attributes) error {
 	parent, base := split(rel)

@@ -118,3 +118,13 @@ func (s *Sums) SetRoot(f *os.File, uid, gid, mode uint32) error {
 	s.Segments[0], err = sumSegment(f, 0, s.Size)
 	return err
 }
+
+// Root reads owner and mode of the root of an image.
+func Root(f *os.File) (uid, gid, mode uint32, err error) {
+	var b [inodeSize]byte
+	if _, err := f.ReadAt(b[:], rootOffset); err != nil {
+		return 0, 0, 0, err
+	}
+	le := binary.LittleEndian
+	return le.Uint32(b[uidOffset:]), le.Uint32(b[uidOffset+4:]), uint32(le.Uint16(b[modeOffset:]) & 0o7777), nil
+}

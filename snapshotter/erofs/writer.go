@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"strings"
 )
 
 // Writer writes one image. It is for one goroutine. After an error the image
@@ -207,7 +208,7 @@ func (w *Writer) Symlink(attr Attr, target string) (uint64, error) {
 		return 0, err
 	}
 	if inodeSize+len(n.xattrs)+len(target) > blockSize {
-		return 0, fmt.Errorf("a symbolic link of %d bytes", len(target))
+		return w.File(attr, n.size, strings.NewReader(target))
 	}
 	return w.put(n, []byte(target))
 }
