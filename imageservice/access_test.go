@@ -107,6 +107,7 @@ func TestAuthentication(t *testing.T) {
 // TestCredentialsStayHome: neither a mirror, nor where a registry redirects
 // to, nor a URL in a manifest, gets them (CVE-2020-15157).
 func TestCredentialsStayHome(t *testing.T) {
+	testenv.Root(t)
 	reg := testenv.EmptyRegistry(t)
 	i := newTestImage(asGzip, tarOf("a=1"))
 	foreign := newProxy(t, reg.URL, nil)
