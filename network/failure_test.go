@@ -34,7 +34,7 @@ func chained(data string) string {
 	return fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "cni-test", "plugins": [
 		{"type": "bridge", "bridge": "cnitest0", "isGateway": true, "ipMasq": true,
 		 "ipam": {"type": "host-local", "dataDir": %q, "subnet": "10.77.0.0/24"}},
-		{"type": "fail"}]}`, data)
+		{"type": "firewall"}, {"type": "fail"}]}`, data)
 }
 
 // TestBadConfigurations: a clear error that names file and reason, in Status
@@ -165,6 +165,9 @@ func checkNothing(t *testing.T, m *Manager, data string) {
 	}
 	if owners := m.table.Owners(); len(owners) > 0 {
 		t.Errorf("rules left: %v", owners)
+	}
+	if rules := nft(t, "list", "ruleset"); strings.Contains(rules, "10.77.0.") || strings.Contains(rules, "fd77::") {
+		t.Errorf("rules left: %s", rules)
 	}
 	found, _ := filepath.Glob(filepath.Join(data, "*", "*.*.*.*"))
 	if len(found) > 0 {

@@ -9,8 +9,6 @@
 //   - a host port that another pod of the agent has is refused;
 //   - the host's end of a veth pair has a name derived from the pod's ID, so
 //     that it is found again without any record;
-//   - firewall's open policy needs no rule in a table of one's own, and rules
-//     that others' tables drop by cannot be undone from there;
 //   - before IPv6 forwarding is switched on, interfaces whose routes come
 //     from router advertisements are made to keep accepting them.
 //
@@ -22,7 +20,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -96,7 +93,7 @@ var known = map[string]plugin{
 	"bandwidth": {supportsBandwidth, map[string]func(*Plugins, context.Context, *Call) (*current.Result, error){
 		"ADD": (*Plugins).bandwidthAdd, "DEL": (*Plugins).bandwidthDel, "CHECK": (*Plugins).bandwidthCheck, Restore: none, "STATUS": none, "GC": none}},
 	"firewall": {supportsFirewall, map[string]func(*Plugins, context.Context, *Call) (*current.Result, error){
-		"ADD": passOn, "DEL": none, "CHECK": none, Restore: none, "STATUS": none, "GC": none}},
+		"ADD": (*Plugins).firewallAdd, "DEL": (*Plugins).firewallDel, "CHECK": (*Plugins).firewallCheck, Restore: (*Plugins).firewallRestore, "STATUS": none, "GC": none}},
 	"loopback": {supportsAny, map[string]func(*Plugins, context.Context, *Call) (*current.Result, error){
 		"ADD": loopbackAdd, "DEL": none, "CHECK": none, Restore: none, "STATUS": none, "GC": none}},
 }
@@ -156,7 +153,7 @@ func (p *Plugins) Sweep(keep map[string]bool) error {
 			return err
 		}
 	}
-	return nil
+	return p.table.SweepAccepted(keep)
 }
 
 func (p *Plugins) withdraw(owner string) error {
@@ -207,26 +204,4 @@ func passOn(_ *Plugins, _ context.Context, c *Call) (*current.Result, error) {
 		err = fmt.Errorf("must come after another plugin: %w", errdefs.ErrInvalidArgument)
 	}
 	return result, err
-}
-
-// firewallConf is what matters of firewall's configuration.
-type firewallConf struct {
-	Backend       string `json:"backend"`
-	IngressPolicy string `json:"ingressPolicy"`
-}
-
-// supportsFirewall leaves policies other than open, and firewalld's zones, to
-// the plugin.
-func supportsFirewall(conf []byte) error {
-	var c firewallConf
-	if err := json.Unmarshal(conf, &c); err != nil {
-		return fmt.Errorf("firewall: parse configuration: %w: %w", err, errdefs.ErrInvalidArgument)
-	}
-	if c.IngressPolicy != "" && c.IngressPolicy != "open" {
-		return fmt.Errorf("firewall: ingressPolicy %q is not built in: %w", c.IngressPolicy, errdefs.ErrNotImplemented)
-	}
-	if strings.EqualFold(c.Backend, "firewalld") {
-		return fmt.Errorf("firewall: backend firewalld is not built in: %w", errdefs.ErrNotImplemented)
-	}
-	return nil
 }

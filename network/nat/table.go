@@ -2,7 +2,8 @@
 // pods that are masqueraded, and ports of the host that lead to pods.
 //
 // The table is written over netlink; no program is executed, and no table of
-// anybody else is read or changed. Its rules are fixed; what belongs to a pod
+// anybody else is changed, but for what Accept writes into iptables' own as the
+// firewall plugin does. The table's rules are fixed; what belongs to a pod
 // are elements of sets and maps, so that a pod costs one short transaction
 // however many pods there are. Each element carries in its comment who owns
 // it, so that a restarted agent finds the owners again in the kernel. What a
@@ -108,6 +109,8 @@ type Table struct {
 	refs map[elementKey]int
 	// chains are the names of the networks' chains in the kernel's table.
 	chains map[string]bool
+	// ways are those to rules in iptables' table that were found whole.
+	ways map[forwardWay]bool
 	// installed is false until the kernel's table is known to be whole.
 	installed bool
 	// conn is open from the first change on; clean says that nothing is left
@@ -120,7 +123,7 @@ type Table struct {
 // thread's network namespace; there need not be such a table. Nothing is
 // written before the first change. Call Close in the end.
 func Open(name string) (*Table, error) {
-	t := &Table{name: name}
+	t := &Table{name: name, ways: map[forwardWay]bool{}}
 	t.forget()
 	if err := t.load(); err != nil {
 		return nil, fmt.Errorf("read nftables table %s: %w", name, err)
