@@ -76,6 +76,12 @@ bench-net: test-packages build tools peers ## time and throughput of pods' netwo
 bench-cri: test-packages build tools peers ## time of calls with 30 pods, here and in containerd with runc
 	hack/bench-pods TestCalls
 
+.PHONY: bench-images
+bench-images: test-packages build tools peers ## time and memory of pulls, here and in containerd
+	@hack/install-packages debootstrap
+	go run ./hack/bigimages
+	hack/bench-pods TestImages $(if $(SNAPSHOTTERS),-snapshotters $(SNAPSHOTTERS))
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME
 	@grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -r -n1 dirname | sort -u | while read -r dir; do \

@@ -41,13 +41,20 @@ func Registry(t testing.TB) *RegistryServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	storage := filepath.Join(cache, "registry-"+key)
+	return StoredRegistry(t, filepath.Join(cache, "registry-"+key), func(url string) error { return images.Push(ctx, layout, url) })
+}
+
+// StoredRegistry starts a registry whose storage is kept between runs. When the folder is new, fill is called to push
+// to it. Tests must not.
+func StoredRegistry(t testing.TB, storage string, fill func(url string) error) *RegistryServer {
+	t.Helper()
+	Program(t, "docker-registry", "docker-registry")
 	server := startRegistry(t, storage)
 	filled := filepath.Join(storage, "filled")
 	if _, err := os.Stat(filled); err == nil {
 		return server
 	}
-	if err := images.Push(ctx, layout, server.URL); err != nil {
+	if err := fill(server.URL); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filled, nil, 0o644); err != nil {

@@ -1,0 +1,247 @@
+package bench
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/internal/testenv"
+	"github.com/nodeagent/nodeagent/internal/testenv/bigimages"
+	"github.com/nodeagent/nodeagent/internal/testenv/images"
+)
+
+var (
+	snapshotters = flag.String("snapshotters", "overlay", "snapshotters of ours to measure, separated by commas")
+	pullRounds   = flag.Int("rounds", 3, "how often each image is pulled by each")
+)
+
+// maxPullRatio of our median time to containerd's, by snapshotter and image, is what this project promises.
+var maxPullRatio = map[string]map[string]float64{
+	"overlay": {bigimages.A: 0.50, bigimages.B: 0.25, bigimages.C: 0.65},
+	"erofs":   {bigimages.A: 0.25, bigimages.C: 0.40},
+}
+
+const (
+	// maxPullMB is the agent's peak memory while it pulls A.
+	maxPullMB = 150
+	pullLimit = 4 * time.Minute
+)
+
+// puller is a runtime that pulls.
+type puller struct {
+	name, dir string
+	images    runtimeapi.ImageServiceClient
+	restart   func()
+	pid       func() int
+	// theirs is true for what we are compared with.
+	theirs  bool
+	timings map[string][]time.Duration
+	peakMB  float64
+}
+
+// Pulls of big, many-layered and single-layered images, here and in containerd.
+func TestImages(t *testing.T) {
+	testenv.Root(t)
+	if os.Getenv("NODEAGENT_TEST_BENCH") != "yes" {
+		t.Skip("measures; run make bench-images")
+	}
+	layout, ok := bigimages.Cached(filepath.Join(testenv.CacheDir(), "bigimages"))
+	if !ok {
+		t.Fatal("there are no images to pull; run make bench-images")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 4*limit)
+	defer cancel()
+	registry := testenv.StoredRegistry(t, layout+"-registry", func(base string) error { return images.Push(ctx, layout, base) })
+	certs := mirrorOf(t, registry.URL)
+	pullers := []*puller{theirPuller(t, registry, certs)}
+	for name := range strings.SplitSeq(*snapshotters, ",") {
+		pullers = append(pullers, ourPuller(t, name, certs))
+	}
+	for _, ref := range []string{bigimages.A, bigimages.B, bigimages.C} {
+		for range *pullRounds {
+			for _, p := range pullers {
+				p.pull(ctx, t, ref)
+			}
+		}
+	}
+	report(t, layout, pullers)
+	t.Run("one transfer for two", func(t *testing.T) { sharedPull(ctx, t, layout, registry.URL) })
+}
+
+// mirrorOf writes a certs.d folder that sends the images' registry to another.
+func mirrorOf(t *testing.T, base string) string {
+	t.Helper()
+	certs := t.TempDir()
+	host, _, _ := strings.Cut(bigimages.A, "/")
+	if err := os.Mkdir(filepath.Join(certs, host), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(certs, host, "hosts.toml"), fmt.Appendf(nil, "server = %q\n", base), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return certs
+}
+
+func theirPuller(t *testing.T, registry *testenv.RegistryServer, certs string) *puller {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "bench-containerd-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	other := *registry
+	other.CertsDir = certs
+	conn := startContainerd(t, dir, t.TempDir(), &other)
+	return &puller{
+		name: "containerd", dir: dir, images: runtimeapi.NewImageServiceClient(conn), theirs: true,
+		timings: map[string][]time.Duration{},
+	}
+}
+
+func ourPuller(t *testing.T, snapshotter, certs string) *puller {
+	t.Helper()
+	agent := testenv.Agent(t, testenv.AgentOptions{
+		Registry: &testenv.RegistryServer{CertsDir: certs},
+		Args:     []string{"--log-level", "info", "--snapshotter", snapshotter},
+	})
+	p := &puller{name: snapshotter, dir: agent.Dir, images: agent.Images(), pid: agent.Pid, timings: map[string][]time.Duration{}}
+	p.restart = func() {
+		agent.Stop()
+		agent.Start()
+		p.images = agent.Images()
+	}
+	return p
+}
+
+// pull pulls an image that is not there, and removes it.
+func (p *puller) pull(ctx context.Context, t *testing.T, ref string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, pullLimit)
+	defer cancel()
+	// What was written before must not be waited for now.
+	unix.Sync()
+	if p.restart != nil {
+		p.restart() // the peak is that of one pull
+	}
+	spec := &runtimeapi.ImageSpec{Image: ref}
+	began := time.Now()
+	if _, err := p.images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: spec}, grpc.WaitForReady(true)); err != nil {
+		t.Fatalf("%s: pull %s: %v", p.name, ref, err)
+	}
+	took := time.Since(began)
+	p.timings[ref] = append(p.timings[ref], took)
+	if p.pid != nil && ref == bigimages.A {
+		p.peakMB = max(p.peakMB, float64(statusField(fmt.Sprintf("/proc/%d/status", p.pid()), "VmHWM:"))/1000)
+	}
+	t.Logf("%-12s %s %.2f s", p.name, ref, took.Seconds())
+	if _, err := p.images.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: spec}); err != nil {
+		t.Fatalf("%s: remove %s: %v", p.name, ref, err)
+	}
+	p.emptied(ctx, t)
+}
+
+// emptied waits until what the image took is gone from the disk.
+func (p *puller) emptied(ctx context.Context, t *testing.T) {
+	t.Helper()
+	testenv.Eventually(t, time.Minute, p.name+" collects what was removed", func() error {
+		info, err := p.images.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{})
+		if err != nil {
+			return err
+		}
+		for _, fs := range info.ImageFilesystems {
+			if left := fs.GetInodesUsed().GetValue(); left > 1000 {
+				return fmt.Errorf("%d inodes left", left)
+			}
+		}
+		return nil
+	})
+}
+
+func report(t *testing.T, layout string, pullers []*puller) {
+	t.Helper()
+	theirs := pullers[0]
+	fmt.Printf("medians of %d pulls\n%-16s %-12s %10s %8s %8s\n", *pullRounds, "", "", "time", "ratio", "at most")
+	for _, ref := range []string{bigimages.A, bigimages.B, bigimages.C} {
+		size, err := bigimages.Sizes(layout, ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Printf("%s: %d layers, %.0f MB compressed, %.0f MB, %d entries\n", ref, size.Layers, float64(size.Compressed)/1e6, float64(size.Bytes)/1e6, size.Files)
+		for _, p := range pullers {
+			ratio := float64(median(p.timings[ref])) / float64(median(theirs.timings[ref]))
+			most, promised := maxPullRatio[p.name][ref]
+			fmt.Printf("%-16s %-12s %8.2f s %8.3f %8.2f\n", ref, p.name, median(p.timings[ref]).Seconds(), ratio, most)
+			if promised && ratio > most {
+				t.Errorf("%s: %s takes %.3f of containerd's time, at most %.2f is allowed", ref, p.name, ratio, most)
+			}
+		}
+	}
+	for _, p := range pullers[1:] {
+		fmt.Printf("%s: peak memory while pulling %s: %.0f MB (at most %d)\n", p.name, bigimages.A, p.peakMB, maxPullMB)
+		if p.peakMB > maxPullMB {
+			t.Errorf("%s: the agent took %.0f MB at its peak, at most %d are allowed", p.name, p.peakMB, maxPullMB)
+		}
+	}
+}
+
+// sharedPull has two clients pull A at once, and counts what the registry sends.
+func sharedPull(ctx context.Context, t *testing.T, layout, base string) {
+	target, err := url.Parse(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent atomic.Int64
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		proxy.ServeHTTP(counting{w, &sent}, r)
+	}))
+	defer server.Close()
+	p := ourPuller(t, "overlay", mirrorOf(t, server.URL))
+	results := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := p.images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: bigimages.A}})
+			results <- err
+		}()
+	}
+	for range 2 {
+		if err := <-results; err != nil {
+			t.Fatal(err)
+		}
+	}
+	size, err := bigimages.Sizes(layout, bigimages.A)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ratio := float64(sent.Load()) / float64(size.Compressed)
+	fmt.Printf("two pulls of %s at once: the registry sent %.3f times its size\n", bigimages.A, ratio)
+	if ratio > 1.01 {
+		t.Errorf("two pulls at once cost %.3f transfers", ratio)
+	}
+}
+
+// counting counts the bytes of answers.
+type counting struct {
+	http.ResponseWriter
+	sent *atomic.Int64
+}
+
+func (c counting) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.sent.Add(int64(n))
+	return n, err
+}
