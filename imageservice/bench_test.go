@@ -1,82 +1,47 @@
 package imageservice
 
 import (
-	"archive/tar"
-	"bytes"
-	"io"
+	"context"
 	"os"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
+	"github.com/nodeagent/nodeagent/internal/testenv/bigimages"
+	"github.com/nodeagent/nodeagent/internal/testenv/images"
 )
 
-// tarTree packs a folder.
-func tarTree(b *testing.B, dir string) []byte {
-	b.Helper()
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		fi, err := d.Info()
-		if err != nil || !fi.Mode().IsRegular() && !fi.IsDir() {
-			return err
-		}
-		h, err := tar.FileInfoHeader(fi, "")
-		if err != nil {
-			return err
-		}
-		h.Name, _ = filepath.Rel(filepath.Dir(filepath.Dir(dir)), path)
-		if err := w.WriteHeader(h); err != nil || fi.IsDir() {
-			return err
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		_, err = io.Copy(w, f)
-		return err
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	w.Close()
-	return buf.Bytes()
-}
-
-// BenchmarkPull pulls the Go distribution as four gzip layers from a registry
-// on loopback into an empty store.
+// BenchmarkPull pulls the images of `make bench-images`, which must have been
+// built, from a registry on loopback into an empty store.
 func BenchmarkPull(b *testing.B) {
-	reg := testenv.EmptyRegistry(b)
-	var layers [][]byte
-	for _, dir := range []string{"bin", "pkg", "src", "test"} {
-		if _, err := os.Stat(filepath.Join(runtime.GOROOT(), dir)); err == nil {
-			layers = append(layers, tarTree(b, filepath.Join(runtime.GOROOT(), dir)))
-		}
+	testenv.Root(b)
+	layout, ok := bigimages.Cached(filepath.Join(testenv.CacheDir(), "bigimages"))
+	if !ok {
+		b.Skip("needs the images of make bench-images")
 	}
-	i := newTestImage(asGzip, layers...)
-	push(b, reg.URL, "go", "latest", i)
-	var compressed, plain int64
-	for n, l := range i.manifest.Layers {
-		compressed += l.Size
-		plain += int64(len(layers[n]))
+	reg := testenv.StoredRegistry(b, layout+"-registry", func(base string) error {
+		return images.Push(context.Background(), layout, base)
+	})
+	for _, ref := range []string{bigimages.A, bigimages.B, bigimages.C} {
+		_, name, _ := strings.Cut(ref, "/")
+		b.Run(name, func(b *testing.B) {
+			size, err := bigimages.Sizes(layout, ref)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				b.StopTimer()
+				s := openStore(b, Config{})
+				b.StartTimer()
+				s.mustPull(b, reg.Host+"/"+name)
+				b.StopTimer()
+				s.close()
+				os.RemoveAll(s.root)
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(size.Compressed)/1e6, "MB-gzip")
+			b.ReportMetric(float64(size.Bytes)/1e6, "MB-plain")
+		})
 	}
-	layers = nil
-	runtime.GC()
-	for b.Loop() {
-		b.StopTimer()
-		s := openStore(b, Config{})
-		b.StartTimer()
-		s.mustPull(b, reg.Host+"/go")
-		b.StopTimer()
-		s.close()
-		os.RemoveAll(s.root)
-		b.StartTimer()
-	}
-	b.ReportMetric(float64(compressed)/1e6, "MB-gzip")
-	b.ReportMetric(float64(plain)/1e6, "MB-plain")
 }
