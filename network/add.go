@@ -103,7 +103,7 @@ func (m *Manager) clear(ctx context.Context, podID string) error {
 	}
 	n, err := in.network()
 	if err == nil {
-		conf := &libcni.RuntimeConf{ContainerID: podID, IfName: InterfaceName}
+		conf := &libcni.RuntimeConf{ContainerID: podID, IfName: in.Attachment.interfaceName()}
 		if cached, err := m.libcni(n).GetNetworkListCachedResult(n.list, conf); err == nil && cached != nil {
 			return fmt.Errorf("pod is wired already: %w", errdefs.ErrAlreadyExists)
 		}
@@ -116,16 +116,17 @@ func (m *Manager) runPlugins(ctx context.Context, n *network, conf *libcni.Runti
 	if err != nil {
 		return nil, err
 	}
-	return resultOf(raw, n.list.Name)
+	return resultOf(raw, n.list.Name, conf.IfName)
 }
 
-// resultOf picks from a CNI result what matters of a pod.
-func resultOf(raw types.Result, name string) (*Result, error) {
+// resultOf picks from a CNI result what matters of a pod, whose interface is
+// called ifName.
+func resultOf(raw types.Result, name, ifName string) (*Result, error) {
 	from, err := current.NewResultFromResult(raw)
 	if err != nil {
 		return nil, fmt.Errorf("result of network %s: %w", name, err)
 	}
-	result := &Result{Interface: InterfaceName, Network: name}
+	result := &Result{Interface: ifName, Network: name}
 	for _, link := range from.Interfaces {
 		switch {
 		case link.Sandbox == "":
@@ -134,7 +135,7 @@ func resultOf(raw types.Result, name string) (*Result, error) {
 			if result.HostInterface == "" || result.MAC == "" {
 				result.HostInterface = link.Name
 			}
-		case link.Name == InterfaceName:
+		case link.Name == ifName:
 			result.MAC = link.Mac
 		}
 	}

@@ -66,7 +66,7 @@ func (m *Manager) giveBack(ctx context.Context, in *intent) error {
 	if err := m.libcni(n).DelNetworkList(ctx, n.list, conf); err != nil {
 		return err
 	}
-	return m.seeOff(a.PodID)
+	return m.seeOff(a)
 }
 
 // networkOf is the network an intent was written for, or the one of today when

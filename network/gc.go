@@ -67,12 +67,14 @@ func (m *Manager) sweep(ctx context.Context) error {
 		}
 	}
 	for _, id := range ids {
-		owners[builtin.Owner(id, InterfaceName)] = true
 		in, err := m.readIntent(id)
 		if err != nil || in == nil {
+			owners[builtin.Owner(id, InterfaceName)] = true
 			continue
 		}
-		valid[in.Network] = append(valid[in.Network], types.GCAttachment{ContainerID: id, IfName: InterfaceName})
+		ifName := in.Attachment.interfaceName()
+		owners[builtin.Owner(id, ifName)] = true
+		valid[in.Network] = append(valid[in.Network], types.GCAttachment{ContainerID: id, IfName: ifName})
 		if in.Config == nil {
 			// Whose it is is not known: nothing of it may be lost.
 			return fmt.Errorf("the record of pod %s is lost", id)

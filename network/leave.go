@@ -171,10 +171,10 @@ func (r *reaper) close() {
 
 // seeOff forgets a pod that gave everything back; one whose links are only
 // down as yet is left to the reaper.
-func (m *Manager) seeOff(podID string) error {
-	if !m.plugins.Leaving(builtin.Owner(podID, InterfaceName)) {
-		return m.removeIntent(podID)
+func (m *Manager) seeOff(a Attachment) error {
+	if !m.plugins.Leaving(builtin.Owner(a.PodID, a.interfaceName())) {
+		return m.removeIntent(a.PodID)
 	}
-	m.reaper.add(podID)
+	m.reaper.add(a.PodID)
 	return nil
 }

@@ -68,7 +68,7 @@ func runtimeConf(a Attachment) (*libcni.RuntimeConf, error) {
 	return &libcni.RuntimeConf{
 		ContainerID: a.PodID,
 		NetNS:       a.NetNS,
-		IfName:      InterfaceName,
+		IfName:      a.interfaceName(),
 		Args: [][2]string{
 			{"IgnoreUnknown", "1"},
 			{"K8S_POD_NAMESPACE", a.Namespace},

@@ -8,6 +8,7 @@
 package network
 
 import (
+	"cmp"
 	"net/netip"
 )
 
@@ -56,7 +57,16 @@ type Attachment struct {
 	DNSOptions  []string `json:"dnsOptions,omitempty"`
 	// CgroupParent is handed to plugins that ask for it.
 	CgroupParent string `json:"cgroupParent,omitempty"`
+	// Membership is nil for a pod on the network that is configured; this
+	// package's Manager wires no others.
+	Membership *Membership `json:"membership,omitempty"`
+	// Interface is the name of the pod's interface on the network that is
+	// configured; empty means InterfaceName.
+	Interface string `json:"interface,omitempty"`
 }
+
+// interfaceName is the name of the pod's interface.
+func (a Attachment) interfaceName() string { return cmp.Or(a.Interface, InterfaceName) }
 
 // Result is what a pod got.
 type Result struct {

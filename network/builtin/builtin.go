@@ -142,11 +142,15 @@ func (p *Plugins) Run(ctx context.Context, name string, call *Call) ([]byte, err
 	return json.Marshal(printed)
 }
 
+// UserPrefix begins the container IDs, and so the owners, that package
+// userdefined looks after.
+const UserPrefix = "user-"
+
 // Sweep takes away the rules of all attachments that keep does not name by
-// Owner.
+// Owner, but for those with UserPrefix.
 func (p *Plugins) Sweep(keep map[string]bool) error {
 	for _, owner := range p.table.Owners() {
-		if keep[owner] {
+		if keep[owner] || strings.HasPrefix(owner, UserPrefix) {
 			continue
 		}
 		if err := p.withdraw(owner); err != nil {

@@ -20,6 +20,9 @@ const (
 	setHostPorts6 = "hostports6" // the same of IPv6
 	setPublished  = "published"  // protocol . port
 	setLinks      = "links"      // interfaces with published pods behind them
+	setBridges    = "bridges"    // bridges that are kept apart
+	setSameBridge = "samebridge" // each of them twice
+	setInternal   = "internal"   // those that are kept apart from everything
 )
 
 // elementKey identifies an element: the set's name and the key's bytes.
@@ -62,7 +65,40 @@ func elementsOf(owner string, rules Rules) []element {
 	if len(rules.Ports) > 0 && rules.Link != "" {
 		push(element{elementKey: elementKey{set: setLinks, key: linkName(rules.Link)}})
 	}
+	return append(list, bridgeElements(owner, rules.Bridge)...)
+}
+
+// Words for bridges in the comments of elements.
+const (
+	wordOpen     = "open"
+	wordInternal = "internal"
+)
+
+// bridgeElements are those of a bridge.
+func bridgeElements(owner string, b Bridge) []element {
+	if b.Link == "" {
+		return nil
+	}
+	name := linkName(b.Link)
+	list := []element{
+		{elementKey: elementKey{setBridges, name}, comment: owner + " " + wordOpen},
+		{elementKey: elementKey{setSameBridge, name + name}},
+	}
+	if b.Internal {
+		list[0].comment = owner + " " + wordInternal
+		list = append(list, element{elementKey: elementKey{setInternal, name}})
+	}
 	return list
+}
+
+// parseBridge is the reverse of bridgeElements.
+func parseBridge(key []byte, comment string) (owner string, b Bridge, err error) {
+	owner, word, ok := strings.Cut(comment, " ")
+	name, _, _ := strings.Cut(string(key), "\x00")
+	if !ok || owner == "" || name == "" || (word != wordOpen && word != wordInternal) {
+		return "", Bridge{}, fmt.Errorf("%s: malformed element", setBridges)
+	}
+	return owner, Bridge{Link: name, Internal: word == wordInternal}, nil
 }
 
 // addressElement is an element of a verdict map by addresses; set is the map

@@ -17,6 +17,7 @@ var (
 	addressPort6 = nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService)
 	protoPort    = nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
 	hostPort4    = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)
+	linkPair     = nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
 	hostPort6    = nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService)
 )
 
@@ -34,6 +35,9 @@ func sets(table *nftables.Table) map[string]*nftables.Set {
 		{Name: setHostPorts6, IsMap: true, Concatenation: true, KeyType: hostPort6, DataType: addressPort6},
 		{Name: setPublished, Concatenation: true, KeyType: protoPort},
 		{Name: setLinks, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian},
+		{Name: setBridges, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian},
+		{Name: setSameBridge, Concatenation: true, KeyType: linkPair},
+		{Name: setInternal, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian},
 	}
 	byName := map[string]*nftables.Set{}
 	for _, set := range list {
@@ -242,6 +246,14 @@ func adopt(found map[string]Rules, set string, e nftables.SetElement) error {
 		}
 		rules := found[owner]
 		rules.Link, rules.Ports = link, append(rules.Ports, port)
+		found[owner] = rules
+	case setBridges:
+		owner, bridge, err := parseBridge(e.Key, e.Comment)
+		if err != nil {
+			return err
+		}
+		rules := found[owner]
+		rules.Bridge = bridge
 		found[owner] = rules
 	}
 	return nil

@@ -30,6 +30,7 @@ const (
 //	prerouting,
 //	output       what is for an address of this host goes to published
 //	published    destination by the maps of ports
+//	forward      what would go from one bridge that is kept apart to another is dropped, unless to a published port
 //	postrouting  what was redirected goes by its target to hairpin-*; sources go to masq-*
 func writeRules(conn *nftables.Conn, table *nftables.Table, byName map[string]*nftables.Set) {
 	chain := func(name string) *nftables.Chain {
@@ -50,6 +51,8 @@ func writeRules(conn *nftables.Conn, table *nftables.Table, byName map[string]*n
 	rule(guard, family(unix.NFPROTO_IPV4), inputLink(expr.CmpOpNeq, "lo"), loopback4(destination4), verdict(expr.VerdictDrop, ""))
 	rule(guard, family(unix.NFPROTO_IPV4), inSet(byName[setLinks], expr.MetaKeyIIFNAME), loopback4(source4), verdict(expr.VerdictDrop, ""))
 
+	writeForward(hooked("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter), byName, rule)
+
 	published := chain("published")
 	rule(published, family(unix.NFPROTO_IPV6), compare(payload(destination6, 16), expr.CmpOpEq, netip.IPv6Loopback().AsSlice()), verdict(expr.VerdictReturn, ""))
 	rule(published, redirect(unix.NFPROTO_IPV4, byName[setHostPorts4], true))
@@ -67,6 +70,29 @@ func writeRules(conn *nftables.Conn, table *nftables.Table, byName map[string]*n
 	rule(post, family(unix.NFPROTO_IPV4), lookupVerdict(byName[setSources4], source4, 4))
 	rule(post, family(unix.NFPROTO_IPV6), lookupVerdict(byName[setSources6], source6, 16))
 }
+
+// writeForward puts the rules that keep bridges apart into a transaction. What
+// stays on one bridge passes here where the host filters bridged packets.
+func writeForward(forward *nftables.Chain, byName map[string]*nftables.Set, rule func(*nftables.Chain, ...[]expr.Any)) {
+	same := byName[setSameBridge]
+	rule(forward, []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg(0)},
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg(linkWords)},
+		&expr.Lookup{SourceRegister: reg(0), SetName: same.Name, SetID: same.ID},
+	}, verdict(expr.VerdictAccept, ""))
+	rule(forward, inSet(byName[setInternal], expr.MetaKeyIIFNAME), verdict(expr.VerdictDrop, ""))
+	rule(forward, inSet(byName[setInternal], expr.MetaKeyOIFNAME), verdict(expr.VerdictDrop, ""))
+	bit := binary.NativeEndian.AppendUint32(nil, ipsDstNAT)
+	rule(forward, []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: reg(0)},
+		&expr.Bitwise{SourceRegister: reg(0), DestRegister: reg(0), Len: 4, Mask: bit, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg(0), Data: make([]byte, 4)},
+	}, verdict(expr.VerdictAccept, ""))
+	rule(forward, inSet(byName[setBridges], expr.MetaKeyIIFNAME), inSet(byName[setBridges], expr.MetaKeyOIFNAME), verdict(expr.VerdictDrop, ""))
+}
+
+// linkWords is how many 32-bit registers an interface's name fills.
+const linkWords = 4
 
 // writeNetworkChain puts the chain that an element leads to into a
 // transaction.

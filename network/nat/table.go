@@ -81,6 +81,17 @@ type Rules struct {
 	// prefix that is no multicast address.
 	Sources []netip.Prefix
 	Published
+	// Bridge is kept apart from others.
+	Bridge Bridge
+}
+
+// Bridge is the bridge of a network that is kept apart from all other such:
+// nothing is forwarded between the two but to published ports. An internal one
+// is kept apart from everything.
+type Bridge struct {
+	// Link is the bridge's name; empty means none.
+	Link     string
+	Internal bool
 }
 
 // Published are ports of one owner.
@@ -95,7 +106,7 @@ type Published struct {
 	Link string
 }
 
-func (r Rules) empty() bool { return len(r.Sources) == 0 && len(r.Ports) == 0 }
+func (r Rules) empty() bool { return len(r.Sources) == 0 && len(r.Ports) == 0 && r.Bridge.Link == "" }
 
 // Table is the agent's table. Its methods may be called side by side.
 type Table struct {
@@ -189,7 +200,7 @@ func (t *Table) Publish(owner string, p Published) error {
 // podOf makes an owner readable: "pod abc" of "abc/eth0".
 func podOf(owner string) string {
 	id, _, _ := strings.Cut(owner, "/")
-	return "pod " + id
+	return "pod " + strings.TrimPrefix(id, "user-")
 }
 
 // Unmasquerade takes the owner's sources away. Nil also when it had none.
@@ -207,6 +218,16 @@ func (t *Table) Unpublish(owner string) error {
 	defer t.mu.Unlock()
 	rules := t.owners[owner]
 	rules.Published = Published{}
+	return t.setLocked(owner, rules)
+}
+
+// Isolate makes b the owner's bridge, in place of the one it had; the zero
+// Bridge takes it away.
+func (t *Table) Isolate(owner string, b Bridge) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	rules := t.owners[owner]
+	rules.Bridge = b
 	return t.setLocked(owner, rules)
 }
 
