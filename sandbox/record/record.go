@@ -120,6 +120,15 @@ func (s *Store) Put(id string, v any) error {
 	return atomicfile.Write(s.path(id), data, 0o600)
 }
 
+// PutSync is Put that a power cut does not undo.
+func (s *Store) PutSync(id string, v any) error {
+	data, err := Encode(s.kind, s.version, v)
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteSync(s.path(id), data, 0o600)
+}
+
 // Get reads the record of id into v; the error's kind is os.ErrNotExist when
 // there is none and ErrCorrupt when it cannot be used.
 func (s *Store) Get(id string, v any) error {
