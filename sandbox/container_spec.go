@@ -142,6 +142,13 @@ func (m *Manager) namespacePaths(ctx context.Context, c *containerState, p *pod)
 	for _, k := range s.Own {
 		paths[types[k]] = m.nsPath(s.ID, k)
 	}
+	if target := networkTarget(s.Config); target != "" {
+		path := m.nsPath(target, namespace.Net)
+		if !m.ns.Pinned(path) {
+			return nil, fmt.Errorf("the pod %s whose network it shares is gone: %w", target, errdefs.ErrFailedPrecondition)
+		}
+		paths[specs.NetworkNamespace] = path
+	}
 	if len(s.UIDs) > 0 {
 		paths[specs.UserNamespace] = m.nsPath(s.ID, namespace.User)
 	}

@@ -39,10 +39,23 @@ func hostNetwork(config *runtime.PodSandboxConfig) bool {
 	return namespaceOptions(config).GetNetwork() == runtime.NamespaceMode_NODE
 }
 
+// networkTarget is the pod whose network namespace a person's pod shares; empty
+// for all others.
+func networkTarget(config *runtime.PodSandboxConfig) string {
+	if o := namespaceOptions(config); o.GetNetwork() == runtime.NamespaceMode_TARGET {
+		return o.GetTargetId()
+	}
+	return ""
+}
+
 // ownNamespaces are those to be pinned for the pod.
 func ownNamespaces(config *runtime.PodSandboxConfig) []namespace.Kind {
 	var kinds []namespace.Kind
-	if !hostNetwork(config) {
+	switch {
+	case hostNetwork(config):
+	case networkTarget(config) != "":
+		kinds = append(kinds, namespace.UTS)
+	default:
 		kinds = append(kinds, namespace.Net, namespace.UTS)
 	}
 	if namespaceOptions(config).GetIpc() != runtime.NamespaceMode_NODE {
@@ -64,7 +77,7 @@ func (m *Manager) planPod(req RunPodRequest) (*podState, error) {
 	if sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil {
 		return nil, invalid("run_as_group is set without run_as_user")
 	}
-	if err := checkPodModes(config); err != nil {
+	if err := checkPodModes(config, req.Owner); err != nil {
 		return nil, err
 	}
 	uids, gids, err := userMappings(config)
@@ -86,7 +99,7 @@ func (m *Manager) planPod(req RunPodRequest) (*podState, error) {
 			ID: newID(), Owner: req.Owner, State: podMaking, Config: config,
 			Handler: req.Handler, CreatedAt: now(),
 		},
-		BootID: m.bootID, Own: own, UIDs: uids, GIDs: gids, Hostname: config.GetHostname(),
+		BootID: m.bootID, Own: own, UIDs: uids, GIDs: gids, Hostname: config.GetHostname(), Networks: req.Networks,
 	}
 	if slices.Contains(own, namespace.Net) {
 		s.NetNS = filepath.Join(m.nsDir(s.ID), string(namespace.Net))
@@ -139,15 +152,20 @@ func checkPodNames(config *runtime.PodSandboxConfig, owner Owner) error {
 	return nil
 }
 
-// checkPodModes refuses namespace modes that a pod cannot have.
-func checkPodModes(config *runtime.PodSandboxConfig) error {
+// checkPodModes refuses namespace modes that a pod cannot have. A person's may
+// share the network of another.
+func checkPodModes(config *runtime.PodSandboxConfig, owner Owner) error {
 	o := namespaceOptions(config)
+	networks := []runtime.NamespaceMode{runtime.NamespaceMode_POD, runtime.NamespaceMode_NODE}
+	if owner == OwnerNodectl && networkTarget(config) != "" {
+		networks = append(networks, runtime.NamespaceMode_TARGET)
+	}
 	for _, c := range []struct {
 		name    string
 		mode    runtime.NamespaceMode
 		allowed []runtime.NamespaceMode
 	}{
-		{"network", o.GetNetwork(), []runtime.NamespaceMode{runtime.NamespaceMode_POD, runtime.NamespaceMode_NODE}},
+		{"network", o.GetNetwork(), networks},
 		{"ipc", o.GetIpc(), []runtime.NamespaceMode{runtime.NamespaceMode_POD, runtime.NamespaceMode_NODE}},
 		{"pid", o.GetPid(), []runtime.NamespaceMode{
 			runtime.NamespaceMode_POD, runtime.NamespaceMode_CONTAINER, runtime.NamespaceMode_NODE,
@@ -229,7 +247,7 @@ func (s *podState) attachment() network.Attachment {
 		PodID: s.ID, NetNS: s.NetNS, Name: meta.GetName(), Namespace: meta.GetNamespace(), UID: meta.GetUid(),
 		Handler: s.Handler, Ports: ports, Annotations: s.Config.GetAnnotations(),
 		DNSServers: dns.GetServers(), DNSSearches: dns.GetSearches(), DNSOptions: dns.GetOptions(),
-		CgroupParent: s.CgroupPath,
+		CgroupParent: s.CgroupPath, Membership: s.Networks,
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/sandbox/namespace"
 	"github.com/nodeagent/nodeagent/sandbox/spec"
 )
@@ -50,6 +51,8 @@ type podState struct {
 	Hostname string
 	// OwnsCgroup says that CgroupPath goes with the pod.
 	OwnsCgroup bool
+	// Networks is RunPodRequest's.
+	Networks *network.Membership `json:",omitempty"`
 	// NetworkGone says that the network has been given back.
 	NetworkGone bool
 }

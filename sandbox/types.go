@@ -135,6 +135,9 @@ type RunPodRequest struct {
 	Config  *runtime.PodSandboxConfig
 	Handler string
 	Owner   Owner
+	// Networks are the people's networks that a person's pod is on; nil puts
+	// it on the one that is configured.
+	Networks *network.Membership
 }
 
 // CreateContainerRequest asks for a container in a pod.

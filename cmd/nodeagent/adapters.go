@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/containerd/containerd/v2/core/mount"
 
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/imageservice/unpack"
+	"github.com/nodeagent/nodeagent/network"
+	"github.com/nodeagent/nodeagent/network/userdefined"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/nodeagent/nodeagent/snapshotter"
 )
@@ -42,3 +45,34 @@ func (mounter) Mount(ctx context.Context, mounts []mount.Mount, target string) e
 
 // Unmount takes it away; nothing mounted is no error.
 func (mounter) Unmount(target string) error { return snapshotter.Unmount(target) }
+
+// networks wires pods to what is configured, and people's to their networks.
+type networks struct {
+	*network.Manager
+	people *userdefined.Manager
+}
+
+// Add wires a pod.
+func (n networks) Add(ctx context.Context, a network.Attachment) (*network.Result, error) {
+	if a.Membership != nil {
+		return n.people.Add(ctx, a)
+	}
+	return n.Manager.Add(ctx, a)
+}
+
+// Del takes everything back.
+func (n networks) Del(ctx context.Context, a network.Attachment) error {
+	if err := n.people.Del(ctx, a.PodID); err != nil {
+		return err
+	}
+	return n.Manager.Del(ctx, a)
+}
+
+// GC gives back what belongs to none of keep, and recovers people's networks.
+func (n networks) GC(ctx context.Context, keep []network.Attachment) error {
+	kept := map[string]bool{}
+	for _, a := range keep {
+		kept[a.PodID] = true
+	}
+	return errors.Join(n.Manager.GC(ctx, keep), n.people.Recover(ctx, kept))
+}

@@ -76,6 +76,9 @@ func (d *daemon) takeAway(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := d.people.Cleanup(ctx); err != nil {
+		return err
+	}
 	if err := d.network.Cleanup(ctx); err != nil {
 		return err
 	}

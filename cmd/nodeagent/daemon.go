@@ -18,6 +18,7 @@ import (
 	"github.com/nodeagent/nodeagent/internal/host"
 	"github.com/nodeagent/nodeagent/internal/recorder"
 	"github.com/nodeagent/nodeagent/network"
+	"github.com/nodeagent/nodeagent/network/userdefined"
 	"github.com/nodeagent/nodeagent/nodeapi"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/nodeagent/nodeagent/snapshotter"
@@ -42,6 +43,7 @@ type daemon struct {
 	snapshots  *snapshotter.Overlay
 	images     *imageservice.Store
 	network    *network.Manager
+	people     *userdefined.Manager
 	sandboxes  *sandbox.Manager
 	cri        *cri.Server
 	node       *nodeapi.Server
@@ -91,6 +93,7 @@ func (d *daemon) mechanisms() []part {
 		{"snapshotter", d.buildSnapshotter},
 		{"images", d.buildImages},
 		{"network", d.buildNetwork},
+		{"people's networks", d.buildPeopleNetworks},
 		{"recorder", d.buildRecorder},
 		{"sandboxes", d.buildSandboxes},
 	}

@@ -18,7 +18,9 @@ import (
 	"github.com/nodeagent/nodeagent/internal/host"
 	"github.com/nodeagent/nodeagent/internal/recorder"
 	"github.com/nodeagent/nodeagent/network"
+	"github.com/nodeagent/nodeagent/network/userdefined"
 	"github.com/nodeagent/nodeagent/sandbox"
+	"github.com/nodeagent/nodeagent/sandbox/record"
 	"github.com/nodeagent/nodeagent/sandbox/spec"
 	"github.com/nodeagent/nodeagent/snapshotter"
 	"github.com/nodeagent/nodeagent/supervisor"
@@ -191,6 +193,33 @@ func (d *daemon) buildNetwork(context.Context) (err error) {
 	return nil
 }
 
+// resolvConf is the node's.
+const resolvConf = "/etc/resolv.conf"
+
+// networkRecords is the version of people's networks' records.
+const networkRecords = 1
+
+func (d *daemon) buildPeopleNetworks(context.Context) error {
+	state := filepath.Join(d.cfg.State, "networks")
+	records, err := record.Open(filepath.Join(d.cfg.Root, "networks"), "network", networkRecords)
+	if err != nil {
+		return err
+	}
+	members, err := record.Open(filepath.Join(state, "members"), "member", networkRecords)
+	if err != nil {
+		return err
+	}
+	d.people, err = userdefined.New(userdefined.Config{
+		StateDir: state, Instance: d.instance(), Networks: records, Members: members,
+		Plugins: d.network.Plugins(), Table: d.network.Table(), Node: d.network, ResolvConf: resolvConf,
+	})
+	if err != nil {
+		return err
+	}
+	d.onStop(func(context.Context) error { d.people.Close(); return nil })
+	return nil
+}
+
 func (d *daemon) buildSandboxes(ctx context.Context) (err error) {
 	d.sandboxes, err = sandbox.New(ctx, sandbox.Config{
 		Root:          d.cfg.Root,
@@ -203,7 +232,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) (err error) {
 		Images:     images{d.images},
 		Snapshots:  d.snapshots,
 		Mounter:    mounter{},
-		Network:    d.network,
+		Network:    networks{d.network, d.people},
 		Cgroups:    d.cgroups,
 		Connect:    d.connect,
 		Recorder:   d.recorder,

@@ -27,6 +27,6 @@ func (p *Plugins) EnsureBridge(spec BridgeSpec) error {
 	for _, g := range spec.Gateways {
 		gateways = append(gateways, net.IPNet{IP: g.Addr().AsSlice(), Mask: net.CIDRMask(g.Bits(), g.Addr().BitLen())})
 	}
-	_, err = p.ensureBridge(h, conf, gateways)
+	_, _, err = p.ensureBridge(h, conf, gateways)
 	return err
 }
