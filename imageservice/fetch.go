@@ -28,6 +28,8 @@ type found struct {
 	layers   []ocispec.Descriptor
 	diffIDs  []digest.Digest
 	chainIDs []digest.Digest
+	// snapshotter is the name of the one that the layers go to.
+	snapshotter string
 }
 
 // fetchImage goes from a descriptor down to manifest and configuration of a
@@ -116,13 +118,17 @@ func (s *Store) newRecord(f *found) (*record, error) {
 	r := &record{
 		Version: recordVersion, ID: f.id, Manifest: f.manifest.Digest, Blobs: union(nil, f.blobs),
 		DiffIDs: f.diffIDs, PulledAt: time.Now().UTC(), config: f.config, chainIDs: f.chainIDs,
-		ContentSize: f.manifest.Size,
+		ContentSize: f.manifest.Size, Snapshotters: []string{s.recordedName(f.snapshotter)},
+	}
+	in, err := s.snapshotter(f.snapshotter)
+	if err != nil {
+		return nil, err
 	}
 	for _, layer := range f.layers {
 		r.ContentSize += layer.Size
 	}
 	for _, chain := range f.chainIDs {
-		usage, err := s.layers.Usage(s.ctx, chain.String())
+		usage, err := in.Usage(s.ctx, chain.String())
 		if err != nil {
 			return nil, fmt.Errorf("usage of layer %s: %w", chain, err)
 		}

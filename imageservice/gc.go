@@ -93,7 +93,11 @@ func (s *Store) collectBlob(dgst digest.Digest) error {
 
 // collectLayers removes layers nobody needs, children before their parents.
 func (s *Store) collectLayers(ctx context.Context) error {
-	garbage, err := s.unneededLayers(ctx)
+	return s.each(func(_ string, in Layers) error { return s.collectFrom(ctx, in) })
+}
+
+func (s *Store) collectFrom(ctx context.Context, in Layers) error {
+	garbage, err := s.unneededLayers(ctx, in)
 	if err != nil {
 		return err
 	}
@@ -103,7 +107,7 @@ func (s *Store) collectLayers(ctx context.Context) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			err := s.collectLayer(ctx, name)
+			err := s.collectLayer(ctx, in, name)
 			switch {
 			case errdefs.IsFailedPrecondition(err):
 				// Something is on top of it: a layer that goes next, or a
@@ -120,18 +124,18 @@ func (s *Store) collectLayers(ctx context.Context) error {
 	}
 }
 
-func (s *Store) collectLayer(ctx context.Context, name string) error {
+func (s *Store) collectLayer(ctx context.Context, in Layers, name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.chains[digest.Digest(name)] > 0 {
 		return nil
 	}
-	return s.layers.Remove(ctx, name)
+	return in.Remove(ctx, name)
 }
 
-func (s *Store) unneededLayers(ctx context.Context) ([]string, error) {
+func (s *Store) unneededLayers(ctx context.Context, in Layers) ([]string, error) {
 	var names []string
-	err := s.layers.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+	err := in.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
 		if info.Labels[layerLabel] == "" || info.Kind != snapshots.KindCommitted {
 			return nil
 		}
@@ -151,15 +155,17 @@ func (s *Store) unneededLayers(ctx context.Context) ([]string, error) {
 // dropUnpacking removes layers that were being unpacked when the last process
 // ended.
 func (s *Store) dropUnpacking(ctx context.Context) error {
-	var keys []string
-	err := s.layers.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		if info.Kind == snapshots.KindActive && strings.HasPrefix(info.Name, unpackPrefix) {
-			keys = append(keys, info.Name)
+	return s.each(func(_ string, in Layers) error {
+		var keys []string
+		err := in.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+			if info.Kind == snapshots.KindActive && strings.HasPrefix(info.Name, unpackPrefix) {
+				keys = append(keys, info.Name)
+			}
+			return nil
+		})
+		for _, key := range keys {
+			err = errors.Join(err, in.Remove(ctx, key))
 		}
-		return nil
+		return err
 	})
-	for _, key := range keys {
-		err = errors.Join(err, s.layers.Remove(ctx, key))
-	}
-	return err
 }

@@ -204,11 +204,19 @@ func (s *Store) FilesystemUsage(ctx context.Context) (FilesystemUsage, error) {
 	u := FilesystemUsage{At: time.Now(), Mountpoint: s.layers.Root()}
 	blobs, files := s.content.Usage()
 	u.Bytes, u.Inodes = uint64(blobs), uint64(files)
-	err := s.layers.Walk(ctx, func(ctx context.Context, info snapshots.Info) error {
+	err := s.each(func(_ string, in Layers) error { return u.addLayers(ctx, in) })
+	if err != nil {
+		return FilesystemUsage{}, fmt.Errorf("usage of images: %w", err)
+	}
+	return u, nil
+}
+
+func (u *FilesystemUsage) addLayers(ctx context.Context, in Layers) error {
+	return in.Walk(ctx, func(ctx context.Context, info snapshots.Info) error {
 		if info.Kind != snapshots.KindCommitted {
 			return nil
 		}
-		usage, err := s.layers.Usage(ctx, info.Name)
+		usage, err := in.Usage(ctx, info.Name)
 		if errdefs.IsNotFound(err) {
 			return nil // removed meanwhile
 		}
@@ -216,8 +224,4 @@ func (s *Store) FilesystemUsage(ctx context.Context) (FilesystemUsage, error) {
 		u.Inodes += uint64(max(usage.Inodes, 0))
 		return err
 	})
-	if err != nil {
-		return FilesystemUsage{}, fmt.Errorf("usage of images: %w", err)
-	}
-	return u, nil
 }

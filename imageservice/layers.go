@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -18,7 +18,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -39,14 +38,19 @@ var unpackers = max(2, runtime.NumCPU()+1)
 //	claimed ──▶ unpacked ──▶ done (committed)
 //	   └───────────┴───────▶ done (err)
 type job struct {
-	chain digest.Digest
-	key   string
-	dir   string
-	// unpacked is closed when dir holds the layer.
+	layerKey
+	key string
+	// unpacked is closed when the snapshot of the key holds the layer.
 	unpacked chan struct{}
 	// done is closed when the layer is committed, or err is set.
 	done chan struct{}
 	err  error
+}
+
+// layerKey says which layer, and in which snapshotter.
+type layerKey struct {
+	snapshotter string
+	chain       digest.Digest
 }
 
 // slot is one layer of an image as one pull sees it. With neither own nor
@@ -69,12 +73,16 @@ func (e joinError) Unwrap() error { return e.err }
 // unpackImage makes all layers of an image that are not there. Layers are
 // fetched and unpacked at the same time and committed in order.
 func (s *Store) unpackImage(ctx context.Context, l *lease, f *found, p *progress) (added bool, err error) {
+	in, err := s.snapshotter(f.snapshotter)
+	if err != nil {
+		return false, err
+	}
 	for _, desc := range f.layers {
 		l.keepBlobs(desc.Digest)
 	}
 	l.keepChains(f.chainIDs...)
 	for range joinAttempts {
-		w := &work{s: s, f: f, p: p, slots: s.claim(f)}
+		w := &work{s: s, in: in, f: f, p: p, slots: s.claim(in, f)}
 		added = added || w.missing()
 		err = w.run(ctx)
 		var other joinError
@@ -87,26 +95,27 @@ func (s *Store) unpackImage(ctx context.Context, l *lease, f *found, p *progress
 
 // claim decides who makes which layer. All in one step and from the lowest
 // up, so that pulls wait for each other only in that direction.
-func (s *Store) claim(f *found) []*slot {
+func (s *Store) claim(in Layers, f *found) []*slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	slots := make([]*slot, len(f.layers))
 	for i, desc := range f.layers {
 		sl := &slot{desc: desc, diffID: f.diffIDs[i], chain: f.chainIDs[i]}
 		slots[i] = sl
-		if _, err := s.layers.Stat(s.ctx, sl.chain.String()); err == nil {
+		if _, err := in.Stat(s.ctx, sl.chain.String()); err == nil {
 			continue
 		}
-		if sl.job = s.jobs[sl.chain]; sl.job != nil {
+		which := layerKey{f.snapshotter, sl.chain}
+		if sl.job = s.jobs[which]; sl.job != nil {
 			continue
 		}
 		s.seq++
 		sl.own = true
 		sl.job = &job{
-			chain: sl.chain, key: unpackPrefix + sl.chain.Encoded()[:12] + "-" + strconv.FormatUint(s.seq, 10),
+			layerKey: which, key: unpackPrefix + sl.chain.Encoded()[:12] + "-" + strconv.FormatUint(s.seq, 10),
 			unpacked: make(chan struct{}), done: make(chan struct{}),
 		}
-		s.jobs[sl.chain] = sl.job
+		s.jobs[which] = sl.job
 	}
 	return slots
 }
@@ -114,7 +123,7 @@ func (s *Store) claim(f *found) []*slot {
 // end finishes a job of ours, with or without success.
 func (s *Store) end(j *job, err error) {
 	s.mu.Lock()
-	delete(s.jobs, j.chain)
+	delete(s.jobs, j.layerKey)
 	s.mu.Unlock()
 	j.err = err
 	close(j.done)
@@ -122,10 +131,16 @@ func (s *Store) end(j *job, err error) {
 
 // work is one pull's part in the layers of its image.
 type work struct {
-	s     *Store
+	s *Store
+	// in holds the layers.
+	in    Layers
 	f     *found
 	p     *progress
 	slots []*slot
+
+	// mu guards held, which gives back the directories of lower layers.
+	mu   sync.Mutex
+	held []func()
 }
 
 // missing tells whether any layer is not there.
@@ -141,6 +156,7 @@ func (w *work) missing() bool {
 func (w *work) run(ctx context.Context) (err error) {
 	committed := 0
 	defer func() { w.abandon(committed, err) }()
+	defer w.letGo()
 	if err := w.begin(ctx); err != nil {
 		return err
 	}
@@ -172,10 +188,7 @@ func (w *work) begin(ctx context.Context) (err error) {
 		if !sl.own {
 			continue
 		}
-		if _, err := w.s.layers.Prepare(ctx, sl.job.key, ""); err != nil {
-			return err
-		}
-		if sl.job.dir, err = w.s.layers.LayerDir(sl.job.key); err != nil {
+		if _, err := w.in.Prepare(ctx, sl.job.key, ""); err != nil {
 			return err
 		}
 		desc := sl.desc
@@ -221,11 +234,11 @@ func (w *work) unpack(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	opts := unpack.Options{Dir: sl.job.dir, Limits: w.s.cfg.Limits}
+	var lowers func(context.Context) ([]string, error)
 	if i > 0 {
-		opts.Lowers = func(ctx context.Context) ([]string, error) { return w.lowers(ctx, i) }
+		lowers = func(ctx context.Context) ([]string, error) { return w.lowers(ctx, i) }
 	}
-	sl.result, err = unpack.Apply(ctx, r, opts)
+	sl.result, err = w.s.apply(ctx, w.in, sl.job.key, r, lowers)
 	if err != nil {
 		return blame(ctx, sl.transfer, err)
 	}
@@ -272,22 +285,46 @@ func (w *work) lowers(ctx context.Context, i int) ([]string, error) {
 	return dirs, nil
 }
 
-// dir waits until a layer is unpacked.
+// dir waits until a layer is unpacked, and holds its directory.
 func (w *work) dir(ctx context.Context, sl *slot) (string, error) {
 	if sl.job == nil {
-		return w.s.layers.LayerDir(sl.chain.String())
+		return w.hold(sl.chain.String())
 	}
 	select {
 	case <-sl.job.unpacked:
-		return sl.job.dir, nil
 	case <-sl.job.done:
 		if sl.job.err != nil {
 			return "", joinError{sl.job.err}
 		}
-		return sl.job.dir, nil
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
+	dir, err := w.hold(sl.job.key)
+	if errdefs.IsNotFound(err) {
+		// It has been committed meanwhile.
+		dir, err = w.hold(sl.chain.String())
+	}
+	return dir, err
+}
+
+// hold keeps the directory of a snapshot until the work ends.
+func (w *work) hold(name string) (string, error) {
+	dir, release, err := w.in.HoldLayer(name)
+	if err != nil {
+		return "", err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.held = append(w.held, release)
+	return dir, nil
+}
+
+// letGo gives back what was held. Nobody works any more.
+func (w *work) letGo() {
+	for _, release := range w.held {
+		release()
+	}
+	w.held = nil
 }
 
 // commit waits for one layer and, when it is ours, puts it on the one below,
@@ -318,13 +355,8 @@ func (w *work) commit(ctx context.Context, i int) error {
 	if i > 0 {
 		below := w.slots[i-1]
 		opts = append(opts, snapshots.WithParent(below.chain.String()))
-		if !sl.result.RootSet {
-			if err := w.inheritRoot(below, sl); err != nil {
-				return err
-			}
-		}
 	}
-	if err := w.s.layers.Commit(ctx, sl.chain.String(), sl.job.key, opts...); err != nil {
+	if err := w.in.Commit(ctx, sl.chain.String(), sl.job.key, opts...); err != nil {
 		return err
 	}
 	sl.transfer.Release()
@@ -336,31 +368,14 @@ func (w *work) commit(ctx context.Context, i int) error {
 
 func layerLabels(sl *slot) map[string]string {
 	labels := map[string]string{layerLabel: sl.diffID.String(), snapshotter.LabelSync: "caller"}
+	if !sl.result.RootSet {
+		labels[snapshotter.LabelRoot] = "parent"
+	}
 	if sl.result.Inodes >= 0 {
 		labels[snapshotter.LabelBytes] = strconv.FormatInt(sl.result.Bytes, 10)
 		labels[snapshotter.LabelInodes] = strconv.FormatInt(sl.result.Inodes, 10)
 	}
 	return labels
-}
-
-// inheritRoot makes the root directory of a layer that has no entry for it
-// look as it does below.
-func (w *work) inheritRoot(below, sl *slot) error {
-	from, err := w.s.layers.LayerDir(below.chain.String())
-	if err != nil {
-		return err
-	}
-	var st unix.Stat_t
-	if err := unix.Lstat(from, &st); err != nil {
-		return &os.PathError{Op: "lstat", Path: from, Err: err}
-	}
-	if err := os.Lchown(sl.job.dir, int(st.Uid), int(st.Gid)); err != nil {
-		return err
-	}
-	if err := unix.Chmod(sl.job.dir, st.Mode&0o7777); err != nil {
-		return &os.PathError{Op: "chmod", Path: sl.job.dir, Err: err}
-	}
-	return nil
 }
 
 // abandon gives up our layers from a position on. Nobody works on them.
@@ -378,33 +393,9 @@ func (w *work) abandon(from int, err error) {
 		}
 		// A snapshot that stays is dropped at the next start. The context
 		// that ended must not keep this from being done.
-		if rerr := w.s.layers.Remove(context.WithoutCancel(w.s.ctx), sl.job.key); rerr != nil && !errdefs.IsNotFound(rerr) {
+		if rerr := w.in.Remove(context.WithoutCancel(w.s.ctx), sl.job.key); rerr != nil && !errdefs.IsNotFound(rerr) {
 			err = errors.Join(err, rerr)
 		}
 		w.s.end(sl.job, err)
 	}
-}
-
-// sync waits until blobs and layers are on the disk: one call where they are
-// on one filesystem.
-func (s *Store) sync() error {
-	if err := s.content.Sync(); err != nil {
-		return err
-	}
-	var a, b unix.Stat_t
-	if err := unix.Stat(s.cfg.Root, &a); err != nil {
-		return err
-	}
-	if err := unix.Stat(s.layers.Root(), &b); err != nil {
-		return err
-	}
-	if a.Dev == b.Dev {
-		return nil
-	}
-	d, err := os.Open(s.layers.Root())
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return os.NewSyscallError("syncfs", unix.Syncfs(int(d.Fd())))
 }

@@ -16,8 +16,8 @@ import (
 // pullKey says which pulls are the same: those that ask for the same with
 // the same credentials. Others are not let in on what they might not see.
 type pullKey struct {
-	ref, platform string
-	auth          [sha256.Size]byte
+	ref, platform, snapshotter string
+	auth                       [sha256.Size]byte
 }
 
 // pull is one transfer for all who ask for the same. It runs in a goroutine
@@ -50,8 +50,9 @@ func (s *Store) Pull(ctx context.Context, req PullRequest) (PullResult, error) {
 	if err != nil {
 		return PullResult{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
-	if req.Snapshotter != "" && req.Snapshotter != "overlay" && req.Snapshotter != "overlayfs" {
-		return PullResult{}, fmt.Errorf("pull %s: snapshotter %q: %w", ref, req.Snapshotter, errdefs.ErrInvalidArgument)
+	req.Snapshotter = s.snapshotterName(req.Snapshotter)
+	if _, err := s.snapshotter(req.Snapshotter); err != nil {
+		return PullResult{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
 	if req.Platform == "" {
 		req.Platform = s.cfg.Platform
@@ -76,15 +77,15 @@ func (s *Store) Pull(ctx context.Context, req PullRequest) (PullResult, error) {
 	return p.res, nil
 }
 
-func keyOf(ref reference.Named, platform string, c registry.Credentials) pullKey {
-	return pullKey{ref.String(), platform, sha256.Sum256(fmt.Appendf(nil, "%q", []string{
+func keyOf(ref reference.Named, req PullRequest, c registry.Credentials) pullKey {
+	return pullKey{ref.String(), req.Platform, req.Snapshotter, sha256.Sum256(fmt.Appendf(nil, "%q", []string{
 		c.Username, c.Password, c.IdentityToken, c.RegistryToken, c.ServerAddress,
 	}))}
 }
 
 // join finds the pull under way, or starts one.
 func (s *Store) join(ref reference.Named, req PullRequest, creds registry.Credentials) *pull {
-	key := keyOf(ref, req.Platform, creds)
+	key := keyOf(ref, req, creds)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p, ok := s.pulls[key]; ok {
@@ -151,6 +152,7 @@ func (s *Store) pull(ctx context.Context, p *pull) (PullResult, error) {
 	if err != nil {
 		return PullResult{}, err
 	}
+	found.snapshotter = p.req.Snapshotter
 	added, err := s.unpackImage(ctx, l, found, &p.progress)
 	if err != nil {
 		return PullResult{}, err
@@ -169,8 +171,12 @@ func (s *Store) add(f *found, tags, digests []string) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
+	in, err := s.snapshotter(f.snapshotter)
+	if err != nil {
+		return Image{}, err
+	}
 	// One sync for all blobs and layers, before what refers to them.
-	if err := s.sync(); err != nil {
+	if err := s.sync(in); err != nil {
 		return Image{}, err
 	}
 	s.changing.Lock()
@@ -181,6 +187,7 @@ func (s *Store) add(f *found, tags, digests []string) (Image, error) {
 	if old != nil {
 		r.Tags, r.Digests, r.Pinned = slices.Clone(old.Tags), slices.Clone(old.Digests), old.Pinned
 		r.Blobs = union(r.Blobs, old.Blobs)
+		r.Snapshotters = union(r.Snapshotters, old.Snapshotters)
 	}
 	r.Tags, r.Digests = union(r.Tags, tags), union(r.Digests, digests)
 	return r.image(), s.put(r)

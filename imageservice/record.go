@@ -40,6 +40,8 @@ type record struct {
 	ContentSize int64           `json:"contentSize"`
 	PulledAt    time.Time       `json:"pulledAt"`
 	Pinned      bool            `json:"pinned,omitempty"`
+	// Snapshotters are the names of those that have the layers.
+	Snapshotters []string `json:"snapshotters,omitempty"`
 	// Removed says that it is kept only for containers made from it.
 	Removed bool `json:"removed,omitempty"`
 
@@ -174,11 +176,6 @@ func (s *Store) readRecord(path string) (*record, error) {
 	if path != s.recordPath(r.ID) {
 		return nil, fmt.Errorf("it is the record of %s: %w", r.ID, errdefs.ErrDataLoss)
 	}
-	for _, chain := range r.chainIDs {
-		if _, err := s.layers.Stat(s.ctx, chain.String()); err != nil {
-			return nil, err
-		}
-	}
 	if _, ok := s.content.Size(r.Manifest); !ok {
 		return nil, fmt.Errorf("manifest %s: %w", r.Manifest, errdefs.ErrNotFound)
 	}
@@ -186,8 +183,40 @@ func (s *Store) readRecord(path string) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.config, err = parseConfig(raw)
-	return r, err
+	if r.config, err = parseConfig(raw); err != nil {
+		return nil, err
+	}
+	return r, s.findLayers(r)
+}
+
+// findLayers notes which snapshotters have all layers of an image. With none
+// of them its blobs must be there, from which layers are made when a container
+// needs them.
+func (s *Store) findLayers(r *record) error {
+	if len(r.Snapshotters) == 0 {
+		r.Snapshotters = []string{overlayName}
+	}
+	r.Snapshotters = slices.DeleteFunc(slices.Clone(r.Snapshotters), func(name string) bool {
+		in, err := s.snapshotter(s.snapshotterName(name))
+		return err != nil || !has(s.ctx, in, r.chainIDs)
+	})
+	if len(r.Snapshotters) > 0 {
+		return nil
+	}
+	raw, err := s.content.Read(r.Manifest, maxDocument)
+	if err != nil {
+		return err
+	}
+	doc, err := parseDocument(raw, "")
+	if err != nil {
+		return err
+	}
+	for _, layer := range doc.Layers {
+		if _, ok := s.content.Size(layer.Digest); !ok {
+			return fmt.Errorf("layer %s: %w", layer.Digest, errdefs.ErrNotFound)
+		}
+	}
+	return nil
 }
 
 // withoutNames returns copies of the images that have some of the names and

@@ -34,6 +34,9 @@ type testStore struct {
 	snapshots *snapshotter.Overlay
 }
 
+// asErofs makes the tests of layers in directories tests of EROFS images.
+var asErofs bool
+
 // openStore opens a store, and closes it with the test.
 func openStore(t testing.TB, cfg Config) *testStore {
 	t.Helper()
@@ -43,7 +46,11 @@ func openStore(t testing.TB, cfg Config) *testStore {
 func reopenStore(t testing.TB, root string, cfg Config) *testStore {
 	t.Helper()
 	testenv.Root(t)
-	snaps, err := snapshotter.New(snapshotter.Config{Root: filepath.Join(root, "snapshots")})
+	config := snapshotter.Config{Root: filepath.Join(root, "snapshots")}
+	if asErofs {
+		config.Mounts = filepath.Join(root, "mounts")
+	}
+	snaps, err := snapshotter.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

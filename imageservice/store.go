@@ -23,8 +23,13 @@ type Config struct {
 	Root string
 	// CertsDirs hold hosts.toml folders; see registry.Config.
 	CertsDirs []string
-	// Snapshotter holds the layers. It must be a Layers.
+	// Snapshotter holds the layers of pulls that name no other. It must be a
+	// Layers, as must be those of Others.
 	Snapshotter snapshots.Snapshotter
+	// DefaultName is what Snapshotter is called, and Others are further ones
+	// that a pull may name.
+	DefaultName string
+	Others      map[string]snapshots.Snapshotter
 	// MaxConcurrentDownloads bounds transfers of blobs at one time; zero
 	// means 4.
 	MaxConcurrentDownloads int
@@ -38,21 +43,13 @@ type Config struct {
 	Limits unpack.Limits
 }
 
-// Layers is a snapshotter whose layers can be unpacked as directories.
-type Layers interface {
-	snapshots.Snapshotter
-	// LayerDir is the directory of one snapshot's own files.
-	LayerDir(key string) (string, error)
-	// Root is the directory all of them are below.
-	Root() string
-}
-
 // Store is the local images. Its methods may be called at once from many
 // goroutines, except where they say otherwise.
 type Store struct {
 	cfg      Config
 	content  *content.Store
 	layers   Layers
+	others   map[string]Layers
 	registry *registry.Client
 
 	// ctx ends with Close; running are the goroutines that do.
@@ -77,7 +74,7 @@ type Store struct {
 	chains map[digest.Digest]int
 	// pulls and jobs are under way, by what they bring.
 	pulls map[pullKey]*pull
-	jobs  map[digest.Digest]*job
+	jobs  map[layerKey]*job
 	seq   uint64
 	inUse InUse
 }
@@ -85,9 +82,9 @@ type Store struct {
 // New opens the images below a root, drops what was half-made when the last
 // process ended, and starts collecting garbage. Close ends that.
 func New(cfg Config) (*Store, error) {
-	layers, ok := cfg.Snapshotter.(Layers)
-	if !ok {
-		return nil, fmt.Errorf("open images: the snapshotter has no layer directories: %w", errdefs.ErrInvalidArgument)
+	layers, others, err := layersOf(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open images: %w", err)
 	}
 	if cfg.Platform != "" {
 		if _, err := platforms.Parse(cfg.Platform); err != nil {
@@ -109,6 +106,7 @@ func New(cfg Config) (*Store, error) {
 		cfg:        cfg,
 		content:    blobs,
 		layers:     layers,
+		others:     others,
 		registry:   registry.New(registry.Config{CertsDirs: cfg.CertsDirs}),
 		collectNow: make(chan struct{}, 1),
 		images:     map[string]*record{},
@@ -116,7 +114,7 @@ func New(cfg Config) (*Store, error) {
 		refs:       map[digest.Digest]int{},
 		chains:     map[digest.Digest]int{},
 		pulls:      map[pullKey]*pull{},
-		jobs:       map[digest.Digest]*job{},
+		jobs:       map[layerKey]*job{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.start(); err != nil {

@@ -232,13 +232,14 @@ func (o *Overlay) unmountIdle(s *snapshot) {
 
 // HoldLayer returns the directory with the files of one snapshot alone, in
 // overlayfs' upper format, which stays until release is called. An image that
-// SealLayer has seen is mounted for that.
+// SealLayer has seen is mounted for that. It may be called while the snapshot
+// is being committed.
 func (o *Overlay) HoldLayer(key string) (dir string, release func(), err error) {
 	o.mu.Lock()
-	s, err := o.find(key)
-	if err != nil {
+	s, ok := o.byName[key]
+	if !ok {
 		o.mu.Unlock()
-		return "", nil, err
+		return "", nil, fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
 	}
 	l, image := imageLayer{s.id, s.verity}, s.image
 	o.mu.Unlock()

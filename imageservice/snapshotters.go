@@ -1,0 +1,171 @@
+package imageservice
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/imageservice/unpack"
+)
+
+// Layers is a snapshotter whose layers this package makes, side by side: each
+// in an active snapshot without a parent, which it gets when it is committed.
+type Layers interface {
+	snapshots.Snapshotter
+	// HoldLayer is the directory of one snapshot's own files, until release
+	// is called.
+	HoldLayer(key string) (dir string, release func(), err error)
+	// LayerFile is where the EROFS image of an active snapshot is to be
+	// written; empty when its files go into its directory.
+	LayerFile(key string) (string, error)
+	// SealLayer keeps the checksums of a layer that is unpacked.
+	SealLayer(key string, sums []byte) error
+	// Root is the directory all of them are below.
+	Root() string
+}
+
+// snapshotter finds one by its name; the default one has none.
+func (s *Store) snapshotter(name string) (Layers, error) {
+	if name == "" {
+		return s.layers, nil
+	}
+	in, ok := s.others[name]
+	if !ok {
+		return nil, fmt.Errorf("there is no snapshotter %q: %w", name, errdefs.ErrInvalidArgument)
+	}
+	return in, nil
+}
+
+// snapshotterName is the name that a snapshotter has here: the default one may
+// be asked for by what the configuration calls it.
+func (s *Store) snapshotterName(name string) string {
+	if name == s.recordedName("") || name == "overlayfs" && s.recordedName("") == overlayName {
+		return ""
+	}
+	return name
+}
+
+// overlayName is what the snapshotter is called whose name nobody says.
+const overlayName = "overlay"
+
+// recordedName is the name that an image's record has for one.
+func (s *Store) recordedName(name string) string {
+	switch {
+	case name != "":
+		return name
+	case s.cfg.DefaultName != "":
+		return s.cfg.DefaultName
+	}
+	return overlayName
+}
+
+// has tells whether a snapshotter has all layers of a list.
+func has(ctx context.Context, in Layers, chains []digest.Digest) bool {
+	for _, chain := range chains {
+		if _, err := in.Stat(ctx, chain.String()); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// snapshotters are the names of all, the default one first.
+func (s *Store) snapshotters() []string {
+	return append([]string{""}, slices.Sorted(maps.Keys(s.others))...)
+}
+
+// each calls f for all snapshotters, and stops at an error.
+func (s *Store) each(f func(name string, in Layers) error) error {
+	for _, name := range s.snapshotters() {
+		in, err := s.snapshotter(name)
+		if err != nil {
+			return err
+		}
+		if err := f(name, in); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apply unpacks a layer, whose stream it closes, into the snapshot of a key.
+func (s *Store) apply(ctx context.Context, in Layers, key string, r io.ReadCloser, lowers func(context.Context) ([]string, error)) (unpack.Result, error) {
+	file, err := in.LayerFile(key)
+	if err != nil {
+		r.Close()
+		return unpack.Result{}, err
+	}
+	if file != "" {
+		return s.applyImage(ctx, in, key, file, r, lowers)
+	}
+	dir, release, err := in.HoldLayer(key)
+	if err != nil {
+		r.Close()
+		return unpack.Result{}, err
+	}
+	defer release()
+	return unpack.Apply(ctx, r, unpack.Options{Dir: dir, Lowers: lowers, Limits: s.cfg.Limits})
+}
+
+func (s *Store) applyImage(ctx context.Context, in Layers, key, file string, r io.ReadCloser, lowers func(context.Context) ([]string, error)) (unpack.Result, error) {
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		r.Close()
+		return unpack.Result{}, err
+	}
+	defer f.Close()
+	res, sums, err := unpack.ApplyImage(ctx, r, unpack.ImageOptions{File: f, Lowers: lowers, Limits: s.cfg.Limits})
+	if err != nil {
+		return res, err
+	}
+	return res, in.SealLayer(key, sums.Encode())
+}
+
+// sync waits until blobs and layers are on the disk: one call for each
+// filesystem.
+func (s *Store) sync(in Layers) error {
+	if err := s.content.Sync(); err != nil {
+		return err
+	}
+	var a, b unix.Stat_t
+	if err := unix.Stat(s.cfg.Root, &a); err != nil {
+		return err
+	}
+	if err := unix.Stat(in.Root(), &b); err != nil {
+		return err
+	}
+	if a.Dev == b.Dev {
+		return nil
+	}
+	d, err := os.Open(in.Root())
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return os.NewSyscallError("syncfs", unix.Syncfs(int(d.Fd())))
+}
+
+// layersOf are the snapshotters of a configuration.
+func layersOf(cfg Config) (Layers, map[string]Layers, error) {
+	layers, ok := cfg.Snapshotter.(Layers)
+	if !ok {
+		return nil, nil, fmt.Errorf("the snapshotter takes no layers: %w", errdefs.ErrInvalidArgument)
+	}
+	others := map[string]Layers{}
+	for name, other := range cfg.Others {
+		in, ok := other.(Layers)
+		if !ok || name == "" {
+			return nil, nil, fmt.Errorf("the snapshotter %q takes no layers: %w", name, errdefs.ErrInvalidArgument)
+		}
+		others[name] = in
+	}
+	return layers, others, nil
+}
