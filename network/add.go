@@ -68,6 +68,11 @@ func (m *Manager) addLocked(ctx context.Context, a Attachment) (*Result, error) 
 	if err := m.clear(ctx, a.PodID); err != nil {
 		return nil, err
 	}
+	if !n.volatile {
+		if err := m.announce(); err != nil {
+			return nil, err
+		}
+	}
 	in := newIntent(a, n)
 	var result *Result
 	err = undo.Sequence{Name: "network.add", Steps: []undo.Step{

@@ -124,6 +124,56 @@ func TestTwoAgents(t *testing.T) {
 	mustDel(t, n, b)
 }
 
+// TestNeighbours: an agent's GC leaves alone what another agent, and another
+// runtime, have by the same configuration, in process and executed. It takes
+// what is nobody's; the bridge plugin itself has no GC.
+func TestNeighbours(t *testing.T) {
+	ways(t, func(t *testing.T, one Config) {
+		data := filepath.Join(t.TempDir(), "addresses")
+		writeConf(t, one, "10-test.conflist", strings.Replace(conflist(data), `"cniVersion": "1.0.0"`, `"cniVersion": "1.1.0"`, 1))
+		two := one
+		dir := t.TempDir()
+		two.RootDir, two.StateDir, two.Instance = filepath.Join(dir, "root"), tmpfs(t), "other"
+		m, n := newManager(t, one), newManager(t, two)
+		a, b := newPod(t), newPod(t)
+		mustAdd(t, m, a)
+		mustAdd(t, n, b)
+		lease := func(ip, id string) string {
+			path := filepath.Join(data, "cni-test", ip)
+			if id != "" {
+				if err := os.WriteFile(path, []byte(id+"\r\neth0"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return path
+		}
+		theirs, nobodys := lease("10.77.0.40", "theirs"), lease("10.77.0.50", "nobody")
+		results := filepath.Join(one.SharedDir, "results")
+		if err := os.MkdirAll(results, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(results, "cni-test-theirs-eth0"), []byte(`{"kind": "cniCacheV1", "containerId": "theirs", "ifName": "eth0", "networkName": "cni-test"}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx := context.Background()
+		for agent, pod := range map[*Manager]Attachment{m: a, n: b} {
+			if err := agent.GC(ctx, []Attachment{pod}); err != nil {
+				t.Error(err)
+			}
+		}
+		for path, there := range map[string]bool{lease("10.77.0.2", ""): true, lease("10.77.0.3", ""): true, theirs: true, nobodys: !one.BuiltinPlugins} {
+			if _, err := os.Stat(path); (err == nil) != there {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+		mustDel(t, m, a)
+		mustDel(t, n, b)
+		if err := os.RemoveAll(results); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestSetPodCIDR: new pods get addresses of it, now and after a restart; old
 // ones keep theirs, and both can talk.
 func TestSetPodCIDR(t *testing.T) {

@@ -85,11 +85,13 @@ func (m *Manager) sweep(ctx context.Context) error {
 	}
 	errs := []error{m.plugins.Sweep(owners)}
 	for name, n := range networks {
-		attachments := valid[name]
-		if attachments == nil {
-			attachments = []types.GCAttachment{}
+		others, err := m.neighbours(name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("network %s: %w", name, err))
+			continue
 		}
-		err := m.libcni(n).GCNetworkList(ctx, n.list, &libcni.GCArgs{ValidAttachments: attachments})
+		attachments := append(append([]types.GCAttachment{}, valid[name]...), others...)
+		err = m.libcni(n).GCNetworkList(ctx, n.list, &libcni.GCArgs{ValidAttachments: attachments})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("network %s: %w", name, err))
 		}

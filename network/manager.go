@@ -52,6 +52,9 @@ type Config struct {
 	// whose network is configured by a pod that is yet to come. Otherwise
 	// pods get the embedded network then.
 	NoDefaultNetwork bool
+	// SharedDir is where this machine's runtimes find one another; empty means
+	// the package's SharedDir.
+	SharedDir string
 	// Handlers name the network of a runtime handler's pods: an absolute path
 	// is a folder in place of ConfDir, with its first good configuration used;
 	// anything else is the name of a configuration in ConfDir. Pods of other
@@ -78,6 +81,9 @@ func (c *Config) complete() error {
 		if source == "" || handler == "" {
 			return fmt.Errorf("network: handler %q: network %q: both must be named: %w", handler, source, errdefs.ErrInvalidArgument)
 		}
+	}
+	if c.SharedDir == "" {
+		c.SharedDir = SharedDir
 	}
 	if c.ConfDir == "" {
 		c.ConfDir = DefaultConfDir
@@ -121,6 +127,9 @@ type Manager struct {
 	folderMu sync.Mutex
 	folders  map[string]*folder // by path
 
+	announceMu sync.Mutex
+	announced  bool
+
 	fallbackMu sync.Mutex
 	fallback   *fallback
 }
@@ -150,6 +159,7 @@ func New(cfg Config) (*Manager, error) {
 		slots:   make(chan struct{}, cfg.MaxConcurrent),
 		folders: map[string]*folder{},
 	}
+	m.plugins.Neighbours = m.neighbours
 	m.reaper = newReaper(m.plugins.Reap, m.removeIntent)
 	return m, nil
 }

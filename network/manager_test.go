@@ -20,7 +20,7 @@ func testConfig(t testing.TB) Config {
 	}
 	return Config{
 		ConfDir: conf, BinDirs: []string{filepath.Join(dir, "bin")}, StateDir: tmpfs(t),
-		RootDir: filepath.Join(dir, "root"), Instance: "test", BuiltinPlugins: true,
+		RootDir: filepath.Join(dir, "root"), SharedDir: filepath.Join(dir, "shared"), Instance: "test", BuiltinPlugins: true,
 	}
 }
 

@@ -64,6 +64,11 @@ type Plugins struct {
 	// leaving are links that DEL has left to Reap.
 	leaving *leaving
 
+	// Neighbours lists what others than the caller of GC have of a network, who
+	// may take it at any time; nil when there are none. It is called while
+	// nobody can take or give back an address.
+	Neighbours func(network string) ([]types.GCAttachment, error)
+
 	// bridgeMu keeps two pods from making the same bridge.
 	bridgeMu sync.Mutex
 }

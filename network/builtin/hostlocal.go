@@ -177,21 +177,30 @@ func (p *Plugins) hostLocalGC(ctx context.Context, c *Call) (*current.Result, er
 		return nil, err
 	}
 	var list struct {
+		Name  string                `json:"name"`
 		Valid *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
 	}
 	if err := json.Unmarshal(c.Conf, &list); err != nil || list.Valid == nil {
 		return nil, fmt.Errorf("no valid list of attachments: %w", errdefs.ErrInvalidArgument)
-	}
-	keep := map[string]bool{}
-	for _, a := range *list.Valid {
-		keep[holderName(a.ContainerID, a.IfName)] = true
-		keep[strings.TrimSpace(a.ContainerID)] = true
 	}
 	held, err := pool.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer held.release()
+	valid := *list.Valid
+	if p.Neighbours != nil {
+		others, err := p.Neighbours(list.Name)
+		if err != nil {
+			return nil, err
+		}
+		valid = append(valid, others...)
+	}
+	keep := map[string]bool{}
+	for _, a := range valid {
+		keep[holderName(a.ContainerID, a.IfName)] = true
+		keep[strings.TrimSpace(a.ContainerID)] = true
+	}
 	return nil, held.sweep(keep)
 }
 
