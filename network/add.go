@@ -58,6 +58,9 @@ func (m *Manager) addLocked(ctx context.Context, a Attachment) (*Result, error) 
 	if err := m.findPlugins(n); err != nil {
 		return nil, err
 	}
+	if a.Subnets, err = m.subnetsFor(n, a.Subnets); err != nil {
+		return nil, err
+	}
 	conf, err := runtimeConf(a)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -209,6 +210,50 @@ func TestSetPodCIDR(t *testing.T) {
 	openPlace(t, "old", old.NetNS).mustAsk(t, "tcp", "10.66.7.2:80")
 	mustDel(t, next, old)
 	mustDel(t, next, a)
+}
+
+// TestCapabilities: a network that asks for ranges, hardware and other addresses
+// is told, the same in process and executed.
+func TestCapabilities(t *testing.T) {
+	ways(t, func(t *testing.T, cfg Config) {
+		writeConf(t, cfg, "05-told.conflist", fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "told", "plugins": [
+			{"type": "bridge", "bridge": "cnitest0", "isDefaultGateway": true, "capabilities": {"ipRanges": true, "mac": true, "ips": true},
+			 "ipam": {"type": "host-local", "dataDir": %q}}]}`, filepath.Join(t.TempDir(), "addresses")))
+		m := newManager(t, cfg)
+		ctx := context.Background()
+		a := newPod(t)
+		if cfg.BuiltinPlugins {
+			for what, err := range map[string]error{"Status": m.Status(ctx), "Add": addError(m, a)} {
+				if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "pod CIDR") {
+					t.Errorf("%s: got %v", what, err)
+				}
+			}
+		}
+		if err := m.SetPodCIDR(ctx, []netip.Prefix{netip.MustParsePrefix("10.66.7.0/24"), netip.MustParsePrefix("fd66::/64")}); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := m.current(""); err != nil || cfg.BuiltinPlugins && !n.inProcess() {
+			t.Fatalf("in process: %v, %v", n.why, err)
+		}
+		a.MAC, a.Addresses = "02:00:5e:00:53:17", []netip.Addr{netip.MustParseAddr("10.66.7.77"), netip.MustParseAddr("fd66::77")}
+		result := mustAdd(t, m, a)
+		if result.MAC != a.MAC || fmt.Sprint(result.Addresses) != "[10.66.7.77/24 fd66::77/64]" {
+			t.Errorf("got %+v", result)
+		}
+		b := newPod(t)
+		b.Subnets = []netip.Prefix{netip.MustParsePrefix("10.66.8.0/24")}
+		b.MAC = "02:00"
+		if err := addError(m, b); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("got %v", err)
+		}
+		b.MAC = ""
+		if cfg.BuiltinPlugins { // the plugin says it otherwise
+			if err := addError(m, b); err == nil || !strings.Contains(err.Error(), "10.66.7.1/24") {
+				t.Errorf("got %v", err)
+			}
+		}
+		mustDel(t, m, a)
+	})
 }
 
 // TestCVE202567499: a published port catches nothing that is on its way to

@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/libcni"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -269,8 +270,8 @@ func defaultMTU() (int, error) {
 }
 
 // SetPodCIDR makes cidrs, at most one of each family, the subnets of the
-// embedded network for new pods, now and after a restart. Pods that are wired
-// keep theirs. Other networks are not concerned.
+// embedded network for new pods, now and after a restart, and what networks are
+// told that ask for ranges of addresses. Pods that are wired keep theirs.
 func (m *Manager) SetPodCIDR(_ context.Context, cidrs []netip.Prefix) error {
 	subnets, err := checkCIDRs(cidrs)
 	if err != nil {
@@ -293,6 +294,31 @@ func (m *Manager) SetPodCIDR(_ context.Context, cidrs []netip.Prefix) error {
 	}
 	_, err = m.useFallback(next)
 	return err
+}
+
+// subnetsFor is what a network that asks for ranges of addresses is told: those
+// wanted, or the pod CIDRs that SetPodCIDR was given.
+func (m *Manager) subnetsFor(n *network, wanted []netip.Prefix) ([]netip.Prefix, error) {
+	asks := slices.ContainsFunc(n.list.Plugins, func(p *libcni.PluginConfig) bool { return p.Network.Capabilities["ipRanges"] })
+	if !asks || len(wanted) > 0 {
+		return wanted, nil
+	}
+	m.fallbackMu.Lock()
+	defer m.fallbackMu.Unlock()
+	f := m.fallback
+	if f == nil {
+		var err error
+		if f, err = m.readFallback(); err != nil {
+			return nil, err
+		}
+	}
+	if f != nil && f.Assigned {
+		return f.Subnets, nil
+	}
+	if n.needsRanges {
+		return nil, fmt.Errorf("network %s: the node's pod CIDR, which its addresses are taken from, is not known yet: %w", n.list.Name, errdefs.ErrUnavailable)
+	}
+	return nil, nil
 }
 
 func checkCIDRs(cidrs []netip.Prefix) ([]netip.Prefix, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -43,6 +44,9 @@ type network struct {
 	builtin map[string]bool
 	// why tells of the others that could have been, what spoke against it.
 	why map[string]error
+	// needsRanges says that no range of addresses is configured, so that the
+	// node's pod CIDRs must be known.
+	needsRanges bool
 	// volatile says that a reboot takes away all that a pod has of it.
 	volatile bool
 }
@@ -290,6 +294,9 @@ func prepare(list *libcni.NetworkConfigList, builtins bool) (*network, error) {
 	return n, nil
 }
 
+// anyRange stands for those that the runtime will name.
+var anyRange = netip.MustParsePrefix("10.0.0.0/24")
+
 // consider decides whether a type of plugin is carried out in process. What a
 // built-in plugin finds malformed is an error, unless the runtime is to fill
 // it in.
@@ -299,10 +306,15 @@ func (n *network) consider(name string, list *libcni.NetworkConfigList, plugin *
 		return err
 	}
 	err = builtin.Supports(name, conf.Bytes)
+	if errdefs.IsInvalidArgument(err) && plugin.Network.Capabilities["ipRanges"] {
+		if withRanges, _ := builtin.WithRanges(conf.Bytes, anyRange); builtin.Supports(name, withRanges) == nil {
+			n.needsRanges, err = true, nil
+		}
+	}
 	switch {
 	case err == nil:
 		n.builtin[name] = true
-	case errdefs.IsInvalidArgument(err) && !plugin.Network.Capabilities["ipRanges"]:
+	case errdefs.IsInvalidArgument(err):
 		return err
 	default:
 		n.why[name] = err

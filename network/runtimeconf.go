@@ -3,6 +3,8 @@ package network
 import (
 	"fmt"
 	"math"
+	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -59,6 +61,19 @@ func runtimeConf(a Attachment) (*libcni.RuntimeConf, error) {
 	if len(a.DNSServers)+len(a.DNSSearches)+len(a.DNSOptions) > 0 {
 		capabilities["dns"] = map[string][]string{"servers": a.DNSServers, "searches": a.DNSSearches, "options": a.DNSOptions}
 	}
+	if a.MAC != "" {
+		capabilities["mac"] = a.MAC
+	}
+	if len(a.Addresses) > 0 {
+		capabilities["ips"] = a.Addresses
+	}
+	if len(a.Subnets) > 0 {
+		var sets [][]map[string]netip.Prefix
+		for _, subnet := range a.Subnets {
+			sets = append(sets, []map[string]netip.Prefix{{"subnet": subnet}})
+		}
+		capabilities["ipRanges"] = sets
+	}
 	if a.CgroupParent != "" {
 		capabilities["cgroupPath"] = a.CgroupParent
 	}
@@ -80,11 +95,17 @@ func runtimeConf(a Attachment) (*libcni.RuntimeConf, error) {
 	}, nil
 }
 
-// checkArgs refuses what would add arguments of its own to CNI_ARGS.
+// checkArgs refuses what would add arguments of its own to CNI_ARGS, and what is
+// no hardware address.
 func checkArgs(a Attachment) error {
 	for _, value := range []string{a.Name, a.Namespace, a.UID} {
 		if strings.ContainsAny(value, ";=\x00\n") {
 			return fmt.Errorf("name %q: %w", value, errdefs.ErrInvalidArgument)
+		}
+	}
+	if a.MAC != "" {
+		if mac, err := net.ParseMAC(a.MAC); err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+			return fmt.Errorf("hardware address %q: %w", a.MAC, errdefs.ErrInvalidArgument)
 		}
 	}
 	return nil

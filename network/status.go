@@ -22,6 +22,9 @@ func (m *Manager) Status(ctx context.Context) error {
 	if err := m.findPlugins(n); err != nil {
 		return err
 	}
+	if _, err := m.subnetsFor(n, nil); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.PluginTimeout)
 	defer cancel()
 	if err := m.libcni(n).GetStatusNetworkList(ctx, n.list); err != nil {

@@ -63,6 +63,14 @@ type Attachment struct {
 	// Interface is the name of the pod's interface on the network that is
 	// configured; empty means InterfaceName.
 	Interface string `json:"interface,omitempty"`
+	// MAC is the hardware address that the pod's interface is to have; empty
+	// leaves it to the network.
+	MAC string `json:"mac,omitempty"`
+	// Addresses are those the pod is to have; empty for any.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// Subnets are what the pod's addresses are taken from, one of each, where the
+	// network asks to be told; empty for the node's pod CIDRs.
+	Subnets []netip.Prefix `json:"subnets,omitempty"`
 }
 
 // interfaceName is the name of the pod's interface.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +29,16 @@ func supportsHostLocal(conf []byte) error {
 		return fmt.Errorf("host-local: parse configuration: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	return nil
+}
+
+// WithRanges is a configuration to which the runtime has added a range.
+func WithRanges(conf []byte, subnet netip.Prefix) ([]byte, error) {
+	var all map[string]any
+	if err := json.Unmarshal(conf, &all); err != nil {
+		return nil, err
+	}
+	all["runtimeConfig"] = map[string]any{"ipRanges": [][]map[string]netip.Prefix{{{"subnet": subnet}}}}
+	return json.Marshal(all)
 }
 
 // loadIPAM parses the configuration.
