@@ -92,12 +92,24 @@ func (m *Manager) otherAgents() ([]types.GCAttachment, error) {
 			return nil, err
 		}
 		for _, entry := range intents {
-			if id, ok := strings.CutSuffix(entry.Name(), intentSuffix); ok && checkPodID(id) == nil {
-				list = append(list, types.GCAttachment{ContainerID: id, IfName: InterfaceName})
+			id, ok := strings.CutSuffix(entry.Name(), intentSuffix)
+			if !ok || checkPodID(id) != nil {
+				continue
 			}
+			list = append(list, types.GCAttachment{ContainerID: id, IfName: theirInterface(filepath.Join(root, "intents", entry.Name()))})
 		}
 	}
 	return list, nil
+}
+
+// theirInterface reads an intent; what cannot be read is of a pod that has
+// nothing as yet.
+func theirInterface(path string) string {
+	var in intent
+	if data, err := atomicfile.Read(path, maxIntent); err == nil {
+		_ = json.Unmarshal(data, &in)
+	}
+	return in.Attachment.interfaceName()
 }
 
 // otherResults reads what runtimes that leave libcni its own folder keep there.
