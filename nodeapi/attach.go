@@ -48,6 +48,12 @@ func (s *containers) Attach(stream attachStream) error {
 	if !s.goBackground(func(context.Context) { st.pump() }) {
 		return failf(errdefs.ErrUnavailable, "the agent is stopping")
 	}
+	if req.GetStart() && !running(c) {
+		if err := s.startedByPerson(c); err != nil {
+			return err
+		}
+	}
+	s.emitContainer("attach", c)
 	release := s.hold(c)
 	defer release()
 	return s.serveAttach(ctx, stream, st, c, req.GetStart() && !running(c))
@@ -88,9 +94,10 @@ func (s *containers) serveAttach(ctx context.Context, stream attachStream, st *s
 	if err != nil {
 		return err
 	}
+	s.tellEnd(ended)
 	if s.specOf(c).GetAutoRemove() {
 		// The name is free again when the client goes on.
-		if err := s.remove(ctx, c); err != nil {
+		if err := s.remove(ctx, c, true); err != nil {
 			return err
 		}
 	}

@@ -26,6 +26,10 @@ type making struct {
 	config configs
 	podID  string
 	id     string
+	// releases end the holding of volumes; madeVolumes are the anonymous
+	// ones made for the container.
+	releases    []func()
+	madeVolumes []string
 }
 
 // Create makes a container: a pod of its own, then the container in it.
@@ -38,6 +42,11 @@ func (s *containers) Create(ctx context.Context, req *nodev1.CreateRequest) (*no
 	if m.image, err = s.imageFor(ctx, m.spec); err != nil {
 		return nil, err
 	}
+	raw, err := s.images.Configuration(ctx, m.image.ID)
+	if err != nil {
+		return nil, err
+	}
+	m.spec.Health = mergeHealth(m.spec.GetHealth(), imageHealth(raw))
 	if err := checkCommand(m.spec, m.image.Config); err != nil {
 		return nil, err
 	}
@@ -58,12 +67,15 @@ func (s *containers) Create(ctx context.Context, req *nodev1.CreateRequest) (*no
 // run does what leaves something behind.
 func (m *making) run(ctx context.Context) error {
 	s := m.server
+	defer m.releaseVolumes()
 	err := undo.Sequence{Name: "nodectl.create", Timeout: undoTimeout, Steps: []undo.Step{
 		{
 			Name: "make folders",
 			Do:   func(context.Context) error { return s.files.make(m.key) },
 			Undo: func(context.Context) error { return s.files.remove(m.key) },
 		},
+		{Name: "gather mounts", Do: m.gatherMounts},
+		{Name: "hold volumes", Do: m.holdVolumes, Undo: m.dropVolumes},
 		{Name: "prepare mounts", Do: m.prepareMounts},
 		{
 			Name: "run pod",
@@ -72,6 +84,7 @@ func (m *making) run(ctx context.Context) error {
 		},
 		{Name: "write hosts", Do: m.writeHosts},
 		{Name: "create container", Do: m.createContainer},
+		{Name: "fill volumes", Do: m.fillVolumes},
 	}}.Run(ctx)
 	var worded *failure
 	if errors.As(err, &worded) {

@@ -23,6 +23,7 @@ import (
 	sandboxns "github.com/nodeagent/nodeagent/sandbox/namespace"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/protobuf/proto"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // fakeSandboxes keeps pods and containers in memory, and plays what they run:
@@ -36,14 +37,15 @@ type fakeSandboxes struct {
 	containers  map[string]*fakeContainer
 	subscribers map[chan sandbox.Event]bool
 	count       int
-	running     sync.WaitGroup
+	// starts counts those of all containers.
+	starts  int
+	running sync.WaitGroup
 }
 
 type fakeContainer struct {
 	sandbox.Container
 	ended chan struct{}
 	kill  chan string
-	once  sync.Once
 	// stopTimeout is what the last stop was given.
 	stopTimeout time.Duration
 }
@@ -148,7 +150,11 @@ func (f *fakeSandboxes) StartContainer(_ context.Context, id string, streams *sa
 		return nil, fmt.Errorf("start container %s: exec: %q: executable file not found in $PATH", id, c.Args[0])
 	}
 	f.mu.Lock()
+	if c.State == sandbox.ContainerExited {
+		c.ended = make(chan struct{})
+	}
 	c.State, c.StartedAt, c.PID = sandbox.ContainerRunning, time.Now(), 4242
+	f.starts++
 	f.mu.Unlock()
 	done := make(chan struct{})
 	f.running.Add(1)
@@ -186,15 +192,16 @@ func (c *fakeContainer) play(streams *sandbox.IO) int {
 }
 
 func (f *fakeSandboxes) exit(c *fakeContainer, code int) {
-	c.once.Do(func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		c.State, c.ExitCode, c.FinishedAt, c.PID = sandbox.ContainerExited, code, time.Now(), 0
-		close(c.ended)
-		for s := range f.subscribers {
-			s <- sandbox.Event{Type: sandbox.EventStopped, ContainerID: c.ID, Containers: []sandbox.Container{c.Container}}
-		}
-	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.State == sandbox.ContainerExited {
+		return
+	}
+	c.State, c.ExitCode, c.FinishedAt, c.PID = sandbox.ContainerExited, code, time.Now(), 0
+	close(c.ended)
+	for s := range f.subscribers {
+		s <- sandbox.Event{Type: sandbox.EventStopped, ContainerID: c.ID, Containers: []sandbox.Container{c.Container}}
+	}
 }
 
 func (f *fakeSandboxes) StopContainer(ctx context.Context, id string, timeout time.Duration) error {
@@ -245,8 +252,11 @@ func (f *fakeSandboxes) WaitContainer(ctx context.Context, id string) (sandbox.C
 	if err != nil {
 		return sandbox.Container{}, err
 	}
+	f.mu.Lock()
+	ended := c.ended
+	f.mu.Unlock()
 	select {
-	case <-c.ended:
+	case <-ended:
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return c.Container, nil
@@ -260,8 +270,14 @@ func (f *fakeSandboxes) KillContainer(_ context.Context, id string, signal strin
 	if err != nil {
 		return err
 	}
+	f.mu.Lock()
+	ended, running := c.ended, c.State == sandbox.ContainerRunning || c.State == sandbox.ContainerPaused
+	f.mu.Unlock()
+	if !running {
+		return nil
+	}
 	c.kill <- signal
-	<-c.ended
+	<-ended
 	return nil
 }
 
@@ -297,6 +313,10 @@ func (f *fakeSandboxes) PauseContainer(_ context.Context, id string) error {
 
 func (f *fakeSandboxes) ResumeContainer(_ context.Context, id string) error {
 	return f.change(id, func(c *sandbox.Container) { c.State = sandbox.ContainerRunning })
+}
+
+func (f *fakeSandboxes) UpdateContainer(_ context.Context, id string, res *runtime.LinuxContainerResources) error {
+	return f.change(id, func(c *sandbox.Container) { c.Config.Linux.Resources = res })
 }
 
 func (f *fakeSandboxes) RenameContainer(_ context.Context, id, name string) error {
@@ -367,7 +387,9 @@ func (f *fakeSandboxes) Subscribe() (<-chan sandbox.Event, func()) {
 type fakeImages struct {
 	mu     sync.Mutex
 	images []imageservice.Image
-	pulled imageservice.PullRequest
+	// configuration is that of all of them.
+	configuration string
+	pulled        imageservice.PullRequest
 }
 
 const (
@@ -405,6 +427,13 @@ func (f *fakeImages) Image(_ context.Context, ref string) (imageservice.Image, e
 		}
 	}
 	return imageservice.Image{}, fmt.Errorf("image %s: %w", ref, errdefs.ErrNotFound)
+}
+
+func (f *fakeImages) Configuration(ctx context.Context, id string) ([]byte, error) {
+	if _, err := f.Image(ctx, id); err != nil {
+		return nil, err
+	}
+	return []byte(f.configuration), nil
 }
 
 func (f *fakeImages) Images(context.Context) ([]imageservice.Image, error) { return f.images, nil }

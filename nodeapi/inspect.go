@@ -30,6 +30,8 @@ func (s *containers) Inspect(ctx context.Context, req *nodev1.InspectRequest) (*
 		resp.Spec = criSpec(c, pod)
 	} else {
 		resp.HostsPath = s.files.path(podKey(pod), hostsName)
+		_, resp.FailingStreak, resp.HealthLog = s.healthOf(c.ID).state()
+		resp.Health = resp.Spec.GetHealth()
 	}
 	return resp, nil
 }

@@ -22,11 +22,21 @@ func (s *containers) Kill(ctx context.Context, req *nodev1.KillRequest) (*nodev1
 		return nil, err
 	}
 	if !running(c) {
+		if s.restarting(c.ID) {
+			return &nodev1.KillResponse{}, s.stoppedByPerson(c)
+		}
 		return nil, failf(errdefs.ErrFailedPrecondition,
 			"cannot kill container: %s: container %s is not running", req.GetContainer(), c.ID)
+	}
+	// A signal that is to end it is a person's wish that it stays so.
+	if stop, err := normalSignal(c.StopSignal); signal == "SIGKILL" || err == nil && signal == stop {
+		if err := s.stoppedByPerson(c); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.sandboxes.KillContainer(ctx, c.ID, signal); err != nil {
 		return nil, err
 	}
+	s.emitContainer("kill", c, "signal", signalText(signal))
 	return &nodev1.KillResponse{}, nil
 }

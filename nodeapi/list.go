@@ -79,11 +79,34 @@ func (s *Server) containerMessage(c sandbox.Container, pod sandbox.Pod, names ma
 		m.Ports = specPorts(spec)
 		m.Mounts = spec.GetMounts()
 		m.AutoRemove = spec.GetAutoRemove()
+		s.addUpkeep(m, c, pod, spec)
 	}
 	if id, ok := names[normalRef(m.Image)]; ok && id != c.ImageID {
 		m.Image = c.ImageID
 	}
 	return m
+}
+
+// stateRestarting is that of a container that waits to be started again.
+const stateRestarting = "restarting"
+
+// addUpkeep adds what is known of restarts and health.
+func (s *Server) addUpkeep(m *nodev1.Container, c sandbox.Container, pod sandbox.Pod, spec *nodev1.ContainerSpec) {
+	if c.State == sandbox.ContainerExited && s.restarting(c.ID) {
+		m.State = stateRestarting
+	}
+	if hasCheck(spec.GetHealth()) {
+		m.Health = healthStarting
+		if status, _, _ := s.healthOf(c.ID).state(); status != "" {
+			m.Health = status
+		}
+	}
+	if name := spec.GetRestart().GetName(); name == "" || name == restartNo {
+		return
+	}
+	// One that cannot be read counts none.
+	run, _ := s.runOf(podKey(pod))
+	m.RestartCount = run.Restarts
 }
 
 // networkMode is docker's word for the pod's network.

@@ -48,6 +48,8 @@ func mountConfigs(m *making) ([]*runtime.Mount, error) {
 		switch mount.GetType() {
 		case nodev1.Mount_BIND:
 			c.HostPath = mount.GetSource()
+		case nodev1.Mount_VOLUME:
+			c.HostPath = mount.GetPath()
 		case nodev1.Mount_TMPFS:
 			c.HostPath = m.server.files.tmpfs(m.key, i)
 		case nodev1.Mount_IMAGE:

@@ -23,6 +23,7 @@ func (s *containers) Pause(ctx context.Context, req *nodev1.PauseRequest) (*node
 	if err := s.sandboxes.PauseContainer(ctx, c.ID); err != nil {
 		return nil, err
 	}
+	s.emitContainer("pause", c)
 	return &nodev1.PauseResponse{}, nil
 }
 
@@ -38,5 +39,6 @@ func (s *containers) Unpause(ctx context.Context, req *nodev1.UnpauseRequest) (*
 	if err := s.sandboxes.ResumeContainer(ctx, c.ID); err != nil {
 		return nil, err
 	}
+	s.emitContainer("unpause", c)
 	return &nodev1.UnpauseResponse{}, nil
 }

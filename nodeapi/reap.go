@@ -7,43 +7,6 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// reap removes containers that remove themselves, until ctx is done: those
-// that ended while no agent ran, then each as it ends. A subscription that
-// was dropped is renewed, and everything looked at again.
-func (s *Server) reap(ctx context.Context) {
-	for ctx.Err() == nil {
-		events, cancel := s.sandboxes.Subscribe()
-		for _, c := range s.sandboxes.Containers() {
-			s.reapOne(c)
-		}
-		s.reapEvents(ctx, events)
-		cancel()
-	}
-}
-
-// reapEvents acts on each event until the subscription is dropped or ctx is
-// done.
-func (s *Server) reapEvents(ctx context.Context, events <-chan sandbox.Event) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case e, ok := <-events:
-			if !ok {
-				return
-			}
-			if e.Type != sandbox.EventStopped {
-				continue
-			}
-			for _, c := range e.Containers {
-				if c.ID == e.ContainerID {
-					s.reapOne(c)
-				}
-			}
-		}
-	}
-}
-
 // reapOne begins the removal of a container that has ended and removes
 // itself, unless somebody still waits for its exit code.
 func (s *Server) reapOne(c sandbox.Container) {

@@ -25,33 +25,52 @@ func (s *containers) Remove(ctx context.Context, req *nodev1.RemoveRequest) (*no
 	if err != nil {
 		return nil, err
 	}
-	if running(c) && !req.GetForce() {
+	state := string(c.State)
+	if s.restarting(c.ID) {
+		state = stateRestarting
+	}
+	if (running(c) || state == stateRestarting) && !req.GetForce() {
 		name := "/" + strings.TrimPrefix(req.GetContainer(), "/")
 		if c.Owner == sandbox.OwnerNodectl {
 			name = "/" + c.Config.GetMetadata().GetName()
 		}
 		return nil, failf(errdefs.ErrFailedPrecondition,
-			"cannot remove container %q: container is %s: stop the container before removing or force remove", name, c.State)
+			"cannot remove container %q: container is %s: stop the container before removing or force remove", name, state)
 	}
-	if err := s.remove(ctx, c); err != nil {
+	if err := s.stoppedByPerson(c); err != nil {
+		return nil, err
+	}
+	if err := s.remove(ctx, c, req.GetVolumes()); err != nil {
 		return nil, err
 	}
 	return &nodev1.RemoveResponse{}, nil
 }
 
-// remove removes a container whole. Callers of one container share one
-// removal, which goes on when they leave.
-func (s *Server) remove(ctx context.Context, c sandbox.Container) error {
+// remove removes a container whole, and its anonymous volumes where asked.
+// Callers of one container share one removal, which goes on when they leave.
+func (s *Server) remove(ctx context.Context, c sandbox.Container, withVolumes bool) error {
 	done := s.removals.DoChan(c.ID, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 		defer cancel()
+		var anonymous []string
+		if spec := s.specOf(c); withVolumes || spec.GetAutoRemove() {
+			anonymous = anonymousVolumes(spec)
+		}
+		if err := s.endToRemove(ctx, c); err != nil {
+			return nil, fmt.Errorf("remove container %s: %w", c.ID, err)
+		}
 		if err := s.sandboxes.RemoveContainer(ctx, c.ID); err != nil {
 			return nil, fmt.Errorf("remove container %s: %w", c.ID, err)
 		}
 		if c.Owner != sandbox.OwnerNodectl {
 			return nil, nil
 		}
-		return nil, s.discardPod(ctx, c.PodID)
+		s.emitContainer("destroy", c)
+		s.forget(c.ID)
+		if err := s.discardPod(ctx, c.PodID); err != nil {
+			return nil, err
+		}
+		return nil, s.removeAnonymous(anonymous)
 	})
 	select {
 	case r := <-done:
@@ -59,6 +78,26 @@ func (s *Server) remove(ctx context.Context, c sandbox.Container) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// endToRemove kills a container that runs, so that its end is told of before
+// its removal.
+func (s *Server) endToRemove(ctx context.Context, c sandbox.Container) error {
+	now, err := s.sandboxes.Container(c.ID)
+	if err != nil || c.Owner != sandbox.OwnerNodectl {
+		return nil // a missing one is found so by who removes it
+	}
+	if running(now) {
+		s.emitContainer("kill", c, "signal", signalText("SIGKILL"))
+		if err := s.sandboxes.StopContainer(ctx, c.ID, 0); err != nil {
+			return err
+		}
+		if now, err = s.sandboxes.Container(c.ID); err != nil {
+			return nil
+		}
+	}
+	s.tellEnd(now)
+	return nil
 }
 
 // discardPod removes a nodectl pod with all that is in it, and the files made
@@ -80,12 +119,15 @@ func (s *Server) discardPod(ctx context.Context, podID string) error {
 	s.mu.Lock()
 	delete(s.specs, podID)
 	s.mu.Unlock()
+	s.runsMu.Lock()
+	delete(s.runs, podKey(pod))
+	s.runsMu.Unlock()
 	return s.files.remove(podKey(pod))
 }
 
 // removeLogged removes a container that removes itself.
 func (s *Server) removeLogged(ctx context.Context, c sandbox.Container) {
-	if err := s.remove(ctx, c); err != nil && ctx.Err() == nil {
+	if err := s.remove(ctx, c, true); err != nil && ctx.Err() == nil {
 		logrus.WithError(err).WithField("container", c.ID).Warn("automatic removal failed")
 	}
 }

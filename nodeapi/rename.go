@@ -30,5 +30,8 @@ func (s *containers) Rename(ctx context.Context, req *nodev1.RenameRequest) (*no
 	if err := s.sandboxes.RenameContainer(ctx, c.ID, name); err != nil {
 		return nil, err
 	}
+	if c, err = s.sandboxes.Container(c.ID); err == nil {
+		s.emitContainer("rename", c, "oldName", "/"+old)
+	}
 	return &nodev1.RenameResponse{}, nil
 }

@@ -107,6 +107,7 @@ func (s *Server) spec(pod sandbox.Pod) *nodev1.ContainerSpec {
 	// An annotation that does not parse was written by no version of this
 	// package: the container is then shown without what only it tells.
 	_ = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal([]byte(pod.Config.GetAnnotations()[annotationSpec]), spec)
+	spec = s.withUpdate(podKey(pod), spec)
 	s.specs[pod.ID] = spec
 	return spec
 }

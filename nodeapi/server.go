@@ -24,10 +24,13 @@ import (
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/internal/recorder"
+	"github.com/nodeagent/nodeagent/nodeapi/eventlog"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/nodeagent/nodeagent/supervisor"
+	"github.com/nodeagent/nodeagent/volume"
 	"golang.org/x/sync/singleflight"
 	"google.golang.org/grpc"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // Sandboxes is what the node API needs of pods and containers; package
@@ -50,6 +53,7 @@ type Sandboxes interface {
 	PauseContainer(ctx context.Context, containerID string) error
 	ResumeContainer(ctx context.Context, containerID string) error
 	RenameContainer(ctx context.Context, containerID, name string) error
+	UpdateContainer(ctx context.Context, containerID string, res *runtime.LinuxContainerResources) error
 	Processes(containerID string) ([]int, error)
 	ContainerDetail(ctx context.Context, containerID string) (*sandbox.ContainerDetail, error)
 	PodDetail(ctx context.Context, podID string) (*sandbox.PodDetail, error)
@@ -63,6 +67,8 @@ type Sandboxes interface {
 type Images interface {
 	Pull(ctx context.Context, req imageservice.PullRequest) (imageservice.PullResult, error)
 	Image(ctx context.Context, ref string) (imageservice.Image, error)
+	// Configuration is an image's as it was pulled.
+	Configuration(ctx context.Context, id string) ([]byte, error)
 	Images(ctx context.Context) ([]imageservice.Image, error)
 	Untag(ctx context.Context, ref string, force bool) (untagged, deleted []string, err error)
 	Tag(ctx context.Context, ref, newRef string) error
@@ -96,6 +102,8 @@ type Config struct {
 	// /var/lib/nodeagent/nodectl; State one on tmpfs. Both are made when
 	// missing.
 	Root, State string
+	// Volumes is the folder that volumes are kept in.
+	Volumes string
 	// AgentRoot and AgentState are the agent's folders, told by Info.
 	AgentRoot, AgentState string
 	// Version and GitCommit are the agent's build.
@@ -133,6 +141,8 @@ type Server struct {
 	operations Operations
 	calls      Calls
 	files      files
+	volumes    *volume.Store
+	log        eventlog.Log
 
 	// life ends with Close; background counts what must end before Close
 	// returns.
@@ -153,6 +163,15 @@ type Server struct {
 	// holds counts who waits for a container's exit code: it removes
 	// itself only after them.
 	holds map[string]int
+	// keeps is what is remembered of containers by ID.
+	keeps map[string]*keep
+	// records is held while the record of a container's run is changed;
+	// runsMu guards those read, by the keys of their folders, and is the
+	// last one taken.
+	records, runsMu sync.Mutex
+	runs            map[string]runRecord
+	// bootID names this boot of the machine.
+	bootID string
 }
 
 // New builds the server, gives back what an earlier agent left of containers
@@ -171,6 +190,12 @@ func New(deps Deps) (*Server, error) {
 		life:  life, end: end,
 		names: map[string]bool{}, ports: map[publishedPort]bool{},
 		specs: map[string]*nodev1.ContainerSpec{}, holds: map[string]int{},
+		keeps: map[string]*keep{}, runs: map[string]runRecord{}, bootID: bootID(),
+	}
+	var err error
+	if s.volumes, err = volume.New(deps.Config.Volumes); err != nil {
+		end()
+		return nil, fmt.Errorf("node API: %w", err)
 	}
 	keys := map[string]bool{}
 	for _, pod := range s.sandboxes.Pods() {
@@ -184,7 +209,7 @@ func New(deps Deps) (*Server, error) {
 	}
 	empty := s.emptyPods()
 	s.goBackground(func(ctx context.Context) { s.discardPods(ctx, empty) })
-	s.goBackground(s.reap)
+	s.goBackground(s.upkeep)
 	return s, nil
 }
 
@@ -194,6 +219,8 @@ func (s *Server) Register(server *grpc.Server) {
 	nodev1.RegisterContainersServer(server, &containers{Server: s})
 	nodev1.RegisterImagesServer(server, &images{Server: s})
 	nodev1.RegisterSystemServer(server, &system{Server: s})
+	nodev1.RegisterVolumesServer(server, &volumes{Server: s})
+	nodev1.RegisterEventsServer(server, &events{Server: s})
 	nodev1.RegisterRegistriesServer(server, &registries{Server: s})
 	nodev1.RegisterDebugServer(server, &debug{Server: s})
 }
@@ -248,6 +275,14 @@ type (
 	}
 	debug struct {
 		nodev1.UnimplementedDebugServer
+		*Server
+	}
+	volumes struct {
+		nodev1.UnimplementedVolumesServer
+		*Server
+	}
+	events struct {
+		nodev1.UnimplementedEventsServer
 		*Server
 	}
 )

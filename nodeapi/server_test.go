@@ -62,7 +62,7 @@ func (n *node) serve() {
 	n.t.Helper()
 	s, err := New(Deps{
 		Sandboxes: n.sandboxes, Images: n.images, Layers: n.layers,
-		Config: Config{Root: filepath.Join(n.root, "root"), State: filepath.Join(n.root, "state"), Version: "1.2.3"},
+		Config: Config{Root: filepath.Join(n.root, "root"), State: filepath.Join(n.root, "state"), Volumes: filepath.Join(n.root, "volumes"), Version: "1.2.3"},
 	})
 	if err != nil {
 		n.t.Fatal(err)

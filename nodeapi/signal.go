@@ -74,3 +74,18 @@ func realtimeNumber(name string) (int, bool) {
 	n += base
 	return n, n >= sigrtmin && n <= sigrtmax
 }
+
+// signalText is a signal's number, as docker's events have it.
+func signalText(name string) string {
+	normal, err := normalSignal(name)
+	if err != nil {
+		return name
+	}
+	if n := unix.SignalNum(normal); n != 0 {
+		return strconv.Itoa(int(n))
+	}
+	if n, ok := realtimeNumber(normal); ok {
+		return strconv.Itoa(n)
+	}
+	return name
+}

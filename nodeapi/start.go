@@ -16,6 +16,9 @@ func (s *containers) Start(ctx context.Context, req *nodev1.StartRequest) (*node
 	if running(c) {
 		return &nodev1.StartResponse{Id: c.ID}, nil
 	}
+	if err := s.startedByPerson(c); err != nil {
+		return nil, err
+	}
 	if _, err := s.start(ctx, c, nil); err != nil {
 		return nil, err
 	}
@@ -31,6 +34,9 @@ func (s *Server) start(ctx context.Context, c sandbox.Container, streams *sandbo
 	}
 	spec := s.spec(pod)
 	if spec != nil {
+		if err := s.mountVolumes(ctx, spec); err != nil {
+			return nil, err
+		}
 		if err := s.files.mountTmpfs(podKey(pod), spec.GetMounts()); err != nil {
 			return nil, err
 		}

@@ -25,7 +25,7 @@ func validate(spec *nodev1.ContainerSpec) error {
 		return failf(errdefs.ErrInvalidArgument, "no image specified")
 	}
 	for _, check := range []func(*nodev1.ContainerSpec) error{
-		validateProcess, validateNetwork, validateResources, validateMounts,
+		validateProcess, validateNetwork, validateResources, validateMounts, validateRestart, validateHealth,
 	} {
 		if err := check(spec); err != nil {
 			return err

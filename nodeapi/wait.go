@@ -12,14 +12,14 @@ func (s *containers) Wait(ctx context.Context, req *nodev1.WaitRequest) (*nodev1
 	if err != nil {
 		return nil, err
 	}
-	if !running(c) {
-		return &nodev1.WaitResponse{ExitCode: int32(c.ExitCode)}, nil
-	}
 	ctx, cancel := s.bound(ctx)
 	defer cancel()
 	defer s.hold(c)()
-	if c, err = s.sandboxes.WaitContainer(ctx, c.ID); err != nil {
-		return nil, err
+	for running(c) {
+		if c, err = s.sandboxes.WaitContainer(ctx, c.ID); err != nil {
+			return nil, err
+		}
+		s.tellEnd(c)
 	}
 	return &nodev1.WaitResponse{ExitCode: int32(c.ExitCode)}, nil
 }

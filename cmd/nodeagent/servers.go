@@ -64,6 +64,7 @@ func (d *daemon) buildNodeAPI(context.Context) (err error) {
 		Config: nodeapi.Config{
 			Root:          filepath.Join(d.cfg.Root, "nodectl"),
 			State:         filepath.Join(d.cfg.State, "nodectl"),
+			Volumes:       filepath.Join(d.cfg.Root, "volumes"),
 			AgentRoot:     d.cfg.Root,
 			AgentState:    d.cfg.State,
 			Version:       semanticVersion(),

@@ -19,7 +19,7 @@ type refusal struct {
 }
 
 var (
-	mechanisms = []string{"network", "cgroups", "snapshotter", "supervisor"}
+	mechanisms = []string{"network", "cgroups", "snapshotter", "supervisor", "volume"}
 	combiners  = []string{"sandbox", "imageservice"}
 	servers    = []string{"cri", "nodeapi"}
 )
@@ -30,6 +30,7 @@ var refusals = []refusal{
 	{from: []string{"cgroups"}, to: []string{"network", "snapshotter", "supervisor"}, reason: mechanismsApart},
 	{from: []string{"snapshotter"}, to: []string{"network", "cgroups", "supervisor"}, reason: mechanismsApart},
 	{from: []string{"supervisor"}, to: []string{"network", "cgroups", "snapshotter"}, reason: mechanismsApart},
+	{from: []string{"volume"}, to: []string{"network", "cgroups", "snapshotter", "supervisor"}, reason: mechanismsApart},
 	{from: mechanisms, to: append(append([]string{"cmd"}, combiners...), servers...), reason: "a mechanism does not know who uses it"},
 	{from: []string{"sandbox"}, to: []string{"imageservice"}, reason: "pods and images know each other by the small interfaces that the user declares"},
 	{from: []string{"imageservice"}, to: []string{"sandbox"}, reason: "pods and images know each other by the small interfaces that the user declares"},

@@ -1,0 +1,150 @@
+package nodeapi
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/volume"
+	"google.golang.org/protobuf/proto"
+)
+
+// gatherMounts completes the mounts of a specification: those of other
+// containers, anonymous volumes, and the volumes that the image declares.
+// What a person mounts goes before what others have.
+func (m *making) gatherMounts(context.Context) error {
+	taken := map[string]bool{}
+	for _, mount := range m.spec.GetMounts() {
+		taken[path.Clean(mount.GetTarget())] = true
+	}
+	add := func(mount *nodev1.Mount) {
+		if target := path.Clean(mount.GetTarget()); !taken[target] {
+			taken[target] = true
+			m.spec.Mounts = append(m.spec.Mounts, mount)
+		}
+	}
+	for _, target := range m.spec.GetVolumes() {
+		add(&nodev1.Mount{Type: nodev1.Mount_VOLUME, Target: target})
+	}
+	for _, from := range m.spec.GetVolumesFrom() {
+		mounts, err := m.server.mountsOf(from)
+		if err != nil {
+			return err
+		}
+		for _, mount := range mounts {
+			add(mount)
+		}
+	}
+	if m.image.Config != nil {
+		for _, target := range slices.Sorted(maps.Keys(m.image.Config.Config.Volumes)) {
+			if !path.IsAbs(target) {
+				target = "/" + target
+			}
+			add(&nodev1.Mount{Type: nodev1.Mount_VOLUME, Target: path.Clean(target)})
+		}
+	}
+	return validateMounts(m.spec)
+}
+
+// mountsOf gives the mounts of the container that one --volumes-from names.
+func (s *Server) mountsOf(from string) ([]*nodev1.Mount, error) {
+	name, mode, hasMode := strings.Cut(from, ":")
+	if hasMode && mode != "ro" && mode != "rw" && mode != "z" && mode != "Z" {
+		return nil, failf(errdefs.ErrInvalidArgument, "invalid mode: %s", mode)
+	}
+	c, err := s.find(name)
+	if err != nil {
+		return nil, err
+	}
+	var out []*nodev1.Mount
+	for _, mount := range s.specOf(c).GetMounts() {
+		if mount.GetType() == nodev1.Mount_TMPFS {
+			continue
+		}
+		mount = proto.CloneOf(mount)
+		mount.Anonymous, mount.NoCopy = false, true
+		mount.ReadOnly = mount.GetReadOnly() || mode == "ro"
+		out = append(out, mount)
+	}
+	return out, nil
+}
+
+// holdVolumes makes the volumes that are missing, and keeps all from being
+// removed until the container is there.
+func (m *making) holdVolumes(ctx context.Context) error {
+	for _, mount := range m.spec.GetMounts() {
+		if mount.GetType() != nodev1.Mount_VOLUME {
+			continue
+		}
+		if err := checkVolumeDriver(mount.GetVolumeDriver()); err != nil {
+			return err
+		}
+		v, made, release, err := m.server.volumes.Hold(volume.Spec{
+			Name: mount.GetSource(), Options: mount.GetVolumeOptions(), Labels: mount.GetVolumeLabels(),
+		})
+		if err != nil {
+			return err
+		}
+		m.releases = append(m.releases, release)
+		if made {
+			m.server.emit(eventVolume, "create", v.Name, map[string]string{"driver": volume.Driver})
+		}
+		if mount.GetSource() == "" {
+			m.madeVolumes = append(m.madeVolumes, v.Name)
+			mount.Source, mount.Anonymous = v.Name, true
+		}
+		if mount.Path, err = m.server.volumes.Mount(ctx, v.Name); err != nil {
+			return err
+		}
+		if mount.GetSubpath() != "" {
+			if mount.Path, err = m.server.volumes.Subfolder(v.Name, mount.GetSubpath()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// releaseVolumes ends what holdVolumes began. Volumes stay.
+func (m *making) releaseVolumes() {
+	for _, release := range m.releases {
+		release()
+	}
+	m.releases = nil
+}
+
+// dropVolumes removes the anonymous volumes of a container that was not made.
+func (m *making) dropVolumes(context.Context) error {
+	m.releaseVolumes()
+	return m.server.removeAnonymous(m.madeVolumes)
+}
+
+// fillVolumes copies into empty volumes what the image has where they are
+// mounted. Nothing of the container has run yet.
+func (m *making) fillVolumes(ctx context.Context) error {
+	c, err := m.server.sandboxes.Container(m.id)
+	if err != nil || c.Rootfs == "" {
+		return err
+	}
+	root, err := os.Open(c.Rootfs)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, mount := range m.spec.GetMounts() {
+		if mount.GetType() != nodev1.Mount_VOLUME || mount.GetNoCopy() || mount.GetSubpath() != "" {
+			continue
+		}
+		shared := len(m.server.volumeUses()[mount.GetSource()]) > 1
+		if err := m.server.volumes.Populate(ctx, mount.GetSource(), root, mount.GetTarget(), shared); err != nil {
+			return fmt.Errorf("volume on %s: %w", mount.GetTarget(), err)
+		}
+	}
+	return nil
+}

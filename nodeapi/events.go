@@ -1,0 +1,92 @@
+package nodeapi
+
+import (
+	"strconv"
+	"time"
+
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/nodeapi/eventlog"
+	"github.com/nodeagent/nodeagent/sandbox"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// The types of events.
+const (
+	eventContainer = "container"
+	eventImage     = "image"
+	eventVolume    = "volume"
+)
+
+// Watch tells what happens.
+func (s *events) Watch(req *nodev1.WatchRequest, stream grpc.ServerStreamingServer[nodev1.Event]) error {
+	ctx, cancel := s.bound(stream.Context())
+	defer cancel()
+	var since, until time.Time
+	if req.GetSince() != nil {
+		since = req.GetSince().AsTime()
+	}
+	if req.GetUntil() != nil {
+		until = req.GetUntil().AsTime()
+	}
+	return s.log.Watch(ctx, since, until, func(e eventlog.Event) error {
+		return stream.Send(&nodev1.Event{
+			Type: e.Type, Action: e.Action, Id: e.ID, Attributes: e.Attributes, At: timestamppb.New(e.At),
+		})
+	})
+}
+
+// emit tells who watches that something happened to an object.
+func (s *Server) emit(kind, action, id string, attributes map[string]string) {
+	s.log.Add(eventlog.Event{Type: kind, Action: action, ID: id, Attributes: attributes})
+}
+
+// emitContainer tells what happened to one of nodectl's containers. more are
+// names and values beyond what each event of a container has.
+func (s *Server) emitContainer(action string, c sandbox.Container, more ...string) {
+	if c.Owner != sandbox.OwnerNodectl {
+		return
+	}
+	attributes := map[string]string{}
+	for name, value := range c.Config.GetLabels() {
+		attributes[name] = value
+	}
+	attributes["name"] = c.Config.GetMetadata().GetName()
+	if attributes["image"] = s.specOf(c).GetImage(); attributes["image"] == "" {
+		attributes["image"] = c.Config.GetImage().GetUserSpecifiedImage()
+	}
+	for i := 0; i+1 < len(more); i += 2 {
+		attributes[more[i]] = more[i+1]
+	}
+	s.emit(eventContainer, action, c.ID, attributes)
+}
+
+// emitEnd tells that a container ended.
+func (s *Server) emitEnd(c sandbox.Container) {
+	if c.Reason == "OOMKilled" {
+		s.emitContainer("oom", c)
+	}
+	s.emitContainer("die", c, "exitCode", strconv.Itoa(c.ExitCode), "execDuration", strconv.Itoa(int(c.FinishedAt.Sub(c.StartedAt)/time.Second)))
+}
+
+// emitUses tells which volumes a container that starts or ended uses.
+func (s *Server) emitUses(action string, c sandbox.Container) {
+	for _, m := range s.specOf(c).GetMounts() {
+		if m.GetType() == nodev1.Mount_VOLUME {
+			s.emit(eventVolume, action, m.GetSource(), map[string]string{
+				"container": c.ID, "destination": m.GetTarget(), "driver": "local", "propagation": "", "read/write": strconv.FormatBool(!m.GetReadOnly()),
+			})
+		}
+	}
+}
+
+// emitChange tells of what pods and containers themselves tell.
+func (s *Server) emitChange(e sandbox.Event, c sandbox.Container) {
+	switch e.Type {
+	case sandbox.EventCreated:
+		s.emitContainer("create", c)
+	case sandbox.EventStarted:
+		s.emitUses("mount", c)
+		s.emitContainer("start", c)
+	}
+}

@@ -1,0 +1,31 @@
+package nodeapi
+
+import (
+	"context"
+
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+)
+
+// Restart stops a container, and starts it again. One that was to remove
+// itself stays.
+func (s *containers) Restart(ctx context.Context, req *nodev1.RestartRequest) (*nodev1.RestartResponse, error) {
+	c, err := s.find(req.GetContainer())
+	if err != nil {
+		return nil, err
+	}
+	defer s.hold(c)()
+	if err := s.stop(ctx, c, req.GetTimeout(), req.GetSignal()); err != nil {
+		return nil, err
+	}
+	if err := s.startedByPerson(c); err != nil {
+		return nil, err
+	}
+	if c, err = s.sandboxes.Container(c.ID); err != nil {
+		return nil, err
+	}
+	if _, err := s.start(ctx, c, nil); err != nil {
+		return nil, err
+	}
+	s.emitContainer("restart", c)
+	return &nodev1.RestartResponse{}, nil
+}

@@ -1,0 +1,195 @@
+package nodeapi
+
+import (
+	"context"
+	"time"
+
+	"github.com/containerd/errdefs"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/sandbox"
+)
+
+// The restart policies.
+const (
+	restartNo            = "no"
+	restartOnFailure     = "on-failure"
+	restartAlways        = "always"
+	restartUnlessStopped = "unless-stopped"
+)
+
+// The pauses before restarts are docker's: each is twice the one before, until
+// the container has run for a while.
+const (
+	firstPause = 100 * time.Millisecond
+	lastPause  = time.Minute
+	steadyRun  = 10 * time.Second
+)
+
+// restart is a start that is to come.
+type restart struct {
+	cancel context.CancelFunc
+}
+
+// validateRestart refuses a policy that is not known.
+func validateRestart(spec *nodev1.ContainerSpec) error {
+	policy := spec.GetRestart()
+	switch policy.GetName() {
+	case "", restartNo:
+		return nil
+	case restartAlways, restartUnlessStopped:
+		if policy.GetMaxRetries() != 0 {
+			return failf(errdefs.ErrInvalidArgument, "invalid restart policy: maximum retry count can only be used with 'on-failure'")
+		}
+	case restartOnFailure:
+		if policy.GetMaxRetries() < 0 {
+			return failf(errdefs.ErrInvalidArgument, "invalid restart policy: maximum retry count cannot be negative")
+		}
+	default:
+		return failf(errdefs.ErrInvalidArgument, "invalid restart policy: unknown policy '%s'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'", policy.GetName())
+	}
+	if spec.GetAutoRemove() {
+		return failf(errdefs.ErrInvalidArgument, "can't create 'AutoRemove' container with restart policy")
+	}
+	return nil
+}
+
+// wantsRestart says whether a container that ended is to be started again.
+// rebooted says that the machine was since it was last started: what a person
+// stopped is then started again by "always" alone, as docker does it.
+func wantsRestart(policy *nodev1.RestartPolicy, run runRecord, exitCode int, rebooted bool) bool {
+	switch policy.GetName() {
+	case restartAlways:
+		return !run.Stopped || rebooted
+	case restartUnlessStopped:
+		return !run.Stopped
+	case restartOnFailure:
+		return !run.Stopped && exitCode != 0 && (policy.GetMaxRetries() == 0 || run.Restarts < policy.GetMaxRetries())
+	}
+	return false
+}
+
+// restartLater sees to it that a container which ended is started again where
+// its policy says so, after a pause; false when it does not. first is the
+// first look of this agent, which finds ends of another boot.
+func (s *Server) restartLater(c sandbox.Container, first bool) bool {
+	pod, err := s.sandboxes.Pod(c.PodID)
+	if err != nil || c.StartedAt.IsZero() {
+		return false
+	}
+	run, err := s.runOf(podKey(pod))
+	if err != nil {
+		s.warnOf(c, err, "read how it is to run")
+		return false
+	}
+	rebooted := first && run.BootID != "" && run.BootID != s.bootID
+	if !wantsRestart(s.spec(pod).GetRestart(), run, c.ExitCode, rebooted) {
+		return false
+	}
+	s.mu.Lock()
+	k := s.kept(c.ID)
+	if k.restart != nil {
+		s.mu.Unlock()
+		return true
+	}
+	if k.pause == 0 || c.FinishedAt.Sub(c.StartedAt) >= steadyRun {
+		k.pause = firstPause
+	}
+	pause := k.pause
+	k.pause = min(2*k.pause, lastPause)
+	ctx, cancel := context.WithCancel(s.life)
+	mine := &restart{cancel: cancel}
+	k.restart = mine
+	s.mu.Unlock()
+	if !s.goBackground(func(context.Context) { s.restartAfter(ctx, c, mine, pause) }) {
+		cancel()
+	}
+	return true
+}
+
+// restartAfter starts a container after a pause, unless that is called off.
+func (s *Server) restartAfter(ctx context.Context, c sandbox.Container, mine *restart, pause time.Duration) {
+	defer mine.cancel()
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-timer.C:
+	}
+	// From here on a person's stop waits for the start.
+	s.mu.Lock()
+	k := s.kept(c.ID)
+	if k.restart != mine {
+		s.mu.Unlock()
+		return
+	}
+	k.restart = nil
+	s.mu.Unlock()
+	err := s.changeRun(c, func(r *runRecord) { r.Restarts, r.BootID = r.Restarts+1, s.bootID })
+	if err == nil {
+		_, err = s.start(ctx, c, nil)
+	}
+	if err == nil {
+		s.warnOf(c, s.stopAgain(ctx, c), "stop what was stopped while it was started again")
+		return
+	}
+	if ctx.Err() != nil || errdefs.IsNotFound(err) {
+		return
+	}
+	s.warnOf(c, err, "restart")
+	// A start that failed is an end, which is told of by itself; one that
+	// was not even tried is not.
+	if now, gone := s.sandboxes.Container(c.ID); gone == nil && now.State == sandbox.ContainerExited && now.FinishedAt.Equal(c.FinishedAt) {
+		s.restartLater(now, false)
+	}
+}
+
+// stopAgain stops a container that a person stopped too late to call its
+// restart off, and too early to find it running.
+func (s *Server) stopAgain(ctx context.Context, c sandbox.Container) error {
+	pod, err := s.sandboxes.Pod(c.PodID)
+	if err != nil {
+		return err
+	}
+	if run, err := s.runOf(podKey(pod)); err != nil || !run.Stopped {
+		return err
+	}
+	return s.sandboxes.StopContainer(ctx, c.ID, stopTimeoutOf(s.spec(pod)))
+}
+
+// cancelRestart calls off a start that is to come, and says whether there was
+// one.
+func (s *Server) cancelRestart(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.keeps[id]
+	if k == nil || k.restart == nil {
+		return false
+	}
+	k.restart.cancel()
+	k.restart = nil
+	return true
+}
+
+// restarting says whether a container waits to be started again.
+func (s *Server) restarting(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keeps[id] != nil && s.keeps[id].restart != nil
+}
+
+// stoppedByPerson keeps a container's policy from starting it again.
+func (s *Server) stoppedByPerson(c sandbox.Container) error {
+	err := s.changeRun(c, func(r *runRecord) { r.Stopped = true })
+	s.cancelRestart(c.ID)
+	return err
+}
+
+// startedByPerson makes a container's policy hold again.
+func (s *Server) startedByPerson(c sandbox.Container) error {
+	s.cancelRestart(c.ID)
+	s.mu.Lock()
+	s.kept(c.ID).pause = 0
+	s.mu.Unlock()
+	return s.changeRun(c, func(r *runRecord) { r.Stopped, r.Restarts, r.BootID = false, 0, s.bootID })
+}

@@ -1,0 +1,127 @@
+package nodeapi
+
+import (
+	"context"
+
+	"github.com/nodeagent/nodeagent/sandbox"
+)
+
+// upkeep does what containers need that nobody asks for, until ctx is done:
+// it tells of what happens to them, starts those again that their policy
+// says so of, checks the health of those that run, and removes those that
+// remove themselves. What happened while no agent ran is caught up with first.
+// A subscription that was dropped is renewed, and everything looked at again.
+func (s *Server) upkeep(ctx context.Context) {
+	for first := true; ctx.Err() == nil; first = false {
+		changes, cancel := s.sandboxes.Subscribe()
+		for _, c := range s.sandboxes.Containers() {
+			s.catchUp(c, first)
+		}
+		s.followChanges(ctx, changes)
+		cancel()
+	}
+}
+
+// catchUp brings one container to where it should be.
+func (s *Server) catchUp(c sandbox.Container, first bool) {
+	if c.Owner != sandbox.OwnerNodectl {
+		return
+	}
+	switch c.State {
+	case sandbox.ContainerRunning, sandbox.ContainerPaused:
+		s.watchHealth(c)
+	case sandbox.ContainerExited:
+		if first {
+			// Its end was an earlier agent's to tell, or nobody's.
+			s.noteEnd(c)
+		} else if s.noteEnd(c) {
+			s.emitEnd(c)
+		}
+		s.afterEnd(c, first)
+	}
+}
+
+// followChanges acts on each change until the subscription is dropped or ctx
+// is done.
+func (s *Server) followChanges(ctx context.Context, changes <-chan sandbox.Event) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-changes:
+			if !ok {
+				return
+			}
+			for _, c := range e.Containers {
+				if c.ID == e.ContainerID {
+					s.changed(e, c)
+				}
+			}
+		}
+	}
+}
+
+// changed acts on one change of a container.
+func (s *Server) changed(e sandbox.Event, c sandbox.Container) {
+	if c.Owner != sandbox.OwnerNodectl {
+		return
+	}
+	switch e.Type {
+	case sandbox.EventStarted:
+		s.emitChange(e, c)
+		s.watchHealth(c)
+	case sandbox.EventStopped:
+		if _, err := s.sandboxes.Container(c.ID); err != nil {
+			return // who removed it has told
+		}
+		s.tellEnd(c)
+		s.afterEnd(c, false)
+	default:
+		s.emitChange(e, c)
+	}
+}
+
+// tellEnd tells of the end of a container, once for each. Who stopped it calls
+// it too, so that what they tell comes after it.
+func (s *Server) tellEnd(c sandbox.Container) {
+	if c.State != sandbox.ContainerExited || !s.noteEnd(c) {
+		return
+	}
+	s.emitEnd(c)
+	s.emitUses("unmount", c)
+}
+
+// noteEnd says whether the end of a container is news.
+func (s *Server) noteEnd(c sandbox.Container) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.kept(c.ID)
+	if k.ended.Equal(c.FinishedAt) {
+		return false
+	}
+	k.ended = c.FinishedAt
+	return true
+}
+
+// afterEnd starts a container that ended again, or removes it, where that is
+// wanted.
+func (s *Server) afterEnd(c sandbox.Container, first bool) {
+	if c.State != sandbox.ContainerExited {
+		return
+	}
+	s.endHealth(c.ID)
+	s.warnOf(c, s.unmountVolumes(c), "unmount volumes")
+	if s.restartLater(c, first) {
+		return
+	}
+	s.reapOne(c)
+}
+
+// forget lets go of what is remembered of a container that is gone.
+func (s *Server) forget(id string) {
+	s.cancelRestart(id)
+	s.endHealth(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.keeps, id)
+}

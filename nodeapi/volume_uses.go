@@ -1,0 +1,113 @@
+package nodeapi
+
+import (
+	"context"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/sandbox"
+	"github.com/nodeagent/nodeagent/volume"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// volumeUses maps each volume to the containers that have it mounted, running
+// or not.
+func (s *Server) volumeUses() map[string][]string {
+	uses := map[string][]string{}
+	for _, c := range s.sandboxes.Containers() {
+		for _, m := range s.specOf(c).GetMounts() {
+			if m.GetType() == nodev1.Mount_VOLUME && !slices.Contains(uses[m.GetSource()], c.ID) {
+				uses[m.GetSource()] = append(uses[m.GetSource()], c.ID)
+			}
+		}
+	}
+	return uses
+}
+
+// volumeMessage is a volume as the node API shows it.
+func (s *Server) volumeMessage(v volume.Volume, uses map[string][]string) *nodev1.Volume {
+	return &nodev1.Volume{
+		Name: v.Name, Driver: volume.Driver, Options: v.Options, Labels: v.Labels, CreatedAt: timestamppb.New(v.CreatedAt),
+		Mountpoint: s.volumes.Path(v.Name), Anonymous: v.Anonymous, UsedBy: uses[v.Name], Size: -1,
+	}
+}
+
+// findVolume finds a volume by its name.
+func (s *Server) findVolume(name string) (volume.Volume, error) {
+	v, err := s.volumes.Get(name)
+	if errdefs.IsNotFound(err) {
+		return v, failf(errdefs.ErrNotFound, "no such volume: %s", name)
+	}
+	return v, err
+}
+
+// removeVolume removes a volume that no container uses.
+func (s *Server) removeVolume(name string) error {
+	if err := s.volumes.Remove(name); err != nil {
+		return err
+	}
+	s.emit(eventVolume, "destroy", name, map[string]string{"driver": volume.Driver})
+	return nil
+}
+
+// anonymousVolumes are those that go with a container.
+func anonymousVolumes(spec *nodev1.ContainerSpec) []string {
+	var names []string
+	for _, m := range spec.GetMounts() {
+		if m.GetType() == nodev1.Mount_VOLUME && m.GetAnonymous() {
+			names = append(names, m.GetSource())
+		}
+	}
+	return names
+}
+
+// removeAnonymous removes those volumes of a container that was removed which
+// no other container took over.
+func (s *Server) removeAnonymous(names []string) error {
+	uses := s.volumeUses()
+	for _, name := range names {
+		if len(uses[name]) > 0 {
+			continue
+		}
+		if err := s.removeVolume(name); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountVolumes makes the files of a container's volumes be there.
+func (s *Server) mountVolumes(ctx context.Context, spec *nodev1.ContainerSpec) error {
+	for _, m := range spec.GetMounts() {
+		if m.GetType() != nodev1.Mount_VOLUME {
+			continue
+		}
+		if _, err := s.volumes.Mount(ctx, m.GetSource()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unmountVolumes takes away the mounts of volumes that no running container
+// has any more.
+func (s *Server) unmountVolumes(c sandbox.Container) error {
+	used := map[string]bool{}
+	for _, other := range s.sandboxes.Containers() {
+		if !running(other) {
+			continue
+		}
+		for _, m := range s.specOf(other).GetMounts() {
+			used[m.GetSource()] = used[m.GetSource()] || m.GetType() == nodev1.Mount_VOLUME
+		}
+	}
+	for _, m := range s.specOf(c).GetMounts() {
+		if m.GetType() == nodev1.Mount_VOLUME && !used[m.GetSource()] {
+			if err := s.volumes.Unmount(m.GetSource()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

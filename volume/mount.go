@@ -1,0 +1,146 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// optionNames are what the driver takes, as docker's local one does.
+var optionNames = []string{"type", "device", "o"}
+
+// filesystems are the types that can be mounted: those that need no program
+// and no network.
+var filesystems = []string{"none", "bind", "tmpfs", "ext4", "ext3", "ext2", "xfs", "btrfs", "vfat", "iso9660", "erofs", "squashfs"}
+
+// mountFlags are the options of mount(8) that are flags.
+var mountFlags = map[string]uintptr{
+	"ro": unix.MS_RDONLY, "noexec": unix.MS_NOEXEC, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV,
+	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME,
+	"strictatime": unix.MS_STRICTATIME, "sync": unix.MS_SYNCHRONOUS, "bind": unix.MS_BIND, "rbind": unix.MS_BIND | unix.MS_REC,
+	"rw": 0, "exec": 0, "suid": 0, "dev": 0, "async": 0,
+}
+
+// checkOptions refuses options that cannot be right.
+func checkOptions(options map[string]string) error {
+	for name := range options {
+		if !slices.Contains(optionNames, name) {
+			return fmt.Errorf("invalid option: %q: %w", name, errdefs.ErrInvalidArgument)
+		}
+	}
+	if len(options) == 0 {
+		return nil
+	}
+	if options["device"] == "" && options["type"] != "tmpfs" {
+		return fmt.Errorf("missing required option: \"device\": %w", errdefs.ErrInvalidArgument)
+	}
+	if kind := options["type"]; kind != "" && !slices.Contains(filesystems, kind) {
+		return fmt.Errorf("invalid option: type %q cannot be mounted here: %w", kind, errdefs.ErrInvalidArgument)
+	}
+	flags, _ := mountOptions(options["o"])
+	if flags&unix.MS_BIND != 0 && !filepath.IsAbs(options["device"]) {
+		return fmt.Errorf("invalid option: device %q is not an absolute path: %w", options["device"], errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// mountOptions splits the option "o" into flags and data.
+func mountOptions(o string) (flags uintptr, data string) {
+	var rest []string
+	for _, option := range strings.Split(o, ",") {
+		if flag, ok := mountFlags[option]; ok {
+			flags |= flag
+		} else if option != "" {
+			rest = append(rest, option)
+		}
+	}
+	return flags, strings.Join(rest, ",")
+}
+
+// Mount makes a volume's files be there, and gives their folder. Only those
+// made with options need it; it may be called again.
+func (s *Store) Mount(_ context.Context, name string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.volumes[name]
+	if !ok {
+		return "", fmt.Errorf("volume %s: %w", name, errdefs.ErrNotFound)
+	}
+	target := s.Path(name)
+	if len(v.Options) == 0 {
+		return target, nil
+	}
+	mounted, err := isMountPoint(target)
+	if err != nil || mounted {
+		return target, err
+	}
+	flags, data := mountOptions(v.Options["o"])
+	kind, device := v.Options["type"], v.Options["device"]
+	if kind == "none" || kind == "bind" {
+		kind, flags = "", flags|unix.MS_BIND
+	}
+	if kind == "" && flags&unix.MS_BIND == 0 {
+		return "", fmt.Errorf("mount volume %s: missing required option: \"type\": %w", name, errdefs.ErrInvalidArgument)
+	}
+	if device == "" {
+		device = "tmpfs"
+	}
+	err = unix.Mount(device, target, kind, flags, data)
+	if err == nil && flags&unix.MS_BIND != 0 && flags&unix.MS_RDONLY != 0 {
+		err = unix.Mount("", target, "", unix.MS_REMOUNT|flags, "")
+	}
+	if err != nil {
+		return "", fmt.Errorf("failed to mount local volume: mount %s:%s, flags: %#x, data: %s: %w", device, target, flags, data,
+			errors.Join(err, unmountAt(target)))
+	}
+	return target, nil
+}
+
+// Unmount takes away what Mount mounted. Containers that run keep theirs.
+func (s *Store) Unmount(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unmount(name)
+}
+
+// unmount is Unmount; mu is held.
+func (s *Store) unmount(name string) error {
+	if len(s.volumes[name].Options) == 0 {
+		return nil
+	}
+	return unmountAt(s.Path(name))
+}
+
+// unmountAt takes away all that is mounted on a folder; nothing is no error.
+func unmountAt(target string) error {
+	for {
+		err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		switch {
+		case errors.Is(err, unix.EINVAL), errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return fmt.Errorf("unmount %s: %w", target, err)
+		}
+	}
+}
+
+// isMountPoint compares the mount of a folder with that of its parent.
+func isMountPoint(dir string) (bool, error) {
+	var at, above unix.Statx_t
+	const mask = unix.STATX_MNT_ID
+	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW, mask, &at); err != nil {
+		return false, &os.PathError{Op: "statx", Path: dir, Err: err}
+	}
+	if err := unix.Statx(unix.AT_FDCWD, filepath.Dir(dir), unix.AT_SYMLINK_NOFOLLOW, mask, &above); err != nil {
+		return false, &os.PathError{Op: "statx", Path: filepath.Dir(dir), Err: err}
+	}
+	return at.Mnt_id != above.Mnt_id, nil
+}

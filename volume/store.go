@@ -1,0 +1,313 @@
+// Package volume keeps volumes: folders that outlive the containers they are
+// mounted in.
+//
+// A volume is a folder below the store's root, named as the volume, with a
+// record and the files in "_data". It appears under its name only when it is
+// whole, and leaves its name before it is taken apart; what a killed agent
+// left of either is removed by New. A volume made with the option "type",
+// "device" or "o" is a mount, made on its "_data" when a container is about
+// to use it.
+//
+// What images and containers have is foreign: their paths are resolved by
+// openat2 alone, below the root they are in, and nothing of them is executed.
+// Errors are of the kinds of containerd/errdefs.
+package volume
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/nodeagent/nodeagent/internal/atomicfile"
+	"github.com/sirupsen/logrus"
+)
+
+const (
+	dataName   = "_data"
+	recordName = "volume.json"
+	// stagePrefix begins the names of folders that belong to no volume.
+	stagePrefix = ".stage-"
+	// maxRecord bounds a record, in bytes.
+	maxRecord = 1 << 20
+)
+
+// Driver is the only one there is.
+const Driver = "local"
+
+// namePattern is docker's rule for names of volumes.
+var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$`)
+
+// Volume is what is known of a volume. It is a copy.
+type Volume struct {
+	Name      string
+	Options   map[string]string `json:",omitempty"`
+	Labels    map[string]string `json:",omitempty"`
+	CreatedAt time.Time
+	// Anonymous volumes go with their container.
+	Anonymous bool `json:",omitempty"`
+}
+
+// Spec asks for a volume. An empty Name is chosen, and makes it anonymous.
+type Spec struct {
+	Name            string
+	Options, Labels map[string]string
+}
+
+// Store keeps volumes below one folder. Its methods are safe for concurrent
+// use.
+type Store struct {
+	root string
+
+	// mu guards the fields below, and is held over the making and removing
+	// of folders, which do not block.
+	mu      sync.Mutex
+	volumes map[string]Volume
+	// held counts who relies on a volume while no record says so yet.
+	held map[string]int
+}
+
+// New opens a store at root, which is made when it is missing, and removes
+// what is half made or half removed. A volume whose record cannot be read is
+// logged, and left alone.
+func New(root string) (*Store, error) {
+	if err := os.MkdirAll(root, 0o711); err != nil {
+		return nil, fmt.Errorf("open volumes: %w", err)
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return nil, fmt.Errorf("open volumes: %w", err)
+	}
+	s := &Store{root: root, volumes: map[string]Volume{}, held: map[string]int{}}
+	for _, e := range entries {
+		switch {
+		case strings.HasPrefix(e.Name(), stagePrefix):
+			if err := s.discard(filepath.Join(root, e.Name())); err != nil {
+				logrus.WithError(err).Warn("remove what is left of a volume")
+			}
+		case namePattern.MatchString(e.Name()):
+			v, err := s.read(e.Name())
+			if err != nil {
+				logrus.WithError(err).WithField("volume", e.Name()).Warn("volume cannot be read")
+				continue
+			}
+			s.volumes[v.Name] = v
+			s.removeStages(e.Name())
+		}
+	}
+	return s, nil
+}
+
+// read reads a volume's record.
+func (s *Store) read(name string) (Volume, error) {
+	data, err := atomicfile.Read(filepath.Join(s.root, name, recordName), maxRecord)
+	if err != nil {
+		return Volume{}, err
+	}
+	var v Volume
+	if err := json.Unmarshal(data, &v); err != nil {
+		return Volume{}, err
+	}
+	if v.Name != name {
+		return Volume{}, fmt.Errorf("record of volume %q is that of %q: %w", name, v.Name, errdefs.ErrDataLoss)
+	}
+	return v, nil
+}
+
+// removeStages removes copies that were not finished.
+func (s *Store) removeStages(name string) {
+	stages, _ := filepath.Glob(filepath.Join(s.root, name, stagePrefix+"*")) // fails for a bad pattern only
+	for _, stage := range stages {
+		if err := os.RemoveAll(stage); err != nil {
+			logrus.WithError(err).Warn("remove what is left of a copy")
+		}
+	}
+}
+
+// Path is the folder with a volume's files.
+func (s *Store) Path(name string) string { return filepath.Join(s.root, name, dataName) }
+
+// Get finds a volume.
+func (s *Store) Get(name string) (Volume, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.volumes[name]
+	if !ok {
+		return Volume{}, fmt.Errorf("volume %s: %w", name, errdefs.ErrNotFound)
+	}
+	return v.clone(), nil
+}
+
+// List gives all volumes by name.
+func (s *Store) List() []Volume {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Volume
+	for _, name := range slices.Sorted(maps.Keys(s.volumes)) {
+		out = append(out, s.volumes[name].clone())
+	}
+	return out
+}
+
+func (v Volume) clone() Volume {
+	v.Options, v.Labels = maps.Clone(v.Options), maps.Clone(v.Labels)
+	return v
+}
+
+// Hold makes a volume, or takes the one of that name, and keeps it from being
+// removed until release is called. made says that it is new.
+func (s *Store) Hold(spec Spec) (v Volume, made bool, release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, made, err = s.create(spec)
+	if err != nil {
+		return v, false, nil, err
+	}
+	s.held[v.Name]++
+	name := v.Name
+	return v.clone(), made, sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.held[name]--; s.held[name] == 0 {
+			delete(s.held, name)
+		}
+	}), nil
+}
+
+// Create makes a volume. One of the same name and options is returned as it
+// is, one with others is ErrAlreadyExists.
+func (s *Store) Create(spec Spec) (Volume, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, made, err := s.create(spec)
+	return v.clone(), made, err
+}
+
+// create is Create; mu is held.
+func (s *Store) create(spec Spec) (Volume, bool, error) {
+	v := Volume{
+		Name: spec.Name, Options: maps.Clone(spec.Options), Labels: maps.Clone(spec.Labels), CreatedAt: time.Now().UTC().Round(0),
+	}
+	if v.Name == "" {
+		v.Name, v.Anonymous = newName(), true
+	}
+	if !namePattern.MatchString(v.Name) {
+		return v, false, fmt.Errorf("%q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. "+
+			"If you intended to pass a host directory, use absolute path: %w", v.Name, errdefs.ErrInvalidArgument)
+	}
+	if have, ok := s.volumes[v.Name]; ok {
+		if len(v.Options) > 0 && !maps.Equal(v.Options, have.Options) {
+			return v, false, fmt.Errorf("a volume named %s already exists with other options: %w", v.Name, errdefs.ErrAlreadyExists)
+		}
+		return have, false, nil
+	}
+	if err := checkOptions(v.Options); err != nil {
+		return v, false, err
+	}
+	if err := s.make(v); err != nil {
+		return v, false, fmt.Errorf("create volume %s: %w", v.Name, err)
+	}
+	s.volumes[v.Name] = v
+	return v, true, nil
+}
+
+// make puts a volume's folder in place, whole.
+func (s *Store) make(v Volume) (err error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	stage, err := os.MkdirTemp(s.root, stagePrefix)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(stage))
+		}
+	}()
+	// Containers in a user namespace reach their files through it.
+	if err := os.Chmod(stage, 0o711); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(stage, dataName), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(stage, recordName), data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(stage, filepath.Join(s.root, v.Name))
+}
+
+// Remove removes a volume. One that is held is ErrFailedPrecondition; whether
+// a container uses it is for the caller to know.
+func (s *Store) Remove(name string) error {
+	s.mu.Lock()
+	if _, ok := s.volumes[name]; !ok {
+		s.mu.Unlock()
+		return fmt.Errorf("volume %s: %w", name, errdefs.ErrNotFound)
+	}
+	if s.held[name] > 0 {
+		s.mu.Unlock()
+		return fmt.Errorf("volume %s is about to be used: %w", name, errdefs.ErrFailedPrecondition)
+	}
+	gone, err := s.retire(name)
+	s.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("remove volume %s: %w", name, err)
+	}
+	// Large trees take long, and nobody waits for the name.
+	if err := s.discard(gone); err != nil {
+		return fmt.Errorf("remove volume %s: %w", name, err)
+	}
+	return nil
+}
+
+// retire takes a volume's name away; mu is held.
+func (s *Store) retire(name string) (gone string, err error) {
+	if err := s.unmount(name); err != nil {
+		return "", err
+	}
+	gone = filepath.Join(s.root, stagePrefix+newName())
+	if err := os.Rename(filepath.Join(s.root, name), gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	delete(s.volumes, name)
+	return gone, nil
+}
+
+// discard removes a folder that belongs to no volume, and never what is
+// mounted in it.
+func (s *Store) discard(dir string) error {
+	if err := unmountAt(filepath.Join(dir, dataName)); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+// Size is what a volume's files take on disk, in bytes. It reads them all.
+func (s *Store) Size(ctx context.Context, name string) (int64, error) {
+	if _, err := s.Get(name); err != nil {
+		return 0, err
+	}
+	return treeSize(ctx, s.Path(name))
+}
+
+// newName returns a fresh name of 64 hexadecimal digits.
+func newName() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,250 @@
+package volume
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/nodeagent/nodeagent/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+func newStore(t *testing.T) *Store {
+	t.Helper()
+	s, err := New(filepath.Join(t.TempDir(), "volumes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestVolumesOutliveTheStore(t *testing.T) {
+	s := newStore(t)
+	labels := map[string]string{"a": "b"}
+	if _, made, err := s.Create(Spec{Name: "data", Labels: labels}); err != nil || !made {
+		t.Fatal(made, err)
+	}
+	anonymous, _, err := s.Create(Spec{})
+	if err != nil || !anonymous.Anonymous || len(anonymous.Name) != 64 {
+		t.Fatal(anonymous, err)
+	}
+	write(t, filepath.Join(s.Path("data"), "kept"), "x")
+	// A killed agent leaves a volume half made, one half removed, and a copy.
+	write(t, filepath.Join(s.root, stagePrefix+"1", dataName, "f"), "x")
+	write(t, filepath.Join(s.root, "data", stagePrefix+"2", "f"), "x")
+	again, err := New(s.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := again.List()
+	if len(list) != 2 || list[0].Name != anonymous.Name && list[1].Name != anonymous.Name {
+		t.Errorf("got %v", list)
+	}
+	v, err := again.Get("data")
+	if err != nil || v.Labels["a"] != "b" || v.Anonymous {
+		t.Errorf("got %v %v", v, err)
+	}
+	if _, err := os.Stat(filepath.Join(again.Path("data"), "kept")); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.root, stagePrefix+"*")); len(left) > 0 {
+		t.Errorf("left %v", left)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.root, "data", stagePrefix+"*")); len(left) > 0 {
+		t.Errorf("left %v", left)
+	}
+}
+
+func TestHeldVolumesStay(t *testing.T) {
+	s := newStore(t)
+	_, _, release, err := s.Hold(Spec{Name: "data"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove("data"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("got %v", err)
+	}
+	release()
+	release()
+	if err := s.Remove("data"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Remove("data"); !errdefs.IsNotFound(err) {
+		t.Errorf("got %v", err)
+	}
+	if entries, err := os.ReadDir(s.root); err != nil || len(entries) > 0 {
+		t.Errorf("left %v %v", entries, err)
+	}
+}
+
+func TestWrongVolumesAreRefused(t *testing.T) {
+	s := newStore(t)
+	for _, spec := range []Spec{
+		{Name: "../x"}, {Name: ".hidden"}, {Name: "a/b"}, {Name: strings.Repeat("x", 300)},
+		{Name: "a", Options: map[string]string{"size": "1"}},
+		{Name: "a", Options: map[string]string{"type": "nfs", "device": ":/x"}},
+		{Name: "a", Options: map[string]string{"type": "ext4"}},
+		{Name: "a", Options: map[string]string{"type": "none", "o": "bind", "device": "relative"}},
+	} {
+		if _, _, err := s.Create(spec); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%v: got %v", spec, err)
+		}
+	}
+	options := map[string]string{"type": "tmpfs"}
+	if _, _, err := s.Create(Spec{Name: "a", Options: options}); err != nil {
+		t.Fatal(err)
+	}
+	if _, made, err := s.Create(Spec{Name: "a"}); made || err != nil {
+		t.Errorf("without options: %v %v", made, err)
+	}
+	options["type"] = "none"
+	options["device"] = "/tmp"
+	if _, _, err := s.Create(Spec{Name: "a", Options: options}); !errdefs.IsAlreadyExists(err) {
+		t.Errorf("other options: %v", err)
+	}
+}
+
+// image makes an image's files and opens them.
+func image(t *testing.T) (string, *os.File) {
+	t.Helper()
+	dir := t.TempDir()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return dir, f
+}
+
+func TestPopulate(t *testing.T) {
+	s := newStore(t)
+	dir, root := image(t)
+	write(t, filepath.Join(dir, "srv/data/deep/file"), "text")
+	for _, do := range []error{
+		os.Link(filepath.Join(dir, "srv/data/deep/file"), filepath.Join(dir, "srv/data/same")),
+		os.Symlink("/etc/passwd", filepath.Join(dir, "srv/data/link")),
+		unix.Mkfifo(filepath.Join(dir, "srv/data/pipe"), 0o640),
+		os.Chmod(filepath.Join(dir, "srv/data"), 0o2750),
+		unix.Chmod(filepath.Join(dir, "srv/data"), 0o2750),
+	} {
+		if do != nil {
+			t.Fatal(do)
+		}
+	}
+	v, _, err := s.Create(Spec{Name: "data"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Populate(t.Context(), v.Name, root, "/srv/data", false); err != nil {
+		t.Fatal(err)
+	}
+	at := s.Path(v.Name)
+	if text, err := os.ReadFile(filepath.Join(at, "deep/file")); err != nil || string(text) != "text" {
+		t.Errorf("got %q %v", text, err)
+	}
+	a, _ := os.Stat(filepath.Join(at, "deep/file"))
+	b, _ := os.Stat(filepath.Join(at, "same"))
+	if !os.SameFile(a, b) {
+		t.Error("a file with two names is two files")
+	}
+	if to, err := os.Readlink(filepath.Join(at, "link")); to != "/etc/passwd" {
+		t.Errorf("link to %q %v", to, err)
+	}
+	if info, err := os.Stat(at); err != nil || info.Mode().Perm() != 0o750 || info.Mode()&os.ModeSetgid == 0 {
+		t.Errorf("mode %v %v", info.Mode(), err)
+	}
+	// What is there stays.
+	write(t, filepath.Join(dir, "srv/data/later"), "x")
+	if err := s.Populate(t.Context(), v.Name, root, "/srv/data", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(at, "later")); err == nil {
+		t.Error("a volume with something in it was written to")
+	}
+	for _, name := range []string{"/nowhere", "/srv/data/same"} {
+		fresh, _, _ := s.Create(Spec{})
+		if err := s.Populate(t.Context(), fresh.Name, root, name, false); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if size, err := s.Size(t.Context(), v.Name); err != nil || size < 512 {
+		t.Errorf("size %d %v", size, err)
+	}
+}
+
+// TestCVE_2022_23648 copies no file of the host into a volume, whatever path
+// an image says its volume is at.
+func TestCVE_2022_23648(t *testing.T) {
+	s := newStore(t)
+	dir, root := image(t)
+	secret := t.TempDir()
+	write(t, filepath.Join(secret, "shadow"), "secret")
+	up := strings.Repeat("../", 20)
+	for name, target := range map[string]string{"absolute": secret, "relative": up + secret, "magic": "/proc/self/root" + secret} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{up + secret, "/" + up + secret, "absolute", "relative", "magic", "absolute/../" + secret, "/x/../../.." + secret} {
+		v, _, err := s.Create(Spec{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = s.Populate(t.Context(), v.Name, root, name, false)
+		if entries, err := os.ReadDir(s.Path(v.Name)); err != nil || len(entries) > 0 {
+			t.Errorf("%s: the volume has %v %v", name, entries, err)
+		}
+		if _, err := s.Subfolder(v.Name, name); err == nil {
+			t.Errorf("%s: is a part of the volume", name)
+		}
+	}
+}
+
+func TestMounts(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	s := newStore(t)
+	source := t.TempDir()
+	write(t, filepath.Join(source, "f"), "x")
+	for name, options := range map[string]map[string]string{
+		"tmp":  {"type": "tmpfs", "o": "size=1m,uid=7"},
+		"bind": {"type": "none", "device": source, "o": "bind,ro"},
+	} {
+		if _, _, err := s.Create(Spec{Name: name, Options: options}); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := s.Mount(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.Path("tmp"), &st); err != nil || st.Type != unix.TMPFS_MAGIC || st.Blocks*uint64(st.Bsize) != 1<<20 {
+		t.Errorf("tmpfs: %v %v", st, err)
+	}
+	if err := os.WriteFile(filepath.Join(s.Path("bind"), "g"), nil, 0o600); err == nil {
+		t.Error("a read-only bind mount was written to")
+	}
+	// A removal takes the mount away, and not what is mounted.
+	for _, name := range []string{"tmp", "bind"} {
+		if err := s.Remove(name); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(source, "f")); err != nil {
+		t.Error(err)
+	}
+}
