@@ -181,6 +181,28 @@ func (m *Manager) Exists(path string) bool {
 	return false
 }
 
+// Children names the cgroups directly below one, in any hierarchy, in order.
+func (m *Manager) Children(path string) []string {
+	p, err := m.clean(path)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, h := range m.hierarchies {
+		entries, err := os.ReadDir(h.dir(p))
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			if e.IsDir() {
+				names = append(names, e.Name())
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // Procs lists the processes of a cgroup and all below it, each once, in
 // ascending order.
 func (m *Manager) Procs(path string) ([]int, error) {

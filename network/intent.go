@@ -128,6 +128,16 @@ func (m *Manager) removeIntent(podID string) error {
 }
 
 // listIntents lists the IDs of pods with an intent.
+// Wired lists the IDs of the pods that have something of a network, or may:
+// those that are being added or deleted are among them.
+func (m *Manager) Wired() ([]string, error) {
+	ids, err := m.listIntents()
+	if err != nil {
+		return nil, fmt.Errorf("list wired pods: %w", err)
+	}
+	return ids, nil
+}
+
 func (m *Manager) listIntents() ([]string, error) {
 	var ids []string
 	for _, dir := range m.intentDirs() {

@@ -24,6 +24,7 @@ import (
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/internal/recorder"
+	"github.com/nodeagent/nodeagent/nodeapi/doctor"
 	"github.com/nodeagent/nodeagent/nodeapi/eventlog"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/nodeagent/nodeagent/supervisor"
@@ -127,6 +128,8 @@ type Deps struct {
 	Recorder   *recorder.Recorder
 	Operations Operations
 	Calls      Calls
+	// Host is what Doctor looks at.
+	Host doctor.Host
 }
 
 // Server serves the node API. Close ends it.
@@ -140,6 +143,7 @@ type Server struct {
 	recorder   *recorder.Recorder
 	operations Operations
 	calls      Calls
+	host       doctor.Host
 	files      files
 	volumes    *volume.Store
 	log        eventlog.Log
@@ -185,7 +189,7 @@ func New(deps Deps) (*Server, error) {
 	s := &Server{
 		config: deps.Config, sandboxes: deps.Sandboxes, images: deps.Images,
 		layers: deps.Layers, supervisor: deps.Supervisor, network: deps.Network,
-		recorder: deps.Recorder, operations: deps.Operations, calls: deps.Calls,
+		recorder: deps.Recorder, operations: deps.Operations, calls: deps.Calls, host: deps.Host,
 		files: files{root: deps.Config.Root, state: deps.Config.State},
 		life:  life, end: end,
 		names: map[string]bool{}, ports: map[publishedPort]bool{},

@@ -101,6 +101,8 @@ type Network interface {
 	Del(ctx context.Context, a network.Attachment) error
 	// GC gives back what belongs to none of keep.
 	GC(ctx context.Context, keep []network.Attachment) error
+	// Wired lists the IDs of the pods that have anything of the network.
+	Wired() ([]string, error)
 }
 
 // Cgroups makes, reads and removes cgroups; paths are relative to each
@@ -118,6 +120,8 @@ type Cgroups interface {
 	// Procs lists the processes of a cgroup and all below it.
 	Procs(path string) ([]int, error)
 	Exists(path string) bool
+	// Children names the cgroups directly below one, in any hierarchy.
+	Children(path string) []string
 	// Cpuset gives the CPUs and memory nodes a cgroup may use; empty
 	// where the host has no cpuset controller.
 	Cpuset(path string) (cpus, mems string, err error)

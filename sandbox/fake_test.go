@@ -167,6 +167,19 @@ func (w *world) has(kind, name string) bool {
 	return w.things[kind+" "+w.rel(name)]
 }
 
+// names lists what there is of a kind.
+func (w *world) names(kind string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []string
+	for thing := range w.things {
+		if name, ok := strings.CutPrefix(thing, kind+" "); ok {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 func (w *world) rel(path string) string { return strings.TrimPrefix(path, w.state+"/") }
 
 // left lists all that exists, folders of the state directory included.
@@ -304,6 +317,8 @@ func (f fakeNetwork) Del(ctx context.Context, a network.Attachment) error {
 	return nil
 }
 
+func (f fakeNetwork) Wired() ([]string, error) { return f.names("network"), nil }
+
 func (f fakeNetwork) GC(ctx context.Context, keep []network.Attachment) error {
 	f.mu.Lock()
 	f.kept = nil
@@ -350,6 +365,8 @@ func (f fakeCgroups) Usage(ctx context.Context, path string) (*cgroups.Stats, er
 }
 
 func (f fakeCgroups) Procs(string) ([]int, error) { return []int{os.Getpid()}, nil }
+
+func (f fakeCgroups) Children(string) []string { return nil }
 
 func (f fakeCgroups) Exists(path string) bool { return f.has("cgroup", path) }
 

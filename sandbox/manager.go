@@ -103,6 +103,7 @@ func newManager(ctx context.Context, cfg Config, deps Deps, ns namespaces) (*Man
 		m.Close()
 		return nil, err
 	}
+	m.spawn(m.sweep)
 	return m, nil
 }
 

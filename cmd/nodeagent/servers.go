@@ -2,16 +2,19 @@ package main
 
 import (
 	"context"
+	"os/exec"
 	"path/filepath"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"github.com/nodeagent/nodeagent/cgroups"
 	"github.com/nodeagent/nodeagent/cri"
 	"github.com/nodeagent/nodeagent/internal/calls"
 	"github.com/nodeagent/nodeagent/nodeapi"
+	"github.com/nodeagent/nodeagent/nodeapi/doctor"
 )
 
 // graceTimeout is how long calls under way may go on when the agent is stopped.
@@ -80,12 +83,23 @@ func (d *daemon) buildNodeAPI(context.Context) (err error) {
 		Recorder:   d.recorder,
 		Operations: d.sandboxes,
 		Calls:      d.calls,
+		Host:       d.host(),
 	})
 	if err != nil {
 		return err
 	}
 	d.onStop(func(context.Context) error { d.node.Close(); return nil })
 	return nil
+}
+
+// host is what nodectl doctor looks at.
+func (d *daemon) host() doctor.Host {
+	socket, _ := d.cfg.socketPath() // it is bound
+	return doctor.Host{
+		Root: "/", AgentRoot: d.cfg.Root, AgentState: d.cfg.State, Socket: socket, ConfDir: d.cfg.CNIConfDir,
+		CgroupDriver: d.cfg.CgroupDriver, Network: d.network, Supervisor: d.supervisor, Orphans: d.sandboxes,
+		Statfs: unix.Statfs, LookPath: exec.LookPath,
+	}
 }
 
 func (d *daemon) buildGRPC(context.Context) error {

@@ -53,6 +53,7 @@ func (f *fakeAgent) serve(t testing.TB, dir string) string {
 	nodev1.RegisterContainersServer(server, fakeContainers{f: f})
 	nodev1.RegisterImagesServer(server, fakeImages{f: f})
 	nodev1.RegisterSystemServer(server, fakeSystem{f: f})
+	nodev1.RegisterDebugServer(server, fakeDebug{})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -73,7 +73,7 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		container.NewDiff(cli), container.NewStats(cli),
 		image.NewList(cli, "images"), image.NewPull(cli), image.NewPulls(cli), image.NewRemove(cli, "rmi"), image.NewTag(cli),
 		system.NewInspect(cli, ""), system.NewVersion(cli, build), system.NewInfo(cli, build),
-		debug.NewWhy(cli), debug.NewOps(cli),
+		debug.NewWhy(cli), debug.NewOps(cli), debug.NewDoctor(cli),
 		containerGroup(cli), imageGroup(cli), systemGroup(cli, build),
 	)
 	addHelp(root)
