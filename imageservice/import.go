@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -32,6 +33,16 @@ type importable struct {
 	foreign bool
 }
 
+// maxImages bounds the images of one archive.
+const maxImages = 1024
+
+// Loaded is an image of an archive, with the names it had there.
+type Loaded struct {
+	Image Image
+	// Tags are normalised references; there may be none.
+	Tags []string
+}
+
 // Import loads an OCI layout, a folder or tar, or a tar of docker save, plain
 // or compressed. Images without a name get none, and can be found by ID.
 func (s *Store) Import(ctx context.Context, path string) ([]Image, error) {
@@ -40,34 +51,86 @@ func (s *Store) Import(ctx context.Context, path string) ([]Image, error) {
 		return nil, fmt.Errorf("import %s: %w", path, err)
 	}
 	defer a.Close()
+	loaded, err := s.loadAll(ctx, a, s.cfg.Platform)
+	if err != nil {
+		err = fmt.Errorf("import %s: %w", path, err)
+	}
+	var list []Image
+	for _, one := range loaded {
+		list = append(list, one.Image)
+	}
+	return list, err
+}
+
+// Load is Import of a stream, with what is there to say about each image. A
+// platform chooses among those of an image; empty means the node's.
+func (s *Store) Load(ctx context.Context, r io.Reader, platform string) ([]Loaded, error) {
+	if platform == "" {
+		platform = s.cfg.Platform
+	}
+	f, err := s.spool(r)
+	if err != nil {
+		return nil, fmt.Errorf("load: %w", err)
+	}
+	a, err := archive.File(f)
+	if err != nil {
+		return nil, fmt.Errorf("load: %w", err)
+	}
+	defer a.Close()
+	loaded, err := s.loadAll(ctx, a, platform)
+	if err != nil {
+		return loaded, fmt.Errorf("load: %w", err)
+	}
+	return loaded, nil
+}
+
+// loadAll loads the images of an archive. On an error those before it stay.
+func (s *Store) loadAll(ctx context.Context, a archive.Archive, platform string) (loaded []Loaded, err error) {
+	defer func() {
+		if err != nil {
+			s.wakeCollector() // of what the others brought
+		}
+	}()
 	list, err := s.importables(a)
 	if err != nil {
-		return nil, fmt.Errorf("import %s: %w", path, err)
+		return nil, err
 	}
-	var loaded []Image
 	var skipped error
 	for _, i := range list {
-		img, err := s.importOne(ctx, i)
+		img, err := s.importOne(ctx, i, platform)
 		if errdefs.IsNotFound(err) && len(list) > 1 {
 			// One of several platforms.
 			skipped = errors.Join(skipped, err)
 			continue
 		}
 		if err != nil {
-			return loaded, fmt.Errorf("import %s: %w", path, err)
+			return loaded, err
 		}
-		loaded = append(loaded, img)
+		loaded = addLoaded(loaded, img, i.tags)
 	}
 	if len(loaded) == 0 {
-		return nil, fmt.Errorf("import %s: no image in it: %w", path, errors.Join(errdefs.ErrNotFound, skipped))
+		return nil, fmt.Errorf("no image in it: %w", errors.Join(errdefs.ErrNotFound, skipped))
 	}
 	return loaded, nil
 }
 
-func (s *Store) importOne(ctx context.Context, i importable) (Image, error) {
+// addLoaded notes an image, once whatever its names.
+func addLoaded(list []Loaded, img Image, names []reference.Named) []Loaded {
+	at := slices.IndexFunc(list, func(l Loaded) bool { return l.Image.ID == img.ID })
+	if at < 0 {
+		at, list = len(list), append(list, Loaded{})
+	}
+	list[at].Image = img
+	for _, named := range names {
+		list[at].Tags = union(list[at].Tags, tagOf(named))
+	}
+	return list
+}
+
+func (s *Store) importOne(ctx context.Context, i importable, platform string) (Image, error) {
 	l := s.newLease()
 	defer l.release()
-	f, err := s.fetchImage(ctx, l, i, i.root, s.cfg.Platform)
+	f, err := s.fetchImage(ctx, l, i, i.root, platform)
 	if err != nil {
 		return Image{}, err
 	}
@@ -121,6 +184,9 @@ func ociImages(a archive.Archive, raw []byte) ([]importable, error) {
 	if err != nil {
 		return nil, fmt.Errorf("index.json: %w", err)
 	}
+	if len(doc.Manifests) > maxImages {
+		return nil, invalid("%d images", len(doc.Manifests))
+	}
 	var list []importable
 	for _, desc := range doc.Manifests {
 		if !images.IsManifestType(desc.MediaType) && !images.IsIndexType(desc.MediaType) || desc.Annotations["vnd.docker.reference.type"] != "" {
@@ -165,9 +231,13 @@ func dockerImages(a archive.Archive, raw []byte) ([]importable, error) {
 	if err := json.Unmarshal(raw, &entries); err != nil {
 		return nil, invalid("manifest.json: %v", err)
 	}
+	if len(entries) > maxImages {
+		return nil, invalid("%d images", len(entries))
+	}
 	var list []importable
+	known := map[string]ocispec.Descriptor{}
 	for _, e := range entries {
-		i, err := dockerImportable(a, e)
+		i, err := dockerImportable(a, e, known)
 		if err != nil {
 			return nil, err
 		}
@@ -176,8 +246,8 @@ func dockerImages(a archive.Archive, raw []byte) ([]importable, error) {
 	return list, nil
 }
 
-func dockerImportable(a archive.Archive, e dockerImage) (importable, error) {
-	src := dockerSource{a: a, names: map[digest.Digest]string{}, made: map[digest.Digest][]byte{}}
+func dockerImportable(a archive.Archive, e dockerImage, known map[string]ocispec.Descriptor) (importable, error) {
+	src := dockerSource{a: a, known: known, names: map[digest.Digest]string{}, made: map[digest.Digest][]byte{}}
 	if len(e.Layers) > maxLayers {
 		return importable{}, invalid("image of %d layers", len(e.Layers))
 	}
@@ -212,7 +282,9 @@ func dockerImportable(a archive.Archive, e dockerImage) (importable, error) {
 
 // dockerSource opens what a docker archive holds by digest.
 type dockerSource struct {
-	a     archive.Archive
+	a archive.Archive
+	// known are files of the archive that were hashed, for all its images.
+	known map[string]ocispec.Descriptor
 	names map[digest.Digest]string
 	made  map[digest.Digest][]byte
 }
@@ -220,6 +292,18 @@ type dockerSource struct {
 // describe hashes a file of the archive. Layers may be compressed; the media
 // type says so, for those who get the image from us.
 func (d dockerSource) describe(name, mediaType string) (ocispec.Descriptor, error) {
+	if desc, ok := d.known[mediaType+" "+name]; ok {
+		d.names[desc.Digest] = name
+		return desc, nil
+	}
+	desc, err := d.hash(name, mediaType)
+	if err == nil {
+		d.known[mediaType+" "+name] = desc
+	}
+	return desc, err
+}
+
+func (d dockerSource) hash(name, mediaType string) (ocispec.Descriptor, error) {
 	r, size, err := d.a.Open(name)
 	if err != nil {
 		return ocispec.Descriptor{}, err

@@ -4,10 +4,13 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -180,4 +183,38 @@ func writeFile(t testing.TB, content string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+func readFileOf(t testing.TB, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// fixTar computes the checksums of a tar's headers anew.
+func fixTar(t testing.TB, data []byte) []byte {
+	t.Helper()
+	for off := 0; off+512 <= len(data); {
+		h := data[off : off+512]
+		if h[0] == 0 {
+			break
+		}
+		size, err := strconv.ParseInt(strings.Trim(string(h[124:136]), "\x00 "), 8, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := 0
+		for i, b := range h {
+			if i >= 148 && i < 156 {
+				b = ' '
+			}
+			sum += int(b)
+		}
+		copy(h[148:156], fmt.Sprintf("%06o\x00 ", sum))
+		off += 512 + int(size+511)/512*512
+	}
+	return data
 }

@@ -94,6 +94,12 @@ func openTar(path string) (Archive, error) {
 	if f, err = plain(f); err != nil {
 		return nil, err
 	}
+	return File(f)
+}
+
+// File opens a tar file that is not compressed. It is the archive's from here
+// on, and closed when this fails.
+func File(f *os.File) (Archive, error) {
 	t := &tarball{f: f, files: map[string]place{}, links: map[string]string{}}
 	if err := t.index(); err != nil {
 		f.Close()

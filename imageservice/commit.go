@@ -1,0 +1,218 @@
+package imageservice
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/nodeagent/nodeagent/imageservice/imageconfig"
+	"github.com/nodeagent/nodeagent/imageservice/unpack"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// CommitRequest asks for an image with one layer more than another.
+type CommitRequest struct {
+	// ImageID is the image below; it may be one that was removed and is
+	// kept for its containers. Empty means none.
+	ImageID string
+	// Ref is the new image's name; empty means none.
+	Ref string
+	// Author, Comment and CreatedBy are of the step in its history.
+	Author, Comment, CreatedBy string
+	// Config changes the configuration; the changes, which are Dockerfile
+	// instructions, come after it.
+	Config  func(*imageconfig.Config)
+	Changes []string
+	// Layer writes the layer as a plain tar.
+	Layer func(io.Writer) error
+}
+
+// Commit makes an image of another with a layer on top, and returns it.
+func (s *Store) Commit(ctx context.Context, req CommitRequest) (Image, error) {
+	img, err := s.commit(ctx, req)
+	if err != nil {
+		return Image{}, fmt.Errorf("commit image: %w", err)
+	}
+	return img, nil
+}
+
+func (s *Store) commit(ctx context.Context, req CommitRequest) (Image, error) {
+	tags, err := newTags(req.Ref)
+	if err != nil {
+		return Image{}, err
+	}
+	l := s.newLease()
+	defer l.release()
+	doc := imageconfig.New(platforms.DefaultSpec())
+	manifest := newManifest()
+	if req.ImageID != "" {
+		base, err := s.base(l, req.ImageID)
+		if err != nil {
+			return Image{}, err
+		}
+		if doc, err = imageconfig.Parse(base.config); err != nil {
+			return Image{}, err
+		}
+		manifest.Layers = base.doc.Layers
+	}
+	if req.Config != nil {
+		req.Config(&doc.Config)
+	}
+	if err := doc.Config.Apply(req.Changes); err != nil {
+		return Image{}, err
+	}
+	return s.topped(ctx, l, topping{
+		doc: doc, manifest: manifest, tags: tags, layer: req.Layer,
+		step: ocispec.History{Author: req.Author, Comment: req.Comment, CreatedBy: req.CreatedBy},
+	})
+}
+
+// base opens the image that another is made of.
+func (s *Store) base(l *lease, id string) (*whole, error) {
+	s.mu.Lock()
+	rec := s.images[id]
+	s.mu.Unlock()
+	if rec == nil {
+		return nil, fmt.Errorf("image %s: %w", id, errdefs.ErrNotFound)
+	}
+	return s.openWhole(l, rec, "")
+}
+
+// ImportRequest asks for an image made of one archive of files.
+type ImportRequest struct {
+	// Ref is the image's name; empty means none.
+	Ref string
+	// Changes are Dockerfile instructions.
+	Changes []string
+	Comment string
+	// Platform is what is written into it; empty means the node's.
+	Platform string
+}
+
+// ImportRoot makes an image of the tar of a root filesystem, plain or
+// compressed by gzip or zstd.
+func (s *Store) ImportRoot(ctx context.Context, r io.Reader, req ImportRequest) (Image, error) {
+	img, err := s.importRoot(ctx, r, req)
+	if err != nil {
+		return Image{}, fmt.Errorf("import: %w", err)
+	}
+	return img, nil
+}
+
+func (s *Store) importRoot(ctx context.Context, r io.Reader, req ImportRequest) (Image, error) {
+	tags, err := newTags(req.Ref)
+	if err != nil {
+		return Image{}, err
+	}
+	platform := platforms.DefaultSpec()
+	if req.Platform != "" {
+		if platform, err = platforms.Parse(req.Platform); err != nil {
+			return Image{}, fmt.Errorf("platform %q: %w: %w", req.Platform, err, errdefs.ErrInvalidArgument)
+		}
+	}
+	doc := imageconfig.New(platform)
+	if err := doc.Config.Apply(req.Changes); err != nil {
+		return Image{}, err
+	}
+	plain, err := unpack.Decompress(r)
+	if err != nil {
+		return Image{}, err
+	}
+	defer plain.Close()
+	l := s.newLease()
+	defer l.release()
+	return s.topped(ctx, l, topping{
+		doc: doc, manifest: newManifest(), tags: tags, step: ocispec.History{Comment: req.Comment},
+		layer: func(w io.Writer) error {
+			n, err := io.Copy(w, io.LimitReader(plain, maxArchive+1))
+			if err == nil && n > maxArchive {
+				err = invalid("it unpacks to more than %d bytes", int64(maxArchive))
+			}
+			return err
+		},
+	})
+}
+
+// newTags are the tags of an image to be made.
+func newTags(ref string) ([]string, error) {
+	if ref == "" {
+		return nil, nil
+	}
+	named, err := parseReference(ref)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := named.(reference.Digested); ok {
+		return nil, invalid("%s has a digest, and the image has another", ref)
+	}
+	return tagOf(named), nil
+}
+
+func newManifest() *ocispec.Manifest {
+	return &ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
+}
+
+// topping is an image that lacks its topmost layer.
+type topping struct {
+	doc      *imageconfig.Document
+	manifest *ocispec.Manifest
+	step     ocispec.History
+	layer    func(io.Writer) error
+	tags     []string
+}
+
+// topped makes the layer, and the image known.
+func (s *Store) topped(ctx context.Context, l *lease, t topping) (img Image, err error) {
+	defer func() {
+		if err != nil {
+			s.wakeCollector() // of what was made so far
+		}
+	}()
+	desc, diffID, err := s.packed(l, t.layer)
+	if err != nil {
+		return Image{}, err
+	}
+	now := time.Now().UTC()
+	t.step.Created = &now
+	t.doc.AddLayer(diffID, t.step)
+	t.manifest.Layers = append(t.manifest.Layers[:len(t.manifest.Layers):len(t.manifest.Layers)], desc)
+	config, err := t.doc.Encode()
+	if err != nil {
+		return Image{}, err
+	}
+	t.manifest.Config = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config))}
+	raw, err := json.Marshal(t.manifest)
+	if err != nil {
+		return Image{}, err
+	}
+	root := ocispec.Descriptor{MediaType: t.manifest.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
+	l.keepBlobs(t.manifest.Config.Digest, root.Digest)
+	for dgst, data := range map[digest.Digest][]byte{t.manifest.Config.Digest: config, root.Digest: raw} {
+		if err := s.content.Put(dgst, data); err != nil {
+			return Image{}, err
+		}
+	}
+	f, err := s.fetchImage(ctx, l, stored{s}, root, platforms.Format(t.doc.Image.Platform))
+	if err != nil {
+		return Image{}, err
+	}
+	if _, err := s.unpackImage(ctx, l, f, &progress{}); err != nil {
+		return Image{}, err
+	}
+	return s.add(f, t.tags, nil)
+}
+
+// stored is an image whose new blobs are in the store already.
+type stored struct{ s *Store }
+
+// Open opens a blob.
+func (s stored) Open(_ context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	return s.s.content.Open(desc.Digest)
+}

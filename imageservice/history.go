@@ -1,0 +1,58 @@
+package imageservice
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// Step is one step in how an image came about.
+type Step struct {
+	// Created is zero when it is not told.
+	Created            time.Time
+	CreatedBy, Comment string
+	// Size is what the step's layer takes unpacked, in bytes; zero for one
+	// that changed no files.
+	Size int64
+}
+
+// History tells how an image came about, the latest step first.
+func (s *Store) History(ctx context.Context, ref string) (Image, []Step, error) {
+	rec, err := s.lookup(ref)
+	if err != nil {
+		return Image{}, nil, fmt.Errorf("history: %w", err)
+	}
+	var steps []Step
+	layer := 0
+	for _, h := range rec.config.History {
+		step := Step{CreatedBy: h.CreatedBy, Comment: h.Comment}
+		if h.Created != nil {
+			step.Created = *h.Created
+		}
+		if !h.EmptyLayer && layer < len(rec.chainIDs) {
+			usage, err := s.layers.Usage(ctx, rec.chainIDs[layer].String())
+			if err != nil && !errdefs.IsNotFound(err) {
+				return Image{}, nil, fmt.Errorf("history of image %s: %w", rec.ID, err)
+			}
+			step.Size = usage.Size
+			layer++
+		}
+		steps = append([]Step{step}, steps...)
+	}
+	return rec.image(), steps, nil
+}
+
+// RawConfig is an image's configuration as it is written.
+func (s *Store) RawConfig(ctx context.Context, ref string) ([]byte, error) {
+	rec, err := s.lookup(ref)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	raw, err := s.content.Read(rec.ID, maxDocument)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration of image %s: %w", rec.ID, err)
+	}
+	return raw, nil
+}
