@@ -51,7 +51,7 @@ func (s *Store) commit(ctx context.Context, req CommitRequest) (Image, error) {
 	l := s.newLease()
 	defer l.release()
 	doc := imageconfig.New(platforms.DefaultSpec())
-	manifest := newManifest()
+	manifest, home := newManifest(), ""
 	if req.ImageID != "" {
 		base, err := s.base(l, req.ImageID)
 		if err != nil {
@@ -60,7 +60,7 @@ func (s *Store) commit(ctx context.Context, req CommitRequest) (Image, error) {
 		if doc, err = imageconfig.Parse(base.config); err != nil {
 			return Image{}, err
 		}
-		manifest.Layers = base.doc.Layers
+		manifest.Layers, home = base.doc.Layers, s.homeOf(base.rec)
 	}
 	if req.Config != nil {
 		req.Config(&doc.Config)
@@ -69,7 +69,7 @@ func (s *Store) commit(ctx context.Context, req CommitRequest) (Image, error) {
 		return Image{}, err
 	}
 	return s.topped(ctx, l, topping{
-		doc: doc, manifest: manifest, tags: tags, layer: req.Layer,
+		doc: doc, manifest: manifest, tags: tags, layer: req.Layer, home: home,
 		step: ocispec.History{Author: req.Author, Comment: req.Comment, CreatedBy: req.CreatedBy},
 	})
 }
@@ -166,6 +166,8 @@ type topping struct {
 	step     ocispec.History
 	layer    func(io.Writer) error
 	tags     []string
+	// home names the snapshotter it goes to.
+	home string
 }
 
 // topped makes the layer, and the image known.
@@ -203,6 +205,7 @@ func (s *Store) topped(ctx context.Context, l *lease, t topping) (img Image, err
 	if err != nil {
 		return Image{}, err
 	}
+	f.snapshotter = t.home
 	if _, err := s.unpackImage(ctx, l, f, &progress{}); err != nil {
 		return Image{}, err
 	}

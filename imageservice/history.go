@@ -24,6 +24,10 @@ func (s *Store) History(ctx context.Context, ref string) (Image, []Step, error) 
 	if err != nil {
 		return Image{}, nil, fmt.Errorf("history: %w", err)
 	}
+	in, err := s.snapshotter(s.homeOf(rec))
+	if err != nil {
+		return Image{}, nil, fmt.Errorf("history of image %s: %w", rec.ID, err)
+	}
 	var steps []Step
 	layer := 0
 	for _, h := range rec.config.History {
@@ -32,7 +36,7 @@ func (s *Store) History(ctx context.Context, ref string) (Image, []Step, error) 
 			step.Created = *h.Created
 		}
 		if !h.EmptyLayer && layer < len(rec.chainIDs) {
-			usage, err := s.layers.Usage(ctx, rec.chainIDs[layer].String())
+			usage, err := in.Usage(ctx, rec.chainIDs[layer].String())
 			if err != nil && !errdefs.IsNotFound(err) {
 				return Image{}, nil, fmt.Errorf("history of image %s: %w", rec.ID, err)
 			}
@@ -42,17 +46,4 @@ func (s *Store) History(ctx context.Context, ref string) (Image, []Step, error) 
 		steps = append([]Step{step}, steps...)
 	}
 	return rec.image(), steps, nil
-}
-
-// RawConfig is an image's configuration as it is written.
-func (s *Store) RawConfig(ctx context.Context, ref string) ([]byte, error) {
-	rec, err := s.lookup(ref)
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	raw, err := s.content.Read(rec.ID, maxDocument)
-	if err != nil {
-		return nil, fmt.Errorf("read configuration of image %s: %w", rec.ID, err)
-	}
-	return raw, nil
 }

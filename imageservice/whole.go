@@ -89,7 +89,7 @@ func (w *whole) restore(ctx context.Context, i int) error {
 		w.replace(i, desc)
 		return nil
 	}
-	desc, diffID, err := w.s.remake(ctx, w.l, w.rec.chainIDs[i])
+	desc, diffID, err := w.s.remake(ctx, w.l, w.s.homeOf(w.rec), w.rec.chainIDs[i])
 	if err != nil {
 		return fmt.Errorf("make layer %s anew: %w", w.rec.DiffIDs[i], err)
 	}
@@ -201,17 +201,35 @@ func (s *Store) otherForm(l *lease, diffID digest.Digest) (ocispec.Descriptor, b
 
 // remake writes a layer's files as a compressed blob: always the same for the
 // same files.
-func (s *Store) remake(ctx context.Context, l *lease, chain digest.Digest) (desc ocispec.Descriptor, diffID digest.Digest, err error) {
-	dir, err := s.layers.LayerDir(chain.String())
+func (s *Store) remake(ctx context.Context, l *lease, snapshotter string, chain digest.Digest) (desc ocispec.Descriptor, diffID digest.Digest, err error) {
+	in, err := s.snapshotter(snapshotter)
 	if err != nil {
 		return desc, "", err
 	}
+	dir, release, err := in.HoldLayer(chain.String())
+	if err != nil {
+		return desc, "", err
+	}
+	defer release()
 	root, err := os.Open(dir)
 	if err != nil {
 		return desc, "", err
 	}
 	defer root.Close()
 	return s.packed(l, func(out io.Writer) error { return pack.Tree(ctx, out, root, pack.Options{Layer: true}) })
+}
+
+// homeOf names a snapshotter that has an image's layers, the default one
+// first.
+func (s *Store) homeOf(rec *record) string {
+	names := slices.Clone(rec.Snapshotters)
+	for i := range names {
+		names[i] = s.snapshotterName(names[i])
+	}
+	if len(names) == 0 || slices.Contains(names, "") {
+		return ""
+	}
+	return names[0]
 }
 
 // packed stores the plain tar that write writes, compressed, and tells its
