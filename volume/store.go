@@ -223,7 +223,8 @@ func (s *Store) create(spec Spec) (Volume, bool, error) {
 	return v, true, nil
 }
 
-// make puts a volume's folder in place, whole.
+// make puts a volume's folder in place, whole, and durably: what people keep in
+// it must be found by its name after a power cut too.
 func (s *Store) make(v Volume) (err error) {
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -245,10 +246,13 @@ func (s *Store) make(v Volume) (err error) {
 	if err := os.Mkdir(filepath.Join(stage, dataName), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(stage, recordName), data, 0o600); err != nil {
+	if err := atomicfile.WriteSync(filepath.Join(stage, recordName), data, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(stage, filepath.Join(s.root, v.Name))
+	if err := os.Rename(stage, filepath.Join(s.root, v.Name)); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(s.root)
 }
 
 // Remove removes a volume. One that is held is ErrFailedPrecondition; whether
