@@ -132,6 +132,10 @@ build-packages:
 test-packages:
 	@hack/install-packages $(TEST_PACKAGES)
 
+.PHONY: man
+man: build ## write nodectl's manual pages into bin/man
+	bin/nodectl man bin/man
+
 .PHONY: clean
 clean: ## remove what was built and cached here
 	rm -rf bin .cache

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // fakeAgent answers as the agent does, without running anything. Each field
@@ -54,6 +55,7 @@ func (f *fakeAgent) serve(t testing.TB, dir string) string {
 	nodev1.RegisterImagesServer(server, fakeImages{f: f})
 	nodev1.RegisterSystemServer(server, fakeSystem{f: f})
 	nodev1.RegisterDebugServer(server, fakeDebug{})
+	runtime.RegisterRuntimeServiceServer(server, fakePods{})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

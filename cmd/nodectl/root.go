@@ -7,6 +7,7 @@ import (
 	"github.com/nodeagent/nodeagent/cmd/nodectl/container"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/debug"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/pod"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/system"
 	"github.com/spf13/cobra"
 )
@@ -73,10 +74,13 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		container.NewDiff(cli), container.NewStats(cli),
 		image.NewList(cli, "images"), image.NewPull(cli), image.NewPulls(cli), image.NewRemove(cli, "rmi"), image.NewTag(cli),
 		system.NewInspect(cli, ""), system.NewVersion(cli, build), system.NewInfo(cli, build),
+		pod.NewPods(cli), pod.NewInspect(cli), pod.NewRun(cli), pod.NewStop(cli), pod.NewRemove(cli),
 		debug.NewWhy(cli), debug.NewOps(cli), debug.NewDoctor(cli),
 		containerGroup(cli), imageGroup(cli), systemGroup(cli, build),
 	)
+	root.AddCommand(newMan())
 	addHelp(root)
+	completeArguments(root, cli)
 	return root
 }
 

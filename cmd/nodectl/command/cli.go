@@ -15,6 +15,7 @@ import (
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 const (
@@ -89,6 +90,12 @@ func (c *CLI) System() (nodev1.SystemClient, error) {
 func (c *CLI) Debug() (nodev1.DebugClient, error) {
 	conn, err := c.connect()
 	return nodev1.NewDebugClient(conn), err
+}
+
+// Runtime is the agent's runtime service of CRI.
+func (c *CLI) Runtime() (runtime.RuntimeServiceClient, error) {
+	conn, err := c.connect()
+	return runtime.NewRuntimeServiceClient(conn), err
 }
 
 // connect prepares the connection; the first call dials.

@@ -10,6 +10,7 @@ import (
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -17,8 +18,16 @@ import (
 type psFlags struct {
 	all, quiet, latest, noTrunc, pods bool
 	last                              int
-	namespace, format                 string
+	pod, namespace, format            string
 	filters                           []string
+	// bySight shows kubelet's containers to a person who did not ask.
+	bySight bool
+}
+
+// plain says that nothing was asked for but a table of what there is: no
+// script's form, and no choice by age.
+func (f *psFlags) plain() bool {
+	return !f.quiet && f.format == "" && !f.latest && f.last <= 0
 }
 
 // NewPs is `nodectl ps`.
@@ -29,7 +38,10 @@ func NewPs(cli *command.CLI) *cobra.Command {
 		Aliases: []string{"ls", "list"},
 		Short:   "List containers",
 		Args:    command.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return flags.run(cmd.Context(), cli) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			flags.bySight = !cmd.Flags().Changed("pods") && flags.plain() && terminal.Is(cli.Out)
+			return flags.run(cmd.Context(), cli)
+		},
 	}
 	flags.last = -1
 	f := cmd.Flags()
@@ -38,7 +50,8 @@ func NewPs(cli *command.CLI) *cobra.Command {
 	f.BoolVarP(&flags.latest, "latest", "l", false, "Show the latest created container (includes all states)")
 	f.BoolVar(&flags.noTrunc, "no-trunc", false, "Don't truncate output")
 	f.VarP(lastOrNamespace{&flags}, "last", "n", "Show n last created containers (includes all states), or the containers of a namespace of Kubernetes")
-	f.BoolVar(&flags.pods, "pod", false, "Show kubelet's containers too, with their pods")
+	f.BoolVar(&flags.pods, "pods", false, "Show kubelet's containers too, with their pods (default on a terminal)")
+	f.StringVar(&flags.pod, "pod", "", "Show the containers of one of kubelet's pods only, by NAME, NAMESPACE/NAME or ID")
 	f.StringVar(&flags.namespace, "namespace", "", "Show kubelet's containers of this namespace only")
 	f.StringVar(&flags.format, "format", "", `Format output: "table", "table TEMPLATE", "json" or a Go template`)
 	f.StringArrayVarP(&flags.filters, "filter", "f", nil, "Filter output based on conditions provided")
@@ -75,7 +88,7 @@ func (f *psFlags) run(ctx context.Context, cli *command.CLI) error {
 	if err != nil {
 		return err
 	}
-	f.pods = f.pods || f.namespace != ""
+	f.pods = f.pods || f.bySight || f.namespace != "" || f.pod != ""
 	resp, err := client.List(ctx, &nodev1.ListRequest{Pods: f.pods})
 	if err != nil {
 		return err
@@ -85,7 +98,7 @@ func (f *psFlags) run(ctx context.Context, cli *command.CLI) error {
 		return err
 	}
 	list := format.List{Format: f.format, Header: psHeader, Default: `{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}`}
-	if f.pods {
+	if f.pods && (!f.bySight || slices.ContainsFunc(chosen, func(c *nodev1.Container) bool { return c.GetPod() != nil })) {
 		list.Default += `\t{{.Pod}}\t{{.Namespace}}`
 	}
 	if f.quiet {
@@ -115,11 +128,18 @@ func (f *psFlags) choose(all []*nodev1.Container, filters command.Filters) ([]*n
 			break
 		}
 		running := c.GetState() == "running" || c.GetState() == "paused"
-		if (running || everyState) && (f.namespace == "" || c.GetPod().GetNamespace() == f.namespace) && match.all(c) {
+		if (running || everyState) && (f.namespace == "" || c.GetPod().GetNamespace() == f.namespace) && inPod(c, f.pod) && match.all(c) {
 			out = append(out, c)
 		}
 	}
 	return out, nil
+}
+
+// inPod says whether a container is in the pod that a person named; no name
+// is all.
+func inPod(c *nodev1.Container, name string) bool {
+	pod := c.GetPod()
+	return name == "" || pod.GetName() == name || pod.GetNamespace()+"/"+pod.GetName() == name || strings.HasPrefix(pod.GetId(), name)
 }
 
 // psHeader are the headers of ps.

@@ -24,8 +24,8 @@ const (
 
 // statsFlags are the flags of stats.
 type statsFlags struct {
-	all, noStream, noTrunc bool
-	format                 string
+	all, noStream, noTrunc, pods bool
+	format                       string
 }
 
 // NewStats is `nodectl stats`.
@@ -42,17 +42,17 @@ func NewStats(cli *command.CLI) *cobra.Command {
 	f.BoolVarP(&flags.all, "all", "a", false, "Show all containers (default shows just running)")
 	f.BoolVar(&flags.noStream, "no-stream", false, "Disable streaming stats and only pull the first result")
 	f.BoolVar(&flags.noTrunc, "no-trunc", false, "Do not truncate output")
+	f.BoolVar(&flags.pods, "pods", false, "Show kubelet's pods, each as a whole")
 	f.StringVar(&flags.format, "format", "", `Format output: "table", "table TEMPLATE", "json" or a Go template`)
 	return cmd
 }
 
 func (f *statsFlags) run(ctx context.Context, cli *command.CLI, names []string) error {
-	client, err := cli.Containers()
+	read, err := f.reader(ctx, cli, names)
 	if err != nil {
 		return err
 	}
-	req := &nodev1.StatsRequest{Containers: names}
-	before, err := client.Stats(ctx, req)
+	before, err := read(ctx)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (f *statsFlags) run(ctx context.Context, cli *command.CLI, names []string) 
 			return ctx.Err()
 		case <-tick.C:
 		}
-		now, err := client.Stats(ctx, req)
+		now, err := read(ctx)
 		if err != nil {
 			return err
 		}
@@ -73,6 +73,23 @@ func (f *statsFlags) run(ctx context.Context, cli *command.CLI, names []string) 
 		}
 		before = now
 	}
+}
+
+// reader gives what reads the figures that were asked for.
+func (f *statsFlags) reader(ctx context.Context, cli *command.CLI, names []string) (func(context.Context) (*nodev1.StatsResponse, error), error) {
+	if f.pods {
+		return readPods(ctx, cli, names)
+	}
+	client, err := cli.Containers()
+	if err != nil {
+		return nil, err
+	}
+	if names, err = expandPods(ctx, client, names); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) (*nodev1.StatsResponse, error) {
+		return client.Stats(ctx, &nodev1.StatsRequest{Containers: names})
+	}, nil
 }
 
 // write writes one screen.
@@ -84,6 +101,9 @@ func (f *statsFlags) write(cli *command.CLI, before, now *nodev1.StatsResponse, 
 	list := format.List{
 		Format: f.format, Header: statsHeader,
 		Default: `{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}`,
+	}
+	if f.pods {
+		list.Header, list.Default = podStatsHeader, podColumns
 	}
 	for _, s := range now.GetStats() {
 		live := s.GetState() == "running" || s.GetState() == "paused"

@@ -1,0 +1,61 @@
+package main
+
+import (
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/spf13/cobra"
+)
+
+// completeArguments lets shells complete what commands take, by the names of
+// the commands.
+func completeArguments(root *cobra.Command, cli *command.CLI) {
+	running := cli.ContainerNames(func(c *nodev1.Container) bool { return c.GetState() == "running" || c.GetState() == "paused" })
+	still := cli.ContainerNames(func(c *nodev1.Container) bool { return c.GetState() == "created" || c.GetState() == "exited" })
+	paused := cli.ContainerNames(func(c *nodev1.Container) bool { return c.GetState() == "paused" })
+	anyContainer, images := cli.ContainerNames(nil), cli.ImageNames()
+	functions := map[string]cobra.CompletionFunc{
+		"attach": first(running), "commit": first(anyContainer), "cp": first(anyContainer), "diff": first(anyContainer), "exec": first(running),
+		"export": first(anyContainer), "kill": running, "logs": first(anyContainer), "pause": running, "port": first(running),
+		"rename": first(anyContainer), "restart": anyContainer, "start": still, "stats": running, "stop": running, "top": first(running),
+		"unpause": paused, "update": anyContainer, "wait": anyContainer, "why": first(anyContainer),
+		"create": first(images), "history": first(images), "push": first(images), "rmi": images, "run": first(images), "save": images, "tag": first(images),
+	}
+	for _, cmd := range append(root.Commands(), below(root, "container")...) {
+		complete(cmd, functions[cmd.Name()])
+	}
+	for _, cmd := range below(root, "image") {
+		complete(cmd, images)
+	}
+	for _, cmd := range append(below(root, "container"), root.Commands()...) {
+		if cmd.Name() == "rm" || cmd.Name() == "inspect" {
+			complete(cmd, anyContainer)
+		}
+	}
+}
+
+// complete sets a command's function, unless it has one.
+func complete(cmd *cobra.Command, fn cobra.CompletionFunc) {
+	if cmd.ValidArgsFunction == nil && fn != nil {
+		cmd.ValidArgsFunction = fn
+	}
+}
+
+// below are the commands of a group.
+func below(root *cobra.Command, group string) []*cobra.Command {
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == group {
+			return cmd.Commands()
+		}
+	}
+	return nil
+}
+
+// first completes the first argument alone.
+func first(fn cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, begin string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return fn(cmd, args, begin)
+	}
+}
