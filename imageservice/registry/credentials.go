@@ -38,7 +38,7 @@ func (c Credentials) isFor(registry string) bool {
 	if c.ServerAddress == "" {
 		return true
 	}
-	host := hostOf(c.ServerAddress)
+	host := HostOf(c.ServerAddress)
 	return host == registry || isHub(host) && isHub(registry)
 }
 

@@ -258,8 +258,8 @@ func (t tokenAuthorizer) AddResponses(context.Context, []*http.Response) error {
 	return fmt.Errorf("the registry token was refused: %w", docker.ErrInvalidAuthorization)
 }
 
-// hostOf is the host of a server address, which may be a URL.
-func hostOf(address string) string {
+// HostOf is the host of a server address, which may be a URL.
+func HostOf(address string) string {
 	address = strings.TrimPrefix(strings.TrimPrefix(address, "https://"), "http://")
 	host, _, _ := strings.Cut(address, "/")
 	return host
