@@ -1,6 +1,7 @@
 package nodeapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/nodeagent/nodeagent/cgroups"
 	"github.com/nodeagent/nodeagent/imageservice"
+	"github.com/nodeagent/nodeagent/imageservice/imageconfig"
 	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/sandbox"
 	sandboxns "github.com/nodeagent/nodeagent/sandbox/namespace"
@@ -385,6 +387,11 @@ func (f *fakeSandboxes) Subscribe() (<-chan sandbox.Event, func()) {
 
 // fakeImages has the images given.
 type fakeImages struct {
+	// committed, config and layer are of the last Commit.
+	committed imageservice.CommitRequest
+	config    imageconfig.Config
+	layer     bytes.Buffer
+
 	mu     sync.Mutex
 	images []imageservice.Image
 	// configuration is that of all of them.

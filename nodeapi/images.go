@@ -2,8 +2,6 @@ package nodeapi
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -60,9 +58,9 @@ func (s *images) Inspect(ctx context.Context, req *nodev1.InspectImageRequest) (
 	if err != nil {
 		return nil, err
 	}
-	config, err := json.Marshal(img.Config)
+	config, err := s.images.Configuration(ctx, img.ID)
 	if err != nil {
-		return nil, fmt.Errorf("encode configuration of image %s: %w", img.ID, err)
+		return nil, err
 	}
 	users := int64(0)
 	for _, c := range s.sandboxes.Containers() {
@@ -90,6 +88,9 @@ func (s *images) Tag(ctx context.Context, req *nodev1.TagImageRequest) (*nodev1.
 	}
 	if err != nil {
 		return nil, err
+	}
+	if img, err := s.images.Image(ctx, reference.TagNameOnly(target).String()); err == nil {
+		s.emitImage("tag", img, reference.FamiliarString(reference.TagNameOnly(target)))
 	}
 	return &nodev1.TagImageResponse{}, nil
 }

@@ -1,11 +1,9 @@
 package nodeapi
 
 import (
-	"context"
 	"sync"
 
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/imageservice"
@@ -20,46 +18,27 @@ func (s *images) Pull(req *nodev1.PullRequest, stream pullStream) error {
 	if _, err := reference.ParseDockerRef(req.GetRef()); err != nil {
 		return failf(errdefs.ErrInvalidArgument, "invalid reference format: %q", req.GetRef())
 	}
-	if req.GetPlatform() != "" {
-		if _, err := platforms.Parse(req.GetPlatform()); err != nil {
-			return failf(errdefs.ErrInvalidArgument, "invalid platform %q", req.GetPlatform())
-		}
+	if err := checkPlatform(req.GetPlatform()); err != nil {
+		return err
 	}
 	ctx, cancel := s.bound(stream.Context())
 	defer cancel()
-	news := newNews()
-	type outcome struct {
-		result imageservice.PullResult
-		err    error
-	}
-	done := make(chan outcome, 1)
-	ok := s.goBackground(func(context.Context) {
-		result, err := s.images.Pull(ctx, imageservice.PullRequest{
-			Ref: req.GetRef(), Platform: req.GetPlatform(), Auth: authOf(req.GetAuth()), Progress: news.put,
+	var result imageservice.PullResult
+	err := s.tellProgress(func(tell func(imageservice.Progress)) (err error) {
+		result, err = s.images.Pull(ctx, imageservice.PullRequest{
+			Ref: req.GetRef(), Platform: req.GetPlatform(), Auth: authOf(req.GetAuth()), Progress: tell,
 		})
-		done <- outcome{result, err}
+		return err
+	}, func(p *nodev1.PullProgress) error {
+		return stream.Send(&nodev1.PullResponse{Message: &nodev1.PullResponse_Progress{Progress: p}})
 	})
-	if !ok {
-		return failf(errdefs.ErrUnavailable, "the agent is stopping")
+	if err != nil {
+		return err
 	}
-	for {
-		select {
-		case <-news.ready:
-			if err := news.send(stream); err != nil {
-				return err
-			}
-		case o := <-done:
-			if o.err != nil {
-				return o.err
-			}
-			if err := news.send(stream); err != nil {
-				return err
-			}
-			return stream.Send(&nodev1.PullResponse{Message: &nodev1.PullResponse_Result{Result: &nodev1.PullResult{
-				Id: o.result.Image.ID, Digest: o.result.Digest, New: o.result.New,
-			}}})
-		}
-	}
+	s.emitImage("pull", result.Image, withDefaultTag(req.GetRef()))
+	return stream.Send(&nodev1.PullResponse{Message: &nodev1.PullResponse_Result{Result: &nodev1.PullResult{
+		Id: result.Image.ID, Digest: result.Digest, New: result.New,
+	}}})
 }
 
 // authOf is a client's credentials as package imageservice has them.
@@ -107,14 +86,13 @@ func (n *news) put(p imageservice.Progress) {
 }
 
 // send sends what is pending.
-func (n *news) send(stream pullStream) error {
+func (n *news) send(to func(*nodev1.PullProgress) error) error {
 	n.mu.Lock()
 	pending := n.pending
 	n.pending = nil
 	n.mu.Unlock()
 	for _, p := range pending {
-		err := stream.Send(&nodev1.PullResponse{Message: &nodev1.PullResponse_Progress{Progress: progressMessage(p)}})
-		if err != nil {
+		if err := to(progressMessage(p)); err != nil {
 			return err
 		}
 	}

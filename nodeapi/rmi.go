@@ -38,6 +38,12 @@ func (s *images) Remove(ctx context.Context, req *nodev1.RemoveImageRequest) (*n
 		}
 		resp.Untagged = append(resp.Untagged, untagged...)
 		resp.Deleted = append(resp.Deleted, deleted...)
+		for range untagged {
+			s.emitImage("untag", img, img.ID)
+		}
+		for range deleted {
+			s.emitImage("delete", img, img.ID)
+		}
 	}
 	return resp, nil
 }

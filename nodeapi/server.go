@@ -17,6 +17,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -57,6 +59,9 @@ type Sandboxes interface {
 	UpdateContainer(ctx context.Context, containerID string, res *runtime.LinuxContainerResources) error
 	Processes(containerID string) ([]int, error)
 	ContainerDetail(ctx context.Context, containerID string) (*sandbox.ContainerDetail, error)
+	// OpenRootfs opens what the container sees; paths in it are resolved by
+	// openat2 only.
+	OpenRootfs(ctx context.Context, containerID string) (*os.File, error)
 	PodDetail(ctx context.Context, podID string) (*sandbox.PodDetail, error)
 
 	Exec(ctx context.Context, req sandbox.ExecRequest) (int, error)
@@ -66,6 +71,7 @@ type Sandboxes interface {
 
 // Images is what the node API needs of images; package imageservice has it.
 type Images interface {
+	ImageMover
 	Pull(ctx context.Context, req imageservice.PullRequest) (imageservice.PullResult, error)
 	Image(ctx context.Context, ref string) (imageservice.Image, error)
 	// Configuration is an image's as it was pulled.
@@ -75,6 +81,21 @@ type Images interface {
 	Tag(ctx context.Context, ref, newRef string) error
 	FilesystemUsage(ctx context.Context) (imageservice.FilesystemUsage, error)
 	Pulls() []imageservice.PullUnderWay
+}
+
+// ImageMover brings images from, and to, registries, archives and containers.
+type ImageMover interface {
+	Push(ctx context.Context, req imageservice.PushRequest) (imageservice.PushResult, error)
+	Save(ctx context.Context, to io.Writer, refs []string, platform string) error
+	Load(ctx context.Context, r io.Reader, platform string) ([]imageservice.Loaded, error)
+	ImportRoot(ctx context.Context, r io.Reader, req imageservice.ImportRequest) (imageservice.Image, error)
+	ImportURL(ctx context.Context, url string, req imageservice.ImportRequest) (imageservice.Image, error)
+	Commit(ctx context.Context, req imageservice.CommitRequest) (imageservice.Image, error)
+	History(ctx context.Context, ref string) (imageservice.Image, []imageservice.Step, error)
+	Prune(ctx context.Context, all bool, wanted func(imageservice.Image) bool) ([]imageservice.Pruned, int64, error)
+	Login(ctx context.Context, auth imageservice.Auth) (identityToken string, err error)
+	Search(ctx context.Context, term string, limit int, auth imageservice.Auth) ([]imageservice.Found, error)
+	Tags(ctx context.Context, repository string, auth imageservice.Auth) ([]string, error)
 }
 
 // Layers finds the files of a container's own layer and those of its image;
@@ -155,6 +176,10 @@ type Server struct {
 	background sync.WaitGroup
 	removals   singleflight.Group
 
+	// stillMu guards still, which counts who holds a container still.
+	stillMu sync.Mutex
+	still   map[string]int
+
 	mu sync.Mutex
 	// closed refuses new background work; guarded by mu, as all below.
 	closed bool
@@ -194,14 +219,14 @@ func New(deps Deps) (*Server, error) {
 		life:  life, end: end,
 		names: map[string]bool{}, ports: map[publishedPort]bool{},
 		specs: map[string]*nodev1.ContainerSpec{}, holds: map[string]int{},
-		keeps: map[string]*keep{}, runs: map[string]runRecord{}, bootID: bootID(),
+		keeps: map[string]*keep{}, still: map[string]int{}, runs: map[string]runRecord{}, bootID: bootID(),
 	}
 	var err error
 	if s.volumes, err = volume.New(deps.Config.Volumes); err != nil {
 		end()
 		return nil, fmt.Errorf("node API: %w", err)
 	}
-	keys := map[string]bool{}
+	keys := map[string]bool{holdsDir: true}
 	for _, pod := range s.sandboxes.Pods() {
 		if pod.Owner == sandbox.OwnerNodectl {
 			keys[podKey(pod)] = true
@@ -211,6 +236,12 @@ func New(deps Deps) (*Server, error) {
 		end()
 		return nil, fmt.Errorf("node API: %w", err)
 	}
+	held, err := s.files.held()
+	if err != nil {
+		end()
+		return nil, fmt.Errorf("node API: %w", err)
+	}
+	s.goBackground(func(ctx context.Context) { s.letGoHeld(ctx, held) })
 	empty := s.emptyPods()
 	s.goBackground(func(ctx context.Context) { s.discardPods(ctx, empty) })
 	s.goBackground(s.upkeep)

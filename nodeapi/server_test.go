@@ -36,6 +36,7 @@ type node struct {
 	containers nodev1.ContainersClient
 	imagesAPI  nodev1.ImagesClient
 	system     nodev1.SystemClient
+	conn       *grpc.ClientConn
 	stop       func()
 }
 
@@ -90,6 +91,7 @@ func (n *node) serve() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	n.conn = conn
 	n.containers, n.imagesAPI, n.system = nodev1.NewContainersClient(conn), nodev1.NewImagesClient(conn), nodev1.NewSystemClient(conn)
 	n.stop = func() {
 		_ = conn.Close()

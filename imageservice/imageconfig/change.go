@@ -58,17 +58,20 @@ func (ch *changer) apply(change string) error {
 }
 
 func wrong(format string, args ...any) error {
-	return &invalid{fmt.Sprintf(format, args...)}
+	return &ChangeError{fmt.Sprintf(format, args...)}
 }
 
-// invalid is an error whose words are for a person.
-type invalid struct{ text string }
+// ChangeError is an instruction that is none, or none of those that are known.
+type ChangeError struct {
+	// Text is what is wrong, for a person.
+	Text string
+}
 
-// Error returns the words.
-func (i *invalid) Error() string { return i.text }
+// Error returns the text.
+func (e *ChangeError) Error() string { return e.Text }
 
-// Unwrap returns the kind.
-func (i *invalid) Unwrap() error { return errdefs.ErrInvalidArgument }
+// Unwrap returns ErrInvalidArgument.
+func (e *ChangeError) Unwrap() error { return errdefs.ErrInvalidArgument }
 
 // command is a command in JSON, or one for the shell.
 func (ch *changer) command(text string) []string {
