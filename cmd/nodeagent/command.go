@@ -19,7 +19,7 @@ func newRootCommand() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			return serve(cmd.Context(), cfg)
+			return serve(cmd.Context(), cfg, func() (Config, error) { return flags.load(cmd.Flags()) })
 		},
 	}
 	flags.register(cmd.PersistentFlags())

@@ -25,17 +25,32 @@ func newConfigCommand(flags *flagValues) *cobra.Command {
 				return err
 			},
 		},
-		&cobra.Command{
-			Use: "dump", Short: "Print the configuration that would hold with these flags", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				cfg, err := flags.load(cmd.Flags())
-				if err != nil {
-					return usageError{err}
-				}
-				return printConfig(cmd, cfg)
-			},
-		},
+		newDumpCommand(flags),
 	)
+	return cmd
+}
+
+// newDumpCommand is "nodeagent config dump".
+func newDumpCommand(flags *flagValues) *cobra.Command {
+	var origin bool
+	cmd := &cobra.Command{
+		Use: "dump", Short: "Print the configuration that would hold with these flags", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := flags.load(cmd.Flags())
+			if err != nil {
+				return usageError{err}
+			}
+			if !origin {
+				return printConfig(cmd, cfg)
+			}
+			text, err := flags.withOrigins(cmd.Flags(), cfg)
+			if err == nil {
+				_, err = cmd.OutOrStdout().Write(text)
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&origin, "origin", false, "say beside each key where its value comes from: the default, the file or a flag")
 	return cmd
 }
 

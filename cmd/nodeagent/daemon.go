@@ -60,8 +60,10 @@ type part struct {
 }
 
 // serve builds every part, serves until ctx is done, and takes the parts down
-// in reverse. Pods go on.
-func serve(ctx context.Context, cfg Config) error {
+// in reverse. Pods go on. load reads the configuration again.
+func serve(ctx context.Context, cfg Config, load func() (Config, error)) error {
+	hangups, stopReloads := reloads()
+	defer stopReloads()
 	d := &daemon{cfg: cfg}
 	parts := append(d.mechanisms(),
 		part{"CRI server", d.buildCRI},
@@ -71,7 +73,7 @@ func serve(ctx context.Context, cfg Config) error {
 	built := d.build(ctx, parts)
 	err := built
 	if built == nil {
-		err = d.run(ctx)
+		err = d.run(ctx, hangups, load)
 	}
 	if stopErr := d.stop(); err == nil {
 		err = stopErr
@@ -132,16 +134,22 @@ func (d *daemon) stop() error {
 	return first
 }
 
-// run serves until ctx is done or the socket fails.
-func (d *daemon) run(ctx context.Context) error {
+// run serves until ctx is done or the socket fails, and reloads the
+// configuration when it is told to.
+func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal, load func() (Config, error)) error {
 	failed := make(chan error, 1)
 	go func() { failed <- d.grpc.Serve(d.listener) }() // ends with grpc.Stop, in buildGRPC's stop
 	logrus.WithFields(logrus.Fields{"version": semanticVersion(), "listen": d.cfg.Listen, "pid": os.Getpid()}).Info("nodeagent is ready")
-	select {
-	case <-ctx.Done():
-		logrus.Info("nodeagent stops; pods go on")
-		return nil
-	case err := <-failed:
-		return fmt.Errorf("serve %s: %w", d.cfg.Listen, err)
+	running := d.cfg
+	for {
+		select {
+		case <-ctx.Done():
+			logrus.Info("nodeagent stops; pods go on")
+			return nil
+		case err := <-failed:
+			return fmt.Errorf("serve %s: %w", d.cfg.Listen, err)
+		case <-hangups:
+			running = reload(running, load)
+		}
 	}
 }
