@@ -89,11 +89,15 @@ func (s *Server) forgetPodInit(id string) {
 }
 
 func (s *Server) startPodInit(ctx context.Context, req *v1.StartPodInitRequest) (*pidfd.Process, error) {
-	var place func(int) error
+	var entrance owncgroup.Entrance
 	if req.CgroupPath != "" {
-		place = func(pid int) error { return owncgroup.PlaceEverywhere(req.CgroupPath, pid) }
+		var err error
+		if entrance, err = owncgroup.Open(req.CgroupPath); err != nil {
+			return nil, err
+		}
+		defer entrance.Close()
 	}
-	pid, err := podinit.Start(ctx, req.NamespacePaths, place)
+	pid, err := podinit.Start(ctx, req.NamespacePaths, podinit.Cgroup{Unified: entrance.Unified, Tasks: entrance.Tasks})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}

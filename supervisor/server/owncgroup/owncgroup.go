@@ -63,27 +63,61 @@ func (g *Group) Leave() {
 	}
 }
 
-// PlaceEverywhere puts a process into the cgroup at path of every hierarchy
-// that has it.
-func PlaceEverywhere(path string, pid int) error {
+// Entrance is a cgroup, open for processes to be put into.
+type Entrance struct {
+	// Unified is the folder in cgroup v2; nil when it has none.
+	Unified *os.File
+	// Tasks are the files named so in hierarchies of cgroup v1. A process with
+	// one thread that writes a zero to one has moved there without the
+	// kernel waiting for all other processes.
+	Tasks []*os.File
+}
+
+// Open opens the cgroup at path of every hierarchy that has it; none at all is an
+// error.
+func Open(path string) (e Entrance, err error) {
 	mounts, err := hierarchies()
 	if err != nil {
-		return err
+		return e, err
 	}
-	placed := false
-	for _, mount := range mounts {
-		err := Place(filepath.Join(mount, filepath.Join("/", path)), pid)
-		switch {
-		case err == nil:
-			placed = true
-		case !errors.Is(err, os.ErrNotExist):
-			return fmt.Errorf("place process %d in cgroup %s: %w", pid, path, err)
+	defer func() {
+		if err != nil {
+			e.Close()
 		}
+	}()
+	for _, mount := range mounts {
+		dir := filepath.Join(mount, filepath.Join("/", path))
+		name, flags := dir, os.O_RDONLY|unix.O_DIRECTORY
+		if !unified(mount) {
+			name, flags = filepath.Join(dir, "tasks"), os.O_WRONLY
+		}
+		f, err := os.OpenFile(name, flags, 0)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return e, fmt.Errorf("open cgroup %s: %w", path, err)
+		}
+		if name == dir {
+			e.Unified = f
+			continue
+		}
+		e.Tasks = append(e.Tasks, f)
 	}
-	if !placed {
-		return fmt.Errorf("place process %d in cgroup %s: %w", pid, path, os.ErrNotExist)
+	if e.Unified == nil && len(e.Tasks) == 0 {
+		return e, fmt.Errorf("open cgroup %s: %w", path, os.ErrNotExist)
 	}
-	return nil
+	return e, nil
+}
+
+// Close closes the files.
+func (e Entrance) Close() {
+	if e.Unified != nil {
+		e.Unified.Close()
+	}
+	for _, f := range e.Tasks {
+		f.Close()
+	}
 }
 
 // Place puts a process into one cgroup directory.

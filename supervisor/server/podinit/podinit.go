@@ -24,35 +24,36 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
 // marker is the environment variable the constructor looks for; its value is
-// the number of namespaces, whose descriptors follow the two pipes.
+// the numbers of files of cgroups and of namespaces, whose descriptors follow the
+// answer pipe (3).
 const marker = "_NODEAGENT_PODINIT"
-
-// firstNamespace is the descriptor of the first namespace in the child: after
-// standard streams, the go pipe (3) and the answer pipe (4).
-const firstNamespace = 5
 
 // startTimeout bounds the start of a pod's first process.
 const startTimeout = 10 * time.Second
 
+// Cgroup is where a first process is put before it makes anything. The files
+// stay the caller's.
+type Cgroup struct {
+	// Unified is a folder of cgroup v2, which the process is born in; nil for
+	// none.
+	Unified *os.File
+	// Tasks are files named so of hierarchies of cgroup v1, open for writing.
+	Tasks []*os.File
+}
+
 // Start runs a first process in a new PID namespace, below the namespaces at
-// paths. place is called with the process ID of its ancestor before anything
-// is made, to put it into a cgroup; nil places nothing. The returned process
-// is the caller's child, to be reaped by the caller.
-func Start(ctx context.Context, paths []string, place func(pid int) error) (pid int, err error) {
+// paths, in a cgroup. The returned process is the caller's child, to be reaped by
+// the caller.
+func Start(ctx context.Context, paths []string, cgroup Cgroup) (pid int, err error) {
 	// A caller that goes away must not end the start half-way: the process
 	// would be there and its ID known to nobody.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
-	goR, goW, err := os.Pipe()
-	if err != nil {
-		return 0, err
-	}
-	defer goR.Close()
-	defer goW.Close()
 	answerR, answerW, err := os.Pipe()
 	if err != nil {
 		return 0, err
@@ -61,9 +62,12 @@ func Start(ctx context.Context, paths []string, place func(pid int) error) (pid 
 	defer answerW.Close()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args = []string{"pod-init"}
-	cmd.Env = []string{marker + "=" + strconv.Itoa(len(paths))}
+	cmd.Env = []string{fmt.Sprintf("%s=%d %d", marker, len(cgroup.Tasks), len(paths))}
 	cmd.Dir = "/"
-	cmd.ExtraFiles = []*os.File{goR, answerW}
+	cmd.ExtraFiles = append([]*os.File{answerW}, cgroup.Tasks...)
+	if cgroup.Unified != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Unified.Fd())}
+	}
 	for _, path := range paths {
 		f, err := os.Open(path)
 		if err != nil {
@@ -75,19 +79,7 @@ func Start(ctx context.Context, paths []string, place func(pid int) error) (pid 
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
-	goR.Close()
 	answerW.Close()
-	if place != nil {
-		if err := place(cmd.Process.Pid); err != nil {
-			goW.Close()
-			cmd.Wait()
-			return 0, err
-		}
-	}
-	if _, err := goW.Write([]byte{'g'}); err != nil {
-		cmd.Wait()
-		return 0, fmt.Errorf("release pod init: %w", err)
-	}
 	answer, rerr := io.ReadAll(io.LimitReader(answerR, 256))
 	pid, perr := strconv.Atoi(strings.TrimSpace(string(answer)))
 	if err := cmd.Wait(); err != nil && perr != nil {

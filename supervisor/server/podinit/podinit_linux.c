@@ -12,10 +12,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define GO_PIPE 3
-#define ANSWER_PIPE 4
-#define FIRST_NAMESPACE 5
-#define MAX_NAMESPACES 16
+#define ANSWER_PIPE 3
+#define FIRST_FILE 4
+#define MAX_FILES 64
 // What the kernel calls a signal set: one bit for each of 64 signals.
 #define KERNEL_SIGSET_SIZE 8
 
@@ -69,22 +68,23 @@ static void __attribute__((noreturn)) run(void)
 void nodeagent_podinit(void)
 {
 	const char *value = getenv("_NODEAGENT_PODINIT");
-	char go;
-	int i, count;
+	int i, cgroups, namespaces;
 	long pid;
 
 	if (value == NULL)
 		return;
-	count = atoi(value);
-	if (count < 0 || count > MAX_NAMESPACES) {
+	if (sscanf(value, "%d %d", &cgroups, &namespaces) != 2 || cgroups < 0 || namespaces < 0 ||
+	    cgroups > MAX_FILES || namespaces > MAX_FILES) {
 		errno = EINVAL;
-		fail("count of namespaces");
+		fail("counts of cgroups and namespaces");
 	}
-	// EOF: the supervisor has changed its mind, or is gone.
-	if (read(GO_PIPE, &go, 1) != 1)
-		_exit(1);
-	for (i = 0; i < count; i++)
-		if (setns(FIRST_NAMESPACE + i, 0) != 0)
+	// A thread that moves itself, and only itself, does not have the kernel
+	// wait for all others, which takes ten milliseconds or more.
+	for (i = 0; i < cgroups; i++)
+		if (write(FIRST_FILE + i, "0", 1) != 1)
+			fail("enter cgroup");
+	for (i = 0; i < namespaces; i++)
+		if (setns(FIRST_FILE + cgroups + i, 0) != 0)
 			fail("join namespace");
 	// Become root of the user namespace joined, if one was.
 	if (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0)
