@@ -75,10 +75,15 @@ func ForeignFilter() error {
 func (t *Table) Accept(owner string, f Forwarding) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, addrs := range byFamily(f.Addrs) {
-		if err := t.accept(owner, f.Admin, addrs); err != nil {
-			return fmt.Errorf("accept what pod address %s sends: %w", addrs[0], err)
-		}
+	families := byFamily(f.Addrs)
+	err := t.accept(owner, f.Admin, families)
+	if errors.Is(err, unix.ENOENT) {
+		// Somebody took away what was there when it was looked at.
+		clear(t.ways)
+		err = t.accept(owner, f.Admin, families)
+	}
+	if err != nil {
+		return fmt.Errorf("accept what %s sends: %w", podOf(owner), err)
 	}
 	return nil
 }
@@ -103,38 +108,35 @@ func filterOf(addr netip.Addr) *nftables.Table {
 	return &nftables.Table{Name: filterTable, Family: family}
 }
 
-// accept writes the rules of addresses of one family. That the chains lead to
-// them is looked at closely but the first time, since there may be very many
-// chains and rules; afterwards only iptables' own chain is read.
-func (t *Table) accept(owner, admin string, addrs []netip.Addr) error {
-	table := filterOf(addrs[0])
-	way := forwardWay{table.Family, admin}
+// accept writes the rules of both families in one transaction. That the chains
+// lead to them is looked at closely but the first time, since there may be very
+// many chains and rules; afterwards only iptables' own chain is read.
+func (t *Table) accept(owner, admin string, families [][]netip.Addr) error {
 	conn, err := t.connect()
 	if err != nil {
 		return err
 	}
-	if t.ways[way] {
-		there, err := hasJump(conn, table, forwardChain, acceptChain)
-		if err == nil && there {
-			t.addAccepted(conn, table, owner, addrs)
-			err = t.commit(conn)
+	for _, addrs := range families {
+		table := filterOf(addrs[0])
+		way := forwardWay{table.Family, admin}
+		known := t.ways[way]
+		if known {
+			if known, err = hasJump(conn, table, forwardChain, acceptChain); err != nil {
+				return err
+			}
 		}
-		if there && err == nil || err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
+		if !known {
+			if err := pave(conn, table, admin); err != nil {
+				return err
+			}
 		}
-		delete(t.ways, way)
-		if conn, err = t.connect(); err != nil {
-			return err
-		}
+		t.addAccepted(conn, table, owner, addrs)
+		t.ways[way] = true
 	}
-	if err := pave(conn, table, admin); err != nil {
-		return err
-	}
-	t.addAccepted(conn, table, owner, addrs)
 	if err := t.commit(conn); err != nil {
+		clear(t.ways)
 		return err
 	}
-	t.ways[way] = true
 	return nil
 }
 
