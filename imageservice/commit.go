@@ -49,7 +49,7 @@ func (s *Store) commit(ctx context.Context, req CommitRequest) (Image, error) {
 		return Image{}, err
 	}
 	l := s.newLease()
-	defer l.release()
+	defer l.release(nil)
 	doc := imageconfig.New(platforms.DefaultSpec())
 	manifest, home := newManifest(), ""
 	if req.ImageID != "" {
@@ -127,7 +127,7 @@ func (s *Store) importRoot(ctx context.Context, r io.Reader, req ImportRequest) 
 	}
 	defer plain.Close()
 	l := s.newLease()
-	defer l.release()
+	defer l.release(nil)
 	return s.topped(ctx, l, topping{
 		doc: doc, manifest: newManifest(), tags: tags, step: ocispec.History{Comment: req.Comment},
 		layer: func(w io.Writer) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
+	"github.com/nodeagent/nodeagent/imageservice/content"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -15,6 +16,23 @@ import (
 // source is where an image comes from: a registry or an archive.
 type source interface {
 	Open(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
+}
+
+// ranger is a source that can begin in the middle.
+type ranger interface {
+	OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, length int64) (r io.ReadCloser, start int64, err error)
+}
+
+// opener is what the content store fetches a blob of a source by.
+func opener(src source, desc ocispec.Descriptor) content.Opener {
+	return func(ctx context.Context, offset, length int64) (content.Body, error) {
+		if ranged, ok := src.(ranger); ok {
+			r, start, err := ranged.OpenRange(ctx, desc, offset, length)
+			return content.Body{ReadCloser: r, Offset: start}, err
+		}
+		r, err := src.Open(ctx, desc)
+		return content.Body{ReadCloser: r}, err
+	}
 }
 
 // found is an image whose documents are in the store.
@@ -100,9 +118,7 @@ func (s *Store) document(ctx context.Context, l *lease, f *found, desc ocispec.D
 	}
 	l.keepBlobs(desc.Digest)
 	f.blobs = append(f.blobs, desc.Digest)
-	t, err := s.content.Fetch(desc, func(ctx context.Context) (io.ReadCloser, error) {
-		return f.src.Open(ctx, desc)
-	})
+	t, err := s.content.Fetch(desc, opener(f.src, desc))
 	if err != nil {
 		return nil, err
 	}

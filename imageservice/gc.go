@@ -69,6 +69,9 @@ func (s *Store) dropRemoved() error {
 }
 
 func (s *Store) collect(ctx context.Context) error {
+	if err := s.content.DropStale(); err != nil {
+		return err
+	}
 	for _, dgst := range s.content.Digests() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -168,4 +171,22 @@ func (s *Store) dropUnpacking(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// demoteBlobs keeps blobs that no image refers to for pulls that go on: they
+// were brought by one that the last process's end cut off. They are verified
+// before they are used.
+func (s *Store) demoteBlobs() error {
+	for _, dgst := range s.content.Digests() {
+		s.mu.Lock()
+		needed := s.refs[dgst] > 0
+		s.mu.Unlock()
+		if needed {
+			continue
+		}
+		if err := s.content.Demote(dgst); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -127,9 +127,9 @@ func addLoaded(list []Loaded, img Image, names []reference.Named) []Loaded {
 	return list
 }
 
-func (s *Store) importOne(ctx context.Context, i importable, platform string) (Image, error) {
+func (s *Store) importOne(ctx context.Context, i importable, platform string) (_ Image, err error) {
 	l := s.newLease()
-	defer l.release()
+	defer func() { l.release(err) }()
 	f, err := s.fetchImage(ctx, l, i, i.root, platform)
 	if err != nil {
 		return Image{}, err

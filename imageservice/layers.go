@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
 	"strconv"
 	"sync"
@@ -192,9 +191,7 @@ func (w *work) begin(ctx context.Context) (err error) {
 			return err
 		}
 		desc := sl.desc
-		sl.transfer, err = w.s.content.Fetch(desc, func(ctx context.Context) (io.ReadCloser, error) {
-			return w.f.src.Open(ctx, desc)
-		})
+		sl.transfer, err = w.s.content.Fetch(desc, opener(w.f.src, desc))
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,9 @@
 package imageservice
 
-import "github.com/opencontainers/go-digest"
+import (
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+)
 
 // lease keeps blobs and layers from being collected while an image is being
 // made of them. What it keeps is named before it is looked for.
@@ -28,11 +31,24 @@ func (l *lease) keepChains(list ...digest.Digest) {
 	retain(l.s.chains, list, 1)
 }
 
-// release ends it.
-func (l *lease) release() {
+// release ends it. err is why the image was not made, nil when it was: what
+// came of one that is bad goes at once, and what came before a pull broke off
+// is kept for the next.
+func (l *lease) release(err error) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	retain(l.s.refs, l.blobs, -1)
 	retain(l.s.chains, l.chains, -1)
+	for _, d := range l.blobs {
+		if err == nil || l.s.refs[d] > 0 {
+			continue
+		}
+		// The collector tries again.
+		if errdefs.IsInvalidArgument(err) || errdefs.IsDataLoss(err) {
+			_ = l.s.content.Delete(d)
+		} else {
+			_ = l.s.content.Demote(d)
+		}
+	}
 	l.blobs, l.chains = nil, nil
 }

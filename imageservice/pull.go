@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
+	"github.com/nodeagent/nodeagent/imageservice/content"
 	"github.com/nodeagent/nodeagent/imageservice/registry"
 )
 
@@ -146,8 +147,31 @@ func (s *Store) pull(ctx context.Context, p *pull) (PullResult, error) {
 		return PullResult{}, err
 	}
 	defer src.Close()
+	for round := 1; ; round++ {
+		res, err := s.pullFrom(ctx, p, src)
+		if err == nil || round >= pullRounds || !another(src, err) {
+			return res, err
+		}
+	}
+}
+
+// pullRounds is how often a pull begins anew because a blob arrived damaged.
+const pullRounds = 4
+
+// another tells whether a blob that arrived damaged may come right: from
+// another host, or without what an earlier transfer had left of it.
+func another(src *registry.Source, err error) bool {
+	var damaged *content.DamagedError
+	if !errors.As(err, &damaged) {
+		return false
+	}
+	return damaged.Resumed || src.Distrust(damaged.Digest)
+}
+
+// pullFrom is pull with the source known.
+func (s *Store) pullFrom(ctx context.Context, p *pull, src *registry.Source) (_ PullResult, err error) {
 	l := s.newLease()
-	defer l.release()
+	defer func() { l.release(err) }()
 	found, err := s.fetchImage(ctx, l, src, src.Desc, p.req.Platform)
 	if err != nil {
 		return PullResult{}, err

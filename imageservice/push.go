@@ -63,7 +63,7 @@ func (s *Store) push(ctx context.Context, ref reference.NamedTagged, req PushReq
 		return PushResult{}, err
 	}
 	l := s.newLease()
-	defer l.release()
+	defer l.release(nil)
 	rec, err := s.tagged(ref)
 	if err != nil {
 		return PushResult{}, err

@@ -23,7 +23,7 @@ import (
 // was asked for by. Blobs are written as they are kept.
 func (s *Store) Save(ctx context.Context, to io.Writer, refs []string, platform string) error {
 	l := s.newLease()
-	defer l.release()
+	defer l.release(nil)
 	list, err := s.savables(ctx, l, refs, platform)
 	if err != nil {
 		return fmt.Errorf("save: %w", err)

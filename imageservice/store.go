@@ -36,8 +36,8 @@ type Config struct {
 	// Platform such as "linux/arm64" is taken when a pull asks for none;
 	// empty means the host's.
 	Platform string
-	// StallTimeout ends a transfer that brings next to nothing for so long;
-	// zero means 30 seconds.
+	// StallTimeout ends a connection that brings next to nothing for so long;
+	// zero means 10 seconds.
 	StallTimeout time.Duration
 	// Limits bounds what one layer may hold; zero fields mean defaults.
 	Limits unpack.Limits
@@ -135,6 +135,9 @@ func (s *Store) start() error {
 	// Before anybody pulls: a layer that no image refers to may be torn by
 	// a power cut, and must not be found again by its chain ID.
 	if err := s.dropUnpacking(s.ctx); err != nil {
+		return err
+	}
+	if err := s.demoteBlobs(); err != nil {
 		return err
 	}
 	if err := s.collect(s.ctx); err != nil {

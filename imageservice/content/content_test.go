@@ -120,6 +120,14 @@ type piece struct {
 
 func (p piece) Close() error { p.closed(); return nil }
 
+// whole makes an opener of a source without ranges.
+func whole(open func(context.Context) (io.ReadCloser, error)) Opener {
+	return func(ctx context.Context, _, _ int64) (Body, error) {
+		r, err := open(ctx)
+		return Body{ReadCloser: r}, err
+	}
+}
+
 func TestManyReadersOneTransfer(t *testing.T) {
 	s := open(t, Config{})
 	data, desc := blob(t, 3<<20)
@@ -133,7 +141,7 @@ func TestManyReadersOneTransfer(t *testing.T) {
 	var wg sync.WaitGroup
 	var transfers []*Transfer
 	for range 5 {
-		tr, err := s.Fetch(desc, opener)
+		tr, err := s.Fetch(desc, whole(opener))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,11 +179,11 @@ func TestBrokenOffAndTakenUp(t *testing.T) {
 	s := open(t, Config{})
 	data, desc := blob(t, 1<<20)
 	var opened atomic.Int64
-	tr, err := s.Fetch(desc, func(ctx context.Context) (io.ReadCloser, error) {
+	tr, err := s.Fetch(desc, whole(func(ctx context.Context) (io.ReadCloser, error) {
 		// Each time a third more arrives before the cut.
 		n := min(len(data), int(opened.Add(1))*len(data)/3+1)
 		return io.NopCloser(io.MultiReader(bytes.NewReader(data[:n]), cut{n < len(data)})), nil
-	})
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,9 +215,9 @@ func TestWrongContent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, Config{})
-			tr, err := s.Fetch(desc, func(context.Context) (io.ReadCloser, error) {
+			tr, err := s.Fetch(desc, whole(func(context.Context) (io.ReadCloser, error) {
 				return io.NopCloser(bytes.NewReader(content)), nil
-			})
+			}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -235,11 +243,11 @@ func TestAbandoned(t *testing.T) {
 		context.AfterFunc(ctx, func() { pw.CloseWithError(context.Cause(ctx)) })
 		return piece{pr, func() { close(closed) }}, nil
 	}
-	a, err := s.Fetch(desc, opener)
+	a, err := s.Fetch(desc, whole(opener))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := s.Fetch(desc, opener)
+	b, err := s.Fetch(desc, whole(opener))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,11 +274,11 @@ func TestAbandoned(t *testing.T) {
 func TestStall(t *testing.T) {
 	s := open(t, Config{StallTimeout: 50 * time.Millisecond})
 	_, desc := blob(t, 1000)
-	tr, err := s.Fetch(desc, func(ctx context.Context) (io.ReadCloser, error) {
+	tr, err := s.Fetch(desc, whole(func(ctx context.Context) (io.ReadCloser, error) {
 		pr, pw := io.Pipe()
 		context.AfterFunc(ctx, func() { pw.CloseWithError(context.Cause(ctx)) })
 		return pr, nil
-	})
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,11 +292,11 @@ func TestStall(t *testing.T) {
 func TestReaderGivesUp(t *testing.T) {
 	s := open(t, Config{})
 	_, desc := blob(t, 1000)
-	tr, err := s.Fetch(desc, func(ctx context.Context) (io.ReadCloser, error) {
+	tr, err := s.Fetch(desc, whole(func(ctx context.Context) (io.ReadCloser, error) {
 		pr, pw := io.Pipe()
 		context.AfterFunc(ctx, func() { pw.CloseWithError(context.Cause(ctx)) })
 		return pr, nil
-	})
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 func (t *Transfer) Reader(ctx context.Context) (io.ReadCloser, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.done && t.w == nil {
+	if t.done && t.p == nil {
 		if t.err != nil {
 			return nil, t.err
 		}
@@ -57,7 +57,8 @@ func (r *tail) wait(want int64) (*os.File, int64, error) {
 	t := r.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for !r.closed && !t.done && t.written <= r.off && r.ctx.Err() == nil {
+	arrived := t.prefix()
+	for ; !r.closed && !t.done && arrived <= r.off && r.ctx.Err() == nil; arrived = t.prefix() {
 		t.grown.Wait()
 	}
 	switch {
@@ -65,12 +66,20 @@ func (r *tail) wait(want int64) (*os.File, int64, error) {
 		return nil, 0, fmt.Errorf("read blob %s: %w", t.desc.Digest, os.ErrClosed)
 	case t.err != nil:
 		return nil, 0, t.err
-	case t.written > r.off:
-		return t.w.f, min(want, t.written-r.off), nil
+	case arrived > r.off:
+		return t.p.f, min(want, arrived-r.off), nil
 	case t.done:
 		return nil, 0, io.EOF
 	}
 	return nil, 0, context.Cause(r.ctx)
+}
+
+// prefix is up to where the blob can be read. mu is held.
+func (t *Transfer) prefix() int64 {
+	if t.p == nil {
+		return 0
+	}
+	return t.p.prefix()
 }
 
 // Close ends reading; the transfer goes on.

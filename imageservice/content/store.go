@@ -2,7 +2,7 @@
 // layers as they came from a registry.
 //
 //	<root>/blobs/<algorithm>/<hex>   whole blobs, verified
-//	<root>/ingest/…                  what is arriving; dropped at start
+//	<root>/ingest/…                  what is arriving, or broke off
 //
 // A blob appears under its digest by one rename, after its bytes were hashed.
 // Blobs are not synced one by one: who makes something durable that refers
@@ -49,8 +49,9 @@ type Config struct {
 	// MaxDownloads bounds transfers at one time, those of small blobs aside;
 	// zero means 3.
 	MaxDownloads int
-	// StallTimeout is how long a transfer may go on with next to nothing
-	// arriving; zero means 30 seconds.
+	// StallTimeout is how long a connection may go on with next to nothing
+	// arriving; zero means 10 seconds. After that it is made anew, and the
+	// transfer fails when that happens again.
 	StallTimeout time.Duration
 }
 
@@ -71,16 +72,20 @@ type Store struct {
 	mu        sync.Mutex
 	blobs     map[digest.Digest]int64
 	transfers map[digest.Digest]*Transfer
+	// arriving are the blobs whose unfinished files are open; left is
+	// signalled when that changes.
+	arriving map[digest.Digest]bool
+	left     *sync.Cond
 }
 
-// New opens a store and drops what was arriving when the last process ended.
-// Close ends transfers.
+// New opens a store. What was arriving when the last process ended is there for
+// the next Fetch of it, for a day. Close ends transfers.
 func New(cfg Config) (*Store, error) {
 	if cfg.MaxDownloads <= 0 {
 		cfg.MaxDownloads = 3
 	}
 	if cfg.StallTimeout <= 0 {
-		cfg.StallTimeout = 30 * time.Second
+		cfg.StallTimeout = 10 * time.Second
 	}
 	s := &Store{
 		root:      cfg.Root,
@@ -89,8 +94,10 @@ func New(cfg Config) (*Store, error) {
 		small:     semaphore.NewWeighted(smallDownloads),
 		blobs:     map[digest.Digest]int64{},
 		transfers: map[digest.Digest]*Transfer{},
+		arriving:  map[digest.Digest]bool{},
 	}
-	if err := os.RemoveAll(s.ingestDir()); err != nil {
+	s.left = sync.NewCond(&s.mu)
+	if err := s.clearIngest(); err != nil {
 		return nil, fmt.Errorf("open content store: %w", err)
 	}
 	for _, dir := range []string{s.root, s.ingestDir(), filepath.Join(s.root, "blobs")} {
@@ -102,6 +109,9 @@ func New(cfg Config) (*Store, error) {
 		if err := s.load(alg); err != nil {
 			return nil, fmt.Errorf("open content store: %w", err)
 		}
+	}
+	if _, err := s.DropPartials(keepPartial); err != nil {
+		return nil, fmt.Errorf("open content store: %w", err)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
@@ -239,6 +249,11 @@ func (s *Store) Delete(dgst digest.Digest) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.deleteLocked(dgst)
+}
+
+// deleteLocked is Delete with mu held.
+func (s *Store) deleteLocked(dgst digest.Digest) error {
 	if err := os.Remove(s.path(dgst)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete blob: %w", err)
 	}

@@ -4,30 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
+	"hash"
+	"os"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-const (
-	// attempts is how often a transfer that breaks off is taken up again
-	// with nothing gained in between.
-	attempts = 4
-	// minRate is the least a transfer must bring, in bytes per second.
-	minRate = 64
-	// chunk is how much is read at once.
-	chunk = 256 << 10
-)
-
-// Opener opens a remote blob for reading, from its beginning. When the reader
-// is an io.Seeker, a transfer that broke off goes on where it was.
-type Opener func(ctx context.Context) (io.ReadCloser, error)
 
 // Transfer is a blob on its way into the store. All who want the same blob
 // share one, and each calls Release; it is abandoned when nobody wants it.
@@ -43,13 +28,26 @@ type Transfer struct {
 	// mu guards what follows; grown is signalled when it changes.
 	mu       sync.Mutex
 	grown    *sync.Cond
-	w        *writer
+	p        *partial
 	readers  int
-	written  int64
 	done     bool
 	err      error
 	watchers []func(int64)
 }
+
+// DamagedError says that a blob arrived whole and is not what it should be.
+type DamagedError struct {
+	Digest digest.Digest
+	// Resumed is true when part of it was left by an earlier transfer.
+	Resumed bool
+	Err     error
+}
+
+// Error is the reason.
+func (e *DamagedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the reason, of kind ErrDataLoss.
+func (e *DamagedError) Unwrap() error { return e.Err }
 
 // errAbandoned ends a transfer that nobody wants any more.
 var errAbandoned = fmt.Errorf("nobody waits for it any more: %w", context.Canceled)
@@ -58,10 +56,14 @@ var errAbandoned = fmt.Errorf("nobody waits for it any more: %w", context.Cancel
 var errClosed = fmt.Errorf("the store is closed: %w", errdefs.ErrUnavailable)
 
 // Fetch joins the transfer of a blob, or starts it. It returns at once. A
-// blob that is there already is a finished transfer.
+// blob that is there already is a finished transfer. What arrives is kept when
+// the transfer breaks off, and a later one goes on with it.
 func (s *Store) Fetch(desc ocispec.Descriptor, open Opener) (*Transfer, error) {
 	if err := desc.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("fetch blob %q: %w: %w", desc.Digest, err, errdefs.ErrInvalidArgument)
+	}
+	if desc.Size < 0 {
+		return nil, fmt.Errorf("fetch blob %s: size %d: %w", desc.Digest, desc.Size, errdefs.ErrInvalidArgument)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,8 +76,8 @@ func (s *Store) Fetch(desc ocispec.Descriptor, open Opener) (*Transfer, error) {
 	}
 	t := &Transfer{store: s, desc: desc, ended: make(chan struct{}), refs: 1}
 	t.grown = sync.NewCond(&t.mu)
-	if n, ok := s.blobs[desc.Digest]; ok {
-		t.written, t.done = n, true
+	if _, ok := s.blobs[desc.Digest]; ok {
+		t.done = true
 		t.cancel = func(error) {}
 		close(t.ended)
 		return t, nil
@@ -121,8 +123,8 @@ func (t *Transfer) Wait(ctx context.Context) error {
 }
 
 // Watch has f called with the number of bytes that arrived, each time more
-// have, from the transfer's goroutine. f must not block.
-func (t *Transfer) Watch(f func(written int64)) {
+// have, from the transfer's goroutines. f must not block.
+func (t *Transfer) Watch(f func(arrived int64)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.watchers = append(t.watchers, f)
@@ -153,150 +155,188 @@ func (t *Transfer) run(ctx context.Context, open Opener) {
 	close(t.ended)
 }
 
-// fetch brings the whole blob, opening it again when it breaks off.
+// fetch brings the whole blob.
 func (t *Transfer) fetch(ctx context.Context, open Opener) error {
-	places := t.store.downloads
+	s := t.store
+	places := s.downloads
 	if t.desc.Size <= smallBlob {
-		places = t.store.small
+		places = s.small
 	}
 	if err := places.Acquire(ctx, 1); err != nil {
-		return err
-	}
-	defer places.Release(1)
-	w, err := t.store.newWriter(t.desc.Digest, t.desc.Size)
-	if err != nil {
-		return err
-	}
-	t.mu.Lock()
-	t.w = w
-	t.mu.Unlock()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer t.watchRate(cancel)()
-	for failures := 1; ; failures++ {
-		before := t.w.written
-		err := t.copy(ctx, open)
-		if err == nil {
-			return w.commit()
-		}
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
-		}
-		if t.w.written > before {
-			failures = 1
-		}
-		if failures >= attempts || !transient(err) {
-			return err
-		}
-		if err := pause(ctx, time.Duration(failures)*200*time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
-
-// watchRate cancels a transfer that brings next to nothing for a while.
-func (t *Transfer) watchRate(cancel context.CancelCauseFunc) (stop func()) {
-	window := t.store.stall
-	least := int64(minRate * window.Seconds())
-	var mu sync.Mutex
-	var last int64
-	var timer *time.Timer
-	mu.Lock()
-	defer mu.Unlock()
-	timer = time.AfterFunc(window, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		t.mu.Lock()
-		written := t.written
-		t.mu.Unlock()
-		if written-last < max(least, 1) {
-			cancel(fmt.Errorf("stalled: %d bytes in %s: %w", written-last, window, errdefs.ErrUnavailable))
-			return
-		}
-		last = written
-		timer.Reset(window)
-	})
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		timer.Stop()
-	}
-}
-
-// pause waits, unless the context ends.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// transient tells whether trying again may help.
-func transient(err error) bool {
-	var netErr net.Error
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
-		errors.As(err, &netErr) && netErr.Timeout()
-}
-
-// copy reads from where the last attempt ended.
-func (t *Transfer) copy(ctx context.Context, open Opener) error {
-	r, err := open(ctx)
+	defer places.Release(1)
+	// One that was abandoned may still be closing its files.
+	if err := s.arrive(ctx, t.desc.Digest); err != nil {
+		return err
+	}
+	defer s.arrived(t.desc.Digest)
+	p, err := s.openPartial(t.desc)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	if skip := t.w.written; skip > 0 {
-		if seeker, ok := r.(io.Seeker); ok {
-			_, err = seeker.Seek(skip, io.SeekStart)
-		} else {
-			_, err = io.CopyN(io.Discard, r, skip)
-		}
-		if err != nil {
-			return err
-		}
+	t.mu.Lock()
+	t.p = p
+	t.mu.Unlock()
+	err = t.complete(ctx, open)
+	switch {
+	case err == nil:
+	case errdefs.IsDataLoss(err):
+		s.dropPartial(t.desc.Digest)
+		err = &DamagedError{Digest: t.desc.Digest, Resumed: p.resumed > 0, Err: err}
+	case errors.Is(err, syscall.ENOSPC):
+		s.dropPartial(t.desc.Digest)
+		_, _ = s.DropPartials(0) // of others, too: room is wanted more
+	default:
+		s.settle(p)
 	}
-	buf := make([]byte, chunk)
-	for {
-		n, err := r.Read(buf)
-		if n > 0 {
-			if _, err := t.w.Write(buf[:n]); err != nil {
-				return err
-			}
-			t.advance()
-		}
-		switch {
-		case err == io.EOF && t.w.size > t.w.written:
-			return io.ErrUnexpectedEOF
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return err
-		}
-	}
+	return err
 }
 
-// advance tells readers and watchers of new bytes.
-func (t *Transfer) advance() {
+// complete downloads and, at the same time, verifies.
+func (t *Transfer) complete(ctx context.Context, open Opener) error {
+	sum := t.desc.Digest.Algorithm().Hash()
+	verified := make(chan error, 1)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	wake := context.AfterFunc(ctx, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.grown.Broadcast()
+	})
+	defer wake()
+	go func() { verified <- t.hash(ctx, sum) }()
+	d := &download{t: t, open: open}
+	if err := d.run(ctx); err != nil {
+		cancel(err)
+		<-verified
+		return err
+	}
+	if err := <-verified; err != nil {
+		return err
+	}
+	if got := digest.NewDigest(t.desc.Digest.Algorithm(), sum); got != t.desc.Digest {
+		return fmt.Errorf("the content has digest %s: %w", got, errdefs.ErrDataLoss)
+	}
+	return t.store.admit(t.desc)
+}
+
+// hash reads what arrives, in order, until all of it has.
+func (t *Transfer) hash(ctx context.Context, sum hash.Hash) error {
+	buf := make([]byte, min(chunk, max(t.desc.Size, 1)))
+	for off := int64(0); off < t.desc.Size; {
+		t.mu.Lock()
+		for t.p.prefix() <= off && ctx.Err() == nil {
+			t.grown.Wait()
+		}
+		n := min(int64(len(buf)), t.p.prefix()-off)
+		t.mu.Unlock()
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		got, err := t.p.f.ReadAt(buf[:n], off)
+		if int64(got) < n {
+			return fmt.Errorf("read what arrived: %w: %w", err, errdefs.ErrDataLoss)
+		}
+		sum.Write(buf[:n])
+		off += n
+	}
+	return nil
+}
+
+// admit makes a verified file the blob.
+func (s *Store) admit(desc ocispec.Descriptor) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := os.Rename(s.partPath(desc.Digest), s.path(desc.Digest)); err != nil {
+		return err
+	}
+	_ = os.Remove(s.marksPath(desc.Digest))
+	s.blobs[desc.Digest] = desc.Size
+	return nil
+}
+
+// arrive makes the caller the only one that writes a blob's unfinished file.
+func (s *Store) arrive(ctx context.Context, d digest.Digest) error {
+	wake := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.left.Broadcast()
+	})
+	defer wake()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.arriving[d] && ctx.Err() == nil {
+		s.left.Wait()
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	s.arriving[d] = true
+	return nil
+}
+
+func (s *Store) arrived(d digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.arriving, d)
+	s.left.Broadcast()
+}
+
+// take, more, position and end are those of the unfinished blob.
+func (t *Transfer) take(from int) (int, bool) {
 	t.mu.Lock()
-	t.written = t.w.written
+	defer t.mu.Unlock()
+	i, ok := t.p.take(from)
+	if !ok && from > 0 {
+		i, ok = t.p.take(0)
+	}
+	return i, ok
+}
+
+// more tells whether there is a segment that nobody fetches.
+func (t *Transfer) more() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, sg := range t.p.segments[t.p.front:] {
+		if !sg.taken && sg.pos < sg.end {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *Transfer) position(i int) int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.p.segments[i].pos
+}
+
+func (t *Transfer) end(i int) int64 { return t.p.segments[i].end }
+
+// write takes bytes of a segment, and tells readers and watchers.
+func (t *Transfer) write(i int, data []byte, at int64) error {
+	if err := t.p.write(data, at); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.p.wrote(i, int64(len(data)))
+	arrived := t.p.arrived
 	watchers := t.watchers
 	t.grown.Broadcast()
 	t.mu.Unlock()
 	for _, f := range watchers {
-		f(t.w.written)
+		f(arrived)
 	}
+	return nil
 }
 
 // closeIdle closes the file when the transfer is over and nobody reads. mu is
 // held.
 func (t *Transfer) closeIdle() {
-	if t.done && t.readers == 0 && t.w != nil {
-		t.w.discard()
-		t.w = nil
+	if t.done && t.readers == 0 && t.p != nil {
+		t.p.close()
+		t.p = nil
 	}
 }
 

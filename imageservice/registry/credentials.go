@@ -1,10 +1,13 @@
 package registry
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"strings"
 
+	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 )
 
@@ -49,4 +52,59 @@ func isHub(host string) bool {
 		return true
 	}
 	return false
+}
+
+// credentials answers a host that asks who we are: with what the caller gave
+// for the registry, or else with what docker's configuration has for that host.
+func (a *attempt) credentials(host string) (user, secret string, err error) {
+	c, _, err := a.credentialsFor(host)
+	if c.IdentityToken != "" {
+		// No user and a secret: a token to get tokens with.
+		return "", c.IdentityToken, err
+	}
+	return c.Username, c.Password, err
+}
+
+// credentialsFor also says where they come from; empty for none.
+func (a *attempt) credentialsFor(host string) (c Credentials, from string, err error) {
+	registry := host
+	if a.trusted[host] {
+		registry = a.registry
+		if given := a.creds; !given.empty() {
+			if !given.isFor(a.registry) {
+				return Credentials{}, "", nil
+			}
+			return given, "the caller", nil
+		}
+	}
+	return lookupDocker(registry)
+}
+
+// empty tells whether nothing is said.
+func (c Credentials) empty() bool {
+	return c.Username == "" && c.Password == "" && c.IdentityToken == "" && c.RegistryToken == ""
+}
+
+// tokenAuthorizer sends a bearer token that the caller got elsewhere.
+type tokenAuthorizer struct{ host, token string }
+
+// Authorize adds the token to requests for its host, and so not to those that
+// follow a redirection to another.
+func (t tokenAuthorizer) Authorize(_ context.Context, req *http.Request) error {
+	if req.URL.Host == t.host {
+		req.Header.Set("Authorization", "Bearer "+t.token)
+	}
+	return nil
+}
+
+// AddResponses is asked when the token was refused; there is no other.
+func (t tokenAuthorizer) AddResponses(context.Context, []*http.Response) error {
+	return fmt.Errorf("the registry token was refused: %w", docker.ErrInvalidAuthorization)
+}
+
+// HostOf is the host of a server address, which may be a URL.
+func HostOf(address string) string {
+	address = strings.TrimPrefix(strings.TrimPrefix(address, "https://"), "http://")
+	host, _, _ := strings.Cut(address, "/")
+	return host
 }

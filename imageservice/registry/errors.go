@@ -3,76 +3,189 @@ package registry
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
-	"syscall"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 )
 
-// Error is a failure at a registry.
+// Error is a failure at a registry and all its mirrors.
 type Error struct {
-	// Kind is one of the errors of errdefs.
+	// Kind is one of the errors of errdefs: that of the registry itself,
+	// or of the last that was asked.
 	Kind error
-	// Tried are the addresses that were asked, the registry's own last.
-	Tried []string
-	// Err is what happened; secrets in URLs are taken out of its text.
-	Err  error
-	text string
+	// Failures are those of each host that was asked, in order.
+	Failures []Failure
 }
 
-// Error names what happened and where.
+// Failure is what happened at one host.
+type Failure struct {
+	// Address is where the host's API is.
+	Address string
+	// Text says what was asked and what went wrong, without secrets.
+	Text string
+	// Config is the file and line that names the host; empty for none.
+	Config string
+	Err    error
+}
+
+// Error names what happened, at which address, and what configured it.
 func (e *Error) Error() string {
-	return fmt.Sprintf("%s (tried %s): %v", e.text, strings.Join(e.Tried, ", "), e.Kind)
+	texts := make([]string, len(e.Failures))
+	for i, f := range e.Failures {
+		texts[i] = f.Text
+		if !strings.Contains(f.Text, f.Address) {
+			texts[i] = f.Address + ": " + f.Text
+		}
+		if f.Config != "" {
+			texts[i] += " (configured in " + f.Config + ")"
+		}
+	}
+	return strings.Join(texts, "; then ") + ": " + e.Kind.Error()
 }
 
-// Unwrap returns kind and cause.
-func (e *Error) Unwrap() []error { return []error{e.Kind, e.Err} }
+// Unwrap returns kind and causes.
+func (e *Error) Unwrap() []error {
+	list := []error{e.Kind}
+	for _, f := range e.Failures {
+		list = append(list, f.Err)
+	}
+	return list
+}
 
-// explain gives an error a kind. What has one that is not of the network's
-// making, and a context's end, stay as they are.
-func (a *attempt) explain(err error) error {
-	var done *Error
-	if errors.As(err, &done) || errors.Is(err, context.Canceled) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return err
+// trial collects what went wrong at one host after another.
+type trial struct {
+	what     string
+	kinds    []error
+	failures []Failure
+}
+
+// failed notes a failure, and tells whether to give up.
+func (t *trial) failed(ctx context.Context, e *endpoint, err error) bool {
+	if ctx.Err() != nil {
+		t.failures, t.kinds = append(t.failures, Failure{Address: e.address(), Text: "no time was left", Config: e.config, Err: context.Cause(ctx)}), append(t.kinds, nil)
+		return true
 	}
 	kind, text := classify(err)
 	if kind == nil {
-		return err
+		kind = errdefs.ErrUnavailable
 	}
-	return &Error{Kind: kind, Tried: a.tried, Err: err, text: text}
+	t.kinds = append(t.kinds, kind)
+	t.failures = append(t.failures, Failure{Address: e.address(), Text: text, Config: e.config, Err: err})
+	return false
 }
 
+// err is what all failures together mean.
+func (t *trial) err(ctx context.Context) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if len(t.failures) == 0 {
+		return fmt.Errorf("%s: no host is configured to be asked: %w", t.what, errdefs.ErrInvalidArgument)
+	}
+	return &Error{Kind: t.kinds[len(t.kinds)-1], Failures: t.failures}
+}
+
+// StatusError is an answer that is an error.
+type StatusError struct {
+	Code int
+	text string
+}
+
+// Error is the request, the status, and what the registry says of it.
+func (e *StatusError) Error() string { return e.text }
+
+// statusError reads an answer's error, and closes it.
+func statusError(resp *http.Response) error {
+	defer resp.Body.Close()
+	text := fmt.Sprintf("%s %s: %s", resp.Request.Method, withoutSecrets(resp.Request.URL.String()), resp.Status)
+	raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	var said struct {
+		Errors []struct{ Code, Message string }
+	}
+	if json.Unmarshal(raw, &said) == nil && len(said.Errors) > 0 {
+		text += fmt.Sprintf(": %.100s: %.300s", said.Errors[0].Code, said.Errors[0].Message)
+	}
+	if after := resp.Header.Get("Retry-After"); after != "" {
+		text += fmt.Sprintf(" (Retry-After: %.40s)", after)
+	}
+	return &StatusError{Code: resp.StatusCode, text: text}
+}
+
+// classify gives an error a kind and words.
 func classify(err error) (kind error, text string) {
-	var status remoteerrors.ErrUnexpectedStatus
+	var status *StatusError
+	var token remoteerrors.ErrUnexpectedStatus
 	var urlErr *url.Error
-	var netErr net.Error
 	switch {
 	case errors.As(err, &status):
-		return statusKind(status.StatusCode), statusText(status, err)
+		return statusKind(status.Code), status.Error()
+	case errors.As(err, &token):
+		// Of the authorization server.
+		text := fmt.Sprintf("%s %s: %s", token.RequestMethod, withoutSecrets(token.RequestURL), token.Status)
+		return statusKind(token.StatusCode), text
 	case errors.Is(err, docker.ErrInvalidAuthorization):
-		return errdefs.ErrUnauthenticated, "authorization failed"
-	case errdefs.IsNotFound(err):
-		return errdefs.ErrNotFound, "no such image"
-	case errdefs.IsFailedPrecondition(err) && strings.Contains(err.Error(), "expected size"):
-		return errdefs.ErrDataLoss, "more bytes than announced"
-	case errdefs.IsInvalidArgument(err), errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &urlErr):
-		return nil, ""
+		return errdefs.ErrUnauthenticated, trimKind(err, docker.ErrInvalidAuthorization, "authorization failed")
 	case errors.As(err, &urlErr):
-		return errdefs.ErrUnavailable, redact(urlErr)
-	case errors.As(err, &netErr), errors.Is(err, syscall.ECONNRESET), isTLS(err):
-		return errdefs.ErrUnavailable, err.Error()
-	case errors.Is(err, io.EOF):
-		return errdefs.ErrUnavailable, "the registry hung up"
+		return errdefs.ErrUnavailable, networkText(urlErr)
 	}
-	return nil, ""
+	for _, kind := range []error{errdefs.ErrInvalidArgument, errdefs.ErrDataLoss, errdefs.ErrUnavailable, errdefs.ErrNotFound} {
+		if errors.Is(err, kind) {
+			return kind, trimKind(err, kind, "")
+		}
+	}
+	return nil, err.Error()
+}
+
+// explain gives an error of a request to one host a kind and words. What has
+// nothing to do with the network, and a context's end, stay as they are.
+func (a *attempt) explain(err error) error {
+	var done *Error
+	if errors.As(err, &done) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	kind, text := classify(err)
+	if kind == nil || errors.Is(err, context.DeadlineExceeded) && kind != errdefs.ErrUnavailable {
+		return err
+	}
+	return &Error{Kind: kind, Failures: []Failure{{Text: text, Err: err}}}
+}
+
+// trimKind takes the kind's words from the end of an error's.
+func trimKind(err, kind error, instead string) string {
+	text, found := strings.CutSuffix(err.Error(), kind.Error())
+	text = strings.TrimRight(text, ": ")
+	switch {
+	case found && instead != "" && text != "":
+		return text + ": " + instead
+	case found && text == "":
+		return instead
+	}
+	return text
+}
+
+// networkText words what happened below HTTP, with advice where there is one
+// likely reason.
+func networkText(err *url.Error) string {
+	text := fmt.Sprintf("%s %s: %v", strings.ToUpper(err.Op), withoutSecrets(err.URL), err.Err)
+	text, _ = strings.CutSuffix(text, ": "+errdefs.ErrUnavailable.Error())
+	var unknown x509.UnknownAuthorityError
+	var header tls.RecordHeaderError
+	switch {
+	case errors.As(err.Err, &header), strings.Contains(text, "server gave HTTP response to HTTPS client"):
+		text += `; it speaks plain HTTP: name it "http://" in a hosts.toml`
+	case errors.As(err.Err, &unknown):
+		text += `; name the authority's certificate as "ca" in a hosts.toml`
+	}
+	return text
 }
 
 func statusKind(code int) error {
@@ -83,24 +196,10 @@ func statusKind(code int) error {
 		return errdefs.ErrPermissionDenied
 	case code == http.StatusNotFound:
 		return errdefs.ErrNotFound
-	case code == http.StatusTooManyRequests, code >= 500:
+	case code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code >= 500:
 		return errdefs.ErrUnavailable
 	}
 	return errdefs.ErrUnknown
-}
-
-// statusText names the request and what the registry said about it.
-func statusText(status remoteerrors.ErrUnexpectedStatus, err error) string {
-	text := fmt.Sprintf("%s %s: %s", status.RequestMethod, withoutSecrets(status.RequestURL), status.Status)
-	var said docker.Errors
-	if errors.As(err, &said) {
-		text += ": " + said.Error()
-	}
-	return text
-}
-
-func redact(err *url.Error) string {
-	return fmt.Sprintf("%s %s: %v", err.Op, withoutSecrets(err.URL), err.Err)
 }
 
 // withoutSecrets drops user and query, where registries and those they
@@ -117,5 +216,6 @@ func withoutSecrets(raw string) string {
 func isTLS(err error) bool {
 	var header tls.RecordHeaderError
 	var cert *tls.CertificateVerificationError
-	return errors.As(err, &header) || errors.As(err, &cert)
+	var alert tls.AlertError
+	return errors.As(err, &header) || errors.As(err, &cert) || errors.As(err, &alert)
 }

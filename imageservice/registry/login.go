@@ -28,7 +28,6 @@ func (c *Client) Login(ctx context.Context, registry string, creds Credentials) 
 	}
 	// The registry itself, whatever mirrors stand before it.
 	host := hosts[len(hosts)-1]
-	a.tried = a.tried[len(a.tried)-1:]
 	var mu sync.Mutex
 	if creds.RegistryToken == "" {
 		host.Authorizer = docker.NewDockerAuthorizer(

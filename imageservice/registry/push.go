@@ -60,7 +60,6 @@ func (c *Client) Push(ref reference.NamedTagged, creds Credentials) (*Target, er
 		a.close()
 		return nil, fmt.Errorf("no host of %s may be pushed to: %w", reference.Domain(ref), errdefs.ErrFailedPrecondition)
 	}
-	a.tried = a.tried[at : at+1]
 	return &Target{attempt: a, host: hosts[at], repository: reference.Path(ref), tag: ref.Tag()}, nil
 }
 

@@ -1,36 +1,50 @@
 // Package registry resolves image references at registries, and opens what
 // they name, over the OCI distribution API: hosts.toml directories read anew
-// at each use, mirrors, TLS, and credentials that go to the registry asked
-// for and to nobody else.
+// at each use, mirrors, TLS, proxies, and credentials that go to the registry
+// asked for and to nobody else.
+//
+// A request goes to mirrors and registry in order. One that fails is made at
+// the next; only the last is asked again, with growing pauses, or when it says
+// so itself (Retry-After). A host that broke off, stood still or sent wrong
+// bytes comes last for what remains of the same pull.
 //
 // Errors are ErrNotFound, ErrUnavailable for a registry that does not answer
-// or is overloaded, ErrUnauthenticated and ErrPermissionDenied, and
-// ErrInvalidArgument for a configuration that does not parse.
+// or is overloaded, ErrUnauthenticated and ErrPermissionDenied, ErrDataLoss for
+// lengths that are not those of the manifest, and ErrInvalidArgument for a
+// configuration that does not parse. They name each address that was tried.
 package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
-	"os"
-	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	"github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"github.com/pelletier/go-toml/v2"
 )
 
-// resolveTimeout bounds asking for what a name means; all mirrors together.
-const resolveTimeout = 2 * time.Minute
+const (
+	// resolveTimeout bounds asking for what a name means; all mirrors together.
+	resolveTimeout = 2 * time.Minute
+	// maxManifest bounds a manifest whose digest has to be computed, in bytes.
+	maxManifest = 8 << 20
+)
+
+// manifestTypes are what is asked for when a name is resolved.
+var manifestTypes = strings.Join([]string{
+	ocispec.MediaTypeImageIndex, images.MediaTypeDockerSchema2ManifestList,
+	ocispec.MediaTypeImageManifest, images.MediaTypeDockerSchema2Manifest, "*/*",
+}, ", ")
 
 // Config says how registries are reached.
 type Config struct {
@@ -38,229 +52,264 @@ type Config struct {
 	// certificates, as containerd's certs.d; the first that has one for the
 	// registry, or one called _default, is taken.
 	CertsDirs []string
+	// HeaderTimeout is how long a host may take to begin an answer; zero
+	// means 15 seconds.
+	HeaderTimeout time.Duration
 }
 
 // Client talks to registries. It has no state of its own.
 type Client struct{ cfg Config }
 
 // New returns a client.
-func New(cfg Config) *Client { return &Client{cfg} }
+func New(cfg Config) *Client {
+	if cfg.HeaderTimeout <= 0 {
+		cfg.HeaderTimeout = 15 * time.Second
+	}
+	return &Client{cfg}
+}
 
-// Source is an image at a registry.
+// Source is an image at a registry. Its methods may be called at once from
+// many goroutines.
 type Source struct {
 	// Desc is what the reference names: an index or a manifest.
 	Desc ocispec.Descriptor
 
-	fetcher remotes.Fetcher
-	attempt *attempt
+	ref       reference.Named
+	attempt   *attempt
+	endpoints []*endpoint
+
+	// mu guards what follows.
+	mu sync.Mutex
+	// faults counts the troubles with each endpoint, served is who sent a
+	// blob last.
+	faults map[*endpoint]int
+	served map[digest.Digest]*endpoint
 }
 
 // Resolve asks for what a reference with tag or digest names. The caller
 // closes the source.
 func (c *Client) Resolve(ctx context.Context, ref reference.Named, creds Credentials) (*Source, error) {
-	a := &attempt{client: c, creds: creds, registry: reference.Domain(ref)}
+	a := c.newAttempt(ref, creds)
 	src, err := c.resolve(ctx, ref, a)
 	if err != nil {
 		a.close()
-		return nil, a.explain(err)
+		return nil, err
 	}
 	return src, nil
 }
 
 func (c *Client) resolve(ctx context.Context, ref reference.Named, a *attempt) (*Source, error) {
-	resolver := docker.NewResolver(docker.ResolverOptions{
-		Hosts:   a.hosts,
-		Headers: http.Header{"User-Agent": {"nodeagent"}},
-	})
+	endpoints, err := a.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	s := &Source{
+		ref: ref, attempt: a, faults: map[*endpoint]int{}, served: map[digest.Digest]*endpoint{},
+		endpoints: having(endpoints, docker.HostCapabilityPull),
+	}
 	limited, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	name, desc, err := resolver.Resolve(limited, ref.String())
-	if err != nil {
-		return nil, err
+	askable := having(endpoints, docker.HostCapabilityResolve)
+	if _, ok := ref.(reference.Digested); ok {
+		// A digest means the same everywhere.
+		askable = s.endpoints
 	}
-	fetcher, err := resolver.Fetcher(ctx, name)
-	if err != nil {
-		return nil, err
+	t := &trial{what: "resolve"}
+	for i, e := range askable {
+		desc, err := e.resolve(limited, ref, i == len(askable)-1)
+		if err == nil {
+			s.Desc = desc
+			return s, nil
+		}
+		if t.failed(limited, e, err) {
+			break
+		}
 	}
-	return &Source{Desc: desc, fetcher: fetcher, attempt: a}, nil
+	return nil, t.err(limited)
+}
+
+// having filters endpoints by what they can do.
+func having(list []*endpoint, c docker.HostCapabilities) []*endpoint {
+	return slices.DeleteFunc(slices.Clone(list), func(e *endpoint) bool { return !e.host.Capabilities.Has(c) })
+}
+
+// tagOrDigest is the last part of a manifest's path.
+func tagOrDigest(ref reference.Named) string {
+	switch r := ref.(type) {
+	case reference.Digested:
+		return r.Digest().String()
+	case reference.Tagged:
+		return r.Tag()
+	}
+	return "latest"
+}
+
+// resolve asks one endpoint what a reference names: by HEAD, which rate limits
+// do not count, and by GET where that does not tell.
+func (e *endpoint) resolve(ctx context.Context, ref reference.Named, patient bool) (ocispec.Descriptor, error) {
+	req := query{method: http.MethodHead, path: "manifests/" + tagOrDigest(ref), accept: manifestTypes, patient: patient}
+	resp, err := e.do(ctx, req)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	resp.Body.Close()
+	desc := ocispec.Descriptor{
+		MediaType: mediaType(resp.Header), Digest: digest.Digest(resp.Header.Get("Docker-Content-Digest")), Size: resp.ContentLength,
+	}
+	if desc.Digest == "" || desc.Size < 0 || desc.MediaType == "" || desc.MediaType == "text/plain" {
+		if desc, err = e.read(ctx, req); err != nil {
+			return desc, err
+		}
+	}
+	return desc, checkResolved(ref, desc)
+}
+
+// read gets the manifest itself, to see what HEAD did not tell.
+func (e *endpoint) read(ctx context.Context, req query) (ocispec.Descriptor, error) {
+	req.method = http.MethodGet
+	resp, err := e.do(ctx, req)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if len(raw) > maxManifest {
+		return ocispec.Descriptor{}, fmt.Errorf("a manifest of more than %d bytes: %w", maxManifest, errdefs.ErrInvalidArgument)
+	}
+	return ocispec.Descriptor{MediaType: mediaType(resp.Header), Digest: digest.FromBytes(raw), Size: int64(len(raw))}, nil
+}
+
+// checkResolved refuses what cannot be the answer.
+func checkResolved(ref reference.Named, desc ocispec.Descriptor) error {
+	if desc.MediaType == "text/html" {
+		return fmt.Errorf("it answers with a web page in place of a manifest: is it a registry, or a proxy's or network's login page? %w", errdefs.ErrInvalidArgument)
+	}
+	if err := desc.Digest.Validate(); err != nil {
+		return fmt.Errorf("it answers with digest %.100q: %w", desc.Digest, errdefs.ErrInvalidArgument)
+	}
+	if digested, ok := ref.(reference.Digested); ok && digested.Digest() != desc.Digest {
+		return fmt.Errorf("it answers with digest %s: %w", desc.Digest, errdefs.ErrDataLoss)
+	}
+	return nil
+}
+
+func mediaType(h http.Header) string {
+	mt, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.TrimSpace(mt)
 }
 
 // Open opens a manifest or blob of the same repository. URLs that its
 // descriptor names are not followed.
 func (s *Source) Open(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	desc.URLs = nil
-	r, err := s.fetcher.Fetch(ctx, desc)
-	if err != nil {
-		return nil, s.attempt.explain(err)
+	r, _, err := s.OpenRange(ctx, desc, 0, -1)
+	return r, err
+}
+
+// OpenRange opens it at an offset, for length bytes or, when that is negative,
+// to its end. A registry without ranges answers from the beginning: start is
+// where the reader really is.
+func (s *Source) OpenRange(ctx context.Context, desc ocispec.Descriptor, offset, length int64) (r io.ReadCloser, start int64, err error) {
+	req := query{method: http.MethodGet, path: "blobs/" + desc.Digest.String(), accept: "*/*"}
+	if images.IsManifestType(desc.MediaType) || images.IsIndexType(desc.MediaType) {
+		req.path, req.accept = "manifests/"+desc.Digest.String(), desc.MediaType+", */*"
 	}
-	return &body{r, s.attempt}, nil
+	if offset > 0 || length >= 0 {
+		req.byteRange = "bytes=" + strconv.FormatInt(offset, 10) + "-"
+		if length >= 0 {
+			req.byteRange += strconv.FormatInt(offset+length-1, 10)
+		}
+	}
+	list := s.order()
+	t := &trial{what: "fetch"}
+	for i, e := range list {
+		req.patient = i == len(list)-1
+		resp, err := e.do(ctx, req)
+		if err == nil {
+			if start, err = checkLength(resp, desc, offset); err != nil {
+				resp.Body.Close()
+			}
+		}
+		if err == nil {
+			s.note(desc.Digest, e)
+			return &body{resp.Body, s, e}, start, nil
+		}
+		s.blame(e)
+		if t.failed(ctx, e, err) {
+			break
+		}
+	}
+	return nil, 0, t.err(ctx)
+}
+
+// checkLength refuses an answer that cannot be the blob.
+func checkLength(resp *http.Response, desc ocispec.Descriptor, offset int64) (start int64, err error) {
+	total := resp.ContentLength
+	if resp.StatusCode == http.StatusPartialContent {
+		var end int64
+		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/%d", &start, &end, &total); err != nil || start != offset {
+			return 0, fmt.Errorf("it answers with range %.100q: %w", resp.Header.Get("Content-Range"), errdefs.ErrUnavailable)
+		}
+	}
+	if total >= 0 && total != desc.Size {
+		return 0, fmt.Errorf("it has %d bytes of %s in place of %d: %w", total, desc.Digest, desc.Size, errdefs.ErrDataLoss)
+	}
+	return start, nil
+}
+
+// order lists the endpoints, those without trouble first.
+func (s *Source) order() []*endpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := slices.Clone(s.endpoints)
+	slices.SortStableFunc(list, func(a, b *endpoint) int { return s.faults[a] - s.faults[b] })
+	return list
+}
+
+func (s *Source) note(d digest.Digest, e *endpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.served[d] = e
+}
+
+// blame makes an endpoint come after those with less trouble.
+func (s *Source) blame(e *endpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults[e]++
+}
+
+// Distrust has what sent a blob that turned out to be wrong come last from now
+// on, and tells whether there is anybody else to ask.
+func (s *Source) Distrust(d digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bad := s.served[d]
+	if bad == nil {
+		return false
+	}
+	const wrong = 1000
+	s.faults[bad] += wrong
+	return slices.ContainsFunc(s.endpoints, func(e *endpoint) bool { return s.faults[e] < wrong })
 }
 
 // Close lets go of connections.
 func (s *Source) Close() { s.attempt.close() }
 
-// body explains errors of reading, which is when the request is made.
+// body blames who breaks off.
 type body struct {
 	io.ReadCloser
-	attempt *attempt
+	s *Source
+	e *endpoint
 }
 
-// Read may be the first to reach the registry.
+// Read reads on.
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
-		err = b.attempt.explain(err)
+		b.s.blame(b.e)
 	}
 	return n, err
-}
-
-// Seek makes the next Read begin elsewhere.
-func (b *body) Seek(offset int64, whence int) (int64, error) {
-	s, ok := b.ReadCloser.(io.Seeker)
-	if !ok {
-		return 0, errors.New("seek in a blob: not possible")
-	}
-	return s.Seek(offset, whence)
-}
-
-// hostDir finds the folder with the configuration of a registry. A hosts.toml
-// that does not parse is an error: going on without it would ask the wrong
-// host.
-func (c *Client) hostDir(host string) (string, error) {
-	for _, root := range c.cfg.CertsDirs {
-		dir, err := config.HostDirFromRoot(root)(host)
-		if errdefs.IsNotFound(err) || errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return "", err
-		}
-		return dir, checkHostsFile(filepath.Join(dir, "hosts.toml"))
-	}
-	return "", errdefs.ErrNotFound
-}
-
-// maxHostsFile bounds a hosts.toml.
-const maxHostsFile = 1 << 20
-
-func checkHostsFile(path string) error {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var any map[string]any
-	if err := toml.NewDecoder(io.LimitReader(f, maxHostsFile)).Decode(&any); err != nil {
-		return fmt.Errorf("read %s: %w: %w", path, err, errdefs.ErrInvalidArgument)
-	}
-	return nil
-}
-
-// attempt is one resolution and what follows it, with one set of credentials.
-type attempt struct {
-	client   *Client
-	creds    Credentials
-	registry string
-	// trusted are the hosts that may get the credentials.
-	trusted map[string]bool
-	tried   []string
-	clients []*http.Client
-}
-
-// hosts is a docker.RegistryHosts.
-func (a *attempt) hosts(host string) ([]docker.RegistryHost, error) {
-	configure := config.ConfigureHosts(context.Background(), config.HostOptions{
-		HostDir:     a.client.hostDir,
-		Credentials: a.credentials,
-	})
-	hosts, err := configure(host)
-	if err != nil {
-		return nil, err
-	}
-	// The last is the registry itself, under the address that hosts.toml
-	// gives it; those before it are mirrors, which are somebody else.
-	trusted := map[string]bool{a.registry: true}
-	for i := range hosts {
-		if i == len(hosts)-1 {
-			trusted[hosts[i].Host] = true
-		}
-		if a.creds.RegistryToken != "" && trusted[hosts[i].Host] && a.creds.isFor(a.registry) {
-			hosts[i].Authorizer = tokenAuthorizer{hosts[i].Host, a.creds.RegistryToken}
-		}
-		client := *hosts[i].Client
-		client.CheckRedirect = checkRedirect(hosts[i].Authorizer, hosts[i].Header)
-		hosts[i].Client = &client
-		a.clients = append(a.clients, &client)
-		a.tried = append(a.tried, hosts[i].Scheme+"://"+hosts[i].Host+hosts[i].Path)
-	}
-	a.trusted = trusted
-	return hosts, nil
-}
-
-// maxRedirects is as many as net/http follows.
-const maxRedirects = 10
-
-// checkRedirect takes from a request that goes elsewhere what was meant for
-// the registry: net/http keeps the former for other ports of the same host,
-// and headers it does not know for everybody.
-func checkRedirect(auth docker.Authorizer, headers http.Header) func(*http.Request, []*http.Request) error {
-	return func(req *http.Request, via []*http.Request) error {
-		if len(via) >= maxRedirects {
-			return fmt.Errorf("more than %d redirections", maxRedirects)
-		}
-		if from := via[0].URL; from.Scheme == req.URL.Scheme && from.Host == req.URL.Host {
-			return nil
-		}
-		req.Header.Del("Authorization")
-		for name := range headers {
-			req.Header.Del(name)
-		}
-		// It may be a place that asked us for a token of its own.
-		return auth.Authorize(req.Context(), req)
-	}
-}
-
-func (a *attempt) close() {
-	for _, c := range a.clients {
-		c.CloseIdleConnections()
-	}
-}
-
-// credentials answers a host that asks who we are.
-func (a *attempt) credentials(host string) (user, secret string, err error) {
-	if !a.trusted[host] || !a.creds.isFor(a.registry) {
-		return "", "", nil
-	}
-	if a.creds.IdentityToken != "" {
-		// No user and a secret: a token to get tokens with.
-		return "", a.creds.IdentityToken, nil
-	}
-	return a.creds.Username, a.creds.Password, nil
-}
-
-// tokenAuthorizer sends a bearer token that the caller got elsewhere.
-type tokenAuthorizer struct{ host, token string }
-
-// Authorize adds the token to requests for its host, and so not to those that
-// follow a redirection to another.
-func (t tokenAuthorizer) Authorize(_ context.Context, req *http.Request) error {
-	if req.URL.Host == t.host {
-		req.Header.Set("Authorization", "Bearer "+t.token)
-	}
-	return nil
-}
-
-// AddResponses is asked when the token was refused; there is no other.
-func (t tokenAuthorizer) AddResponses(context.Context, []*http.Response) error {
-	return fmt.Errorf("the registry token was refused: %w", docker.ErrInvalidAuthorization)
-}
-
-// HostOf is the host of a server address, which may be a URL.
-func HostOf(address string) string {
-	address = strings.TrimPrefix(strings.TrimPrefix(address, "https://"), "http://")
-	host, _, _ := strings.Cut(address, "/")
-	return host
 }

@@ -3,14 +3,12 @@ package registry
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 )
 
@@ -100,18 +98,6 @@ func closeBody(req *http.Request) {
 	if req.Body != nil {
 		req.Body.Close()
 	}
-}
-
-// statusError is an answer as an error. It closes the body.
-func statusError(resp *http.Response) error {
-	defer resp.Body.Close()
-	err := remoteerrors.NewUnexpectedStatusErr(resp)
-	var status remoteerrors.ErrUnexpectedStatus
-	var said docker.Errors
-	if errors.As(err, &status) && json.Unmarshal(status.Body, &said) == nil && len(said) > 0 {
-		return errors.Join(err, said)
-	}
-	return err
 }
 
 // readJSON reads an answer of at most maxAnswer bytes. It closes the body.
