@@ -26,7 +26,8 @@ type Config struct {
 }
 
 // Manager makes, limits, reads and removes cgroups. It keeps no state of any
-// of them, nothing open, and its methods are safe for concurrent use.
+// of them but for the open files of those read a moment ago, which Close
+// closes. Its methods are safe for concurrent use.
 //
 // Paths are relative to each hierarchy's root and name one cgroup in all
 // hierarchies: "/kubepods/burstable/pod123". With the systemd driver a slice
@@ -49,6 +50,7 @@ type Manager struct {
 	hugepages []string
 	// systemd makes slices; nil with the Cgroupfs driver.
 	systemd unitMaker
+	keep    *keeper
 }
 
 // hierarchy is a mounted tree of cgroups.
@@ -126,7 +128,7 @@ func New(cfg Config) (*Manager, error) {
 func newManager(hierarchies []*hierarchy) *Manager {
 	m := &Manager{
 		driver: Cgroupfs, mode: modeOf(hierarchies), hierarchies: hierarchies,
-		byController: make(map[string]*hierarchy),
+		byController: make(map[string]*hierarchy), keep: newKeeper(),
 	}
 	for _, h := range hierarchies {
 		for _, c := range h.controllers {
@@ -135,6 +137,9 @@ func newManager(hierarchies []*hierarchy) *Manager {
 	}
 	return m
 }
+
+// Close closes what is open. The Manager may be used further.
+func (m *Manager) Close() { m.keep.close() }
 
 // Mode says how the hierarchies found are mounted.
 func (m *Manager) Mode() Mode { return m.mode }
@@ -170,9 +175,11 @@ func (m *Manager) SwapAccounting() bool {
 // Exists says whether a cgroup exists in any hierarchy. An invalid path does not.
 func (m *Manager) Exists(path string) bool {
 	p, err := m.clean(path)
-	if err != nil {
-		return false
-	}
+	return err == nil && m.exists(p)
+}
+
+// exists is Exists for a clean path.
+func (m *Manager) exists(p string) bool {
 	for _, h := range m.hierarchies {
 		if isDir(h.dir(p)) {
 			return true

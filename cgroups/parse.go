@@ -55,6 +55,31 @@ func parseFlat(data []byte) map[string]uint64 {
 	return out
 }
 
+// field is where a value of a flat keyed file goes.
+type field struct {
+	key string
+	to  *uint64
+}
+
+// parseFields reads some values of a flat keyed file, and leaves what is not
+// there as it is.
+func parseFields(data []byte, fields []field) {
+	for line := range bytes.SplitSeq(data, []byte("\n")) {
+		key, val, ok := bytes.Cut(line, []byte(" "))
+		if !ok {
+			continue
+		}
+		for _, f := range fields {
+			if string(key) != f.key {
+				continue
+			}
+			if n, err := strconv.ParseUint(string(val), 10, 64); err == nil {
+				*f.to = n
+			}
+		}
+	}
+}
+
 // parseNumbers reads numbers between blanks.
 func parseNumbers(data []byte) []uint64 {
 	var out []uint64

@@ -16,6 +16,8 @@ type reader struct {
 	ctx context.Context
 	dir string
 	err error
+	// kept are files that are open already; may be nil.
+	kept *keptGroup
 	// buf is used for one file after the other.
 	buf []byte
 }
@@ -32,7 +34,7 @@ func (r *reader) file(name string) []byte {
 	if r.buf == nil {
 		r.buf = make([]byte, 0, 4096)
 	}
-	data, err := readFileInto(r.buf, r.dir+"/"+name)
+	data, err := r.read(name)
 	if data != nil {
 		r.buf = data
 	}
@@ -40,6 +42,19 @@ func (r *reader) file(name string) []byte {
 		r.err = err
 	}
 	return data
+}
+
+func (r *reader) read(name string) ([]byte, error) {
+	if r.kept != nil {
+		return r.kept.read(r.buf, keptFile{r.dir, name})
+	}
+	return readFileInto(r.buf, r.dir+"/"+name)
+}
+
+// enter turns to another folder, if it is there.
+func (r *reader) enter(dir string) bool {
+	r.dir = dir
+	return r.kept != nil && r.kept.within(dir) || isDir(dir)
 }
 
 func (r *reader) number(name string) uint64 {
@@ -81,32 +96,26 @@ var statsParts = []statsPart{
 // Stats reads a cgroup once, with all below it. A file that vanishes while
 // being read, as when the cgroup is removed, counts as zero.
 func (m *Manager) Stats(ctx context.Context, path string) (*Stats, error) {
-	return m.readParts(ctx, path, statsParts)
-}
-
-// readParts reads the named parts of a cgroup that exists.
-func (m *Manager) readParts(ctx context.Context, path string, parts []statsPart) (*Stats, error) {
 	p, err := m.clean(path)
 	if err != nil {
 		return nil, err
 	}
-	if !m.Exists(path) {
+	if !m.exists(p) {
 		return nil, fmt.Errorf("read cgroup %s: %w", path, errdefs.ErrNotFound)
 	}
 	s := &Stats{At: time.Now()}
-	if err := m.read(ctx, p, s, parts); err != nil {
+	if err := m.read(&reader{ctx: ctx}, p, s, statsParts); err != nil {
 		return nil, fmt.Errorf("read cgroup %s: %w", path, err)
 	}
 	return s, nil
 }
 
 // pressure reads PSI, which v2 alone has, with or without controllers.
-func (m *Manager) pressure(ctx context.Context, p string, s *Stats) error {
+func (m *Manager) pressure(r *reader, p string, s *Stats) error {
 	for _, h := range m.hierarchies {
-		if !h.v2 || !isDir(h.dir(p)) {
+		if !h.v2 || !r.enter(h.dir(p)) {
 			continue
 		}
-		r := &reader{ctx: ctx, dir: h.dir(p)}
 		for _, resource := range []string{"cpu", "memory", "io"} {
 			data := r.file(resource + ".pressure")
 			if r.err != nil {

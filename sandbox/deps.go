@@ -115,8 +115,10 @@ type Cgroups interface {
 	// Kill kills everything below, and waits for it, bounded.
 	Kill(ctx context.Context, path string) error
 	Stats(ctx context.Context, path string) (*cgroups.Stats, error)
-	// Usage is the part of Stats that changes all the time.
-	Usage(ctx context.Context, path string) (*cgroups.Stats, error)
+	// ContainerUsage and PodUsage are those parts of Stats that change all
+	// the time.
+	ContainerUsage(ctx context.Context, path string) (*cgroups.Stats, error)
+	PodUsage(ctx context.Context, path string) (*cgroups.Stats, error)
 	// Procs lists the processes of a cgroup and all below it.
 	Procs(path string) ([]int, error)
 	Exists(path string) bool

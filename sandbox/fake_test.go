@@ -360,7 +360,11 @@ func (f fakeCgroups) Stats(ctx context.Context, _ string) (*cgroups.Stats, error
 	return &cgroups.Stats{At: time.Now(), CPU: &cgroups.CPUStats{UsageNanos: 5}, Memory: &cgroups.MemoryStats{Usage: 7}}, nil
 }
 
-func (f fakeCgroups) Usage(ctx context.Context, path string) (*cgroups.Stats, error) {
+func (f fakeCgroups) ContainerUsage(ctx context.Context, path string) (*cgroups.Stats, error) {
+	return f.Stats(ctx, path)
+}
+
+func (f fakeCgroups) PodUsage(ctx context.Context, path string) (*cgroups.Stats, error) {
 	return f.Stats(ctx, path)
 }
 

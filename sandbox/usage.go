@@ -82,7 +82,11 @@ func (m *Manager) containerUsage(ctx context.Context, s *containerState) (readin
 	}
 	path := s.CgroupPath
 	return m.usage.groups.Get(ctx, s.ID, func(ctx context.Context, before reading, _ time.Time) (reading, error) {
-		return m.readUsage(ctx, path, before)
+		stats, err := m.deps.Cgroups.ContainerUsage(ctx, path)
+		if err != nil {
+			return reading{}, err
+		}
+		return newReading(before, stats), nil
 	})
 }
 
@@ -90,20 +94,21 @@ func (m *Manager) containerUsage(ctx context.Context, s *containerState) (readin
 func (m *Manager) podUsage(ctx context.Context, s *podState) (reading, error) {
 	path, netns := s.CgroupPath, s.NetNS
 	return m.usage.groups.Get(ctx, s.ID, func(ctx context.Context, before reading, _ time.Time) (reading, error) {
-		r, err := m.readUsage(ctx, path, before)
-		if err == nil && netns != "" {
+		stats, err := m.deps.Cgroups.PodUsage(ctx, path)
+		if err != nil {
+			return reading{}, err
+		}
+		r := newReading(before, stats)
+		if netns != "" {
 			r.links, err = m.ns.Links(ctx, netns)
 		}
 		return r, err
 	})
 }
 
-func (m *Manager) readUsage(ctx context.Context, path string, before reading) (reading, error) {
-	stats, err := m.deps.Cgroups.Usage(ctx, path)
-	if err != nil {
-		return reading{}, err
-	}
-	return reading{stats: stats, rate: cpuRate(before.stats, stats)}, nil
+// newReading is that of figures which were read after before.
+func newReading(before reading, stats *cgroups.Stats) reading {
+	return reading{stats: stats, rate: cpuRate(before.stats, stats)}
 }
 
 // cpuRate gives the CPU use between two readings in nanoseconds a second. A

