@@ -119,6 +119,9 @@ func serve(opts options, ready *os.File) error {
 	}
 	logrus.SetLevel(level)
 	debug.SetGCPercent(gcPercent)
+	// libcontainer hands it to the init of each container and exec, which has
+	// nothing to do at the same time as something else, and needs fewer threads so.
+	_ = os.Setenv("GOMAXPROCS", "1")
 	// The program's file name is that of a descriptor.
 	_ = os.WriteFile("/proc/self/comm", []byte("nodesupervisor"), 0)
 	var group *owncgroup.Group
