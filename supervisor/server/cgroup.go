@@ -21,9 +21,10 @@ const killTimeout = 10 * time.Second
 // procsOf returns the processes of a container, those in groups below its own
 // too. A cgroup that is gone has none.
 func procsOf(paths map[string]string) ([]int, error) {
-	for _, controller := range []string{"", "devices", "memory", "name=systemd", "pids", "freezer"} {
+	// On a hybrid host the one of v2 comes last: not every exec is in it.
+	for _, controller := range []string{"devices", "memory", "name=systemd", "pids", "freezer", ""} {
 		path := paths[controller]
-		if path == "" || controller == "" && len(paths) > 1 && !delegated(path) {
+		if path == "" {
 			continue
 		}
 		pids, err := cgroups.GetAllPids(path)
@@ -33,12 +34,6 @@ func procsOf(paths map[string]string) ([]int, error) {
 		return pids, err
 	}
 	return nil, nil
-}
-
-// delegated reports whether the unified directory of a hybrid host is there.
-func delegated(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
 
 // killCgroups kills every process of a container and returns once none is
@@ -70,10 +65,11 @@ func killCgroups(ctx context.Context, paths map[string]string) error {
 	}
 }
 
-// killUnified uses cgroup.kill (Linux 5.14), which leaves no race with forks.
+// killUnified uses cgroup.kill (Linux 5.14), which leaves no race with forks,
+// where v2 has everybody.
 func killUnified(paths map[string]string) bool {
 	path := paths[""]
-	return path != "" && os.WriteFile(filepath.Join(path, "cgroup.kill"), []byte("1"), 0) == nil
+	return path != "" && len(paths) == 1 && os.WriteFile(filepath.Join(path, "cgroup.kill"), []byte("1"), 0) == nil
 }
 
 // thaw lets killed processes of a frozen cgroup run to their end.

@@ -40,6 +40,8 @@ type container struct {
 	// handle is libcontainer's, or nil; it is large, so it is dropped when
 	// it has not been used for a while and loaded again from its state.
 	handle *libcontainer.Container
+	// execHandle is as handle, for execs.
+	execHandle *libcontainer.Container
 }
 
 // statusStarting is what a container has before its first instruction; it is
@@ -166,7 +168,7 @@ func (s *Server) dropCaches() {
 	s.mu.Unlock()
 	for _, c := range all {
 		c.mu.Lock()
-		c.handle = nil
+		c.handle, c.execHandle = nil, nil
 		c.mu.Unlock()
 	}
 }

@@ -82,6 +82,7 @@ func (s *Server) destroy(rec record) error {
 		return err
 	}
 	return errors.Join(
+		os.RemoveAll(filepath.Join(s.dir(execsDir), rec.ID)),
 		os.RemoveAll(filepath.Join(s.dir("containers-io"), rec.ID)),
 		removeFile(s.exitPath(rec.ID)),
 		removeFile(s.recordPath(rec.ID)),

@@ -17,6 +17,7 @@ import (
 	v1 "github.com/nodeagent/nodeagent/api/supervisor/v1"
 	"github.com/nodeagent/nodeagent/supervisor"
 	"github.com/nodeagent/nodeagent/supervisor/fdpass"
+	"github.com/nodeagent/nodeagent/supervisor/server/cgroupjoin"
 	"github.com/nodeagent/nodeagent/supervisor/server/pidfd"
 )
 
@@ -181,9 +182,12 @@ func (s *Server) exec(c *container, execID string, process *libcontainer.Process
 
 // runExec runs a process and takes hold of it.
 func (s *Server) runExec(c *container, process *libcontainer.Process) (*pidfd.Process, error) {
-	handle, err := s.loaded(c)
+	handle, err := s.execHandle(c)
 	if err != nil {
 		return nil, err
+	}
+	if files := s.joins(c); len(files) > 0 {
+		process.LogLevel = cgroupjoin.LogLevel(process.LogLevel, files)
 	}
 	if err := handle.Run(process); err != nil {
 		return nil, startError(err)
@@ -229,7 +233,9 @@ func (c *container) removeExec(execID string, e *execution) {
 
 // watchExec waits for an exec and keeps its exit for a while.
 func (s *Server) watchExec(c *container, execID string, e *execution) {
+	stop := s.joinLater(c, e.proc.PID())
 	status, err := e.proc.Wait()
+	stop()
 	if err != nil {
 		logrus.WithField("container", c.id).WithField("exec", execID).WithError(err).Error("wait for exec")
 	}

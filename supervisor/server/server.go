@@ -65,6 +65,8 @@ type Server struct {
 	slots chan struct{}
 	// dumps is held, as a token in the channel, by the one dump under way.
 	dumps chan struct{}
+	// selfJoin: execs join the cgroups of their containers by themselves.
+	selfJoin bool
 	// stopped is closed by Shutdown.
 	stopped chan struct{}
 
@@ -89,12 +91,13 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		tokens:     newTokens(),
 		slots:      make(chan struct{}, max(4, 2*runtime.NumCPU())),
 		dumps:      make(chan struct{}, 1),
+		selfJoin:   canSelfJoin(),
 		stopped:    make(chan struct{}),
 		containers: map[string]*container{},
 		inits:      map[string]*podInit{},
 	}
 	s.trim = newTrimmer(s.dropCaches)
-	for _, dir := range []string{cfg.State, s.root(), s.dir("records"), s.dir("exits"), s.dir("containers-io"), s.dir("podinits")} {
+	for _, dir := range []string{cfg.State, s.root(), s.dir("records"), s.dir("exits"), s.dir("containers-io"), s.dir("podinits"), s.dir(execsDir)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("prepare state: %w", err)
 		}
