@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	sandboxspec "github.com/nodeagent/nodeagent/sandbox/spec"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -23,6 +24,7 @@ const maxHostname = 63
 type configs struct {
 	pod       *runtime.PodSandboxConfig
 	container *runtime.ContainerConfig
+	extra     *sandboxspec.Extra
 }
 
 // buildConfigs turns a specification into CRI's configurations. It settles
@@ -51,8 +53,13 @@ func buildConfigs(m *making) (configs, error) {
 			Servers: net.GetDns(), Searches: net.GetDnsSearch(), Options: net.GetDnsOptions(),
 		}
 	}
+	pod.Linux.Sysctls, pod.Linux.CgroupParent = spec.GetSysctls(), spec.GetCgroupParent()
 	container, err := containerConfig(m)
-	return configs{pod: pod, container: container}, err
+	if err != nil {
+		return configs{}, err
+	}
+	extra, err := m.server.extraOf(spec)
+	return configs{pod: pod, container: container, extra: extra}, err
 }
 
 // settle fills in what a person left open.
@@ -99,7 +106,7 @@ func containerConfig(m *making) (*runtime.ContainerConfig, error) {
 		Mounts:      mounts,
 		Labels:      spec.GetLabels(),
 		Annotations: spec.GetAnnotations(),
-		LogPath:     logName,
+		LogPath:     logPath(spec.GetLog()),
 		Stdin:       spec.GetStdin(),
 		StdinOnce:   spec.GetStdinOnce(),
 		Tty:         spec.GetTty(),
@@ -121,10 +128,21 @@ func containerConfig(m *making) (*runtime.ContainerConfig, error) {
 			HostPath: d.GetHostPath(), ContainerPath: d.GetContainerPath(), Permissions: d.GetPermissions(),
 		})
 	}
+	for _, name := range spec.GetCdiDevices() {
+		c.CDIDevices = append(c.CDIDevices, &runtime.CDIDevice{Name: name})
+	}
 	if spec.GetStopSignal() != "" {
 		c.StopSignal, err = stopSignal(spec.GetStopSignal())
 	}
 	return c, err
+}
+
+// logPath is the name of the log in the container's folder; empty without one.
+func logPath(log *nodev1.Log) string {
+	if log.GetDriver() == logNone {
+		return ""
+	}
+	return logName
 }
 
 // environment is what docker adds to the image's variables, then the
@@ -157,12 +175,17 @@ func resources(r *nodev1.Resources) *runtime.LinuxContainerResources {
 		CpusetCpus:         r.GetCpusetCpus(),
 		CpusetMems:         r.GetCpusetMems(),
 	}
+	out.MemorySwapLimitInBytes = r.GetMemorySwap()
+	out.CpuPeriod, out.CpuQuota = r.GetCpuPeriod(), r.GetCpuQuota()
 	if r.GetNanoCpus() > 0 {
 		out.CpuPeriod = cpuPeriod
 		out.CpuQuota = r.GetNanoCpus() * cpuPeriod / 1e9
 	}
-	if r.GetPidsLimit() > 0 {
-		out.Unified = map[string]string{"pids.max": strconv.FormatInt(r.GetPidsLimit(), 10)}
+	switch limit := r.GetPidsLimit(); {
+	case limit > 0:
+		out.Unified = map[string]string{"pids.max": strconv.FormatInt(limit, 10)}
+	case limit < 0:
+		out.Unified = map[string]string{"pids.max": "max"}
 	}
 	return out
 }

@@ -114,7 +114,7 @@ func (m *making) prepareMounts(context.Context) error {
 
 // runPod runs the pod.
 func (m *making) runPod(ctx context.Context) error {
-	id, err := m.server.sandboxes.RunPod(ctx, sandbox.RunPodRequest{Config: m.config.pod, Owner: sandbox.OwnerNodectl})
+	id, err := m.server.sandboxes.RunPod(ctx, sandbox.RunPodRequest{Config: m.config.pod, Owner: sandbox.OwnerNodectl, ShmSize: m.spec.GetShmBytes()})
 	m.podID = id
 	return err
 }
@@ -130,7 +130,7 @@ func (m *making) removePod(ctx context.Context) error {
 // createContainer makes the container in the pod.
 func (m *making) createContainer(ctx context.Context) error {
 	id, err := m.server.sandboxes.CreateContainer(ctx, sandbox.CreateContainerRequest{
-		PodID: m.podID, Config: m.config.container, PodConfig: m.config.pod, Keep: true,
+		PodID: m.podID, Config: m.config.container, PodConfig: m.config.pod, Keep: true, Extra: m.config.extra,
 	})
 	m.id = id
 	return err

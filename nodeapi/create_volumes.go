@@ -29,9 +29,6 @@ func (m *making) gatherMounts(context.Context) error {
 			m.spec.Mounts = append(m.spec.Mounts, mount)
 		}
 	}
-	for _, target := range m.spec.GetVolumes() {
-		add(&nodev1.Mount{Type: nodev1.Mount_VOLUME, Target: target})
-	}
 	for _, from := range m.spec.GetVolumesFrom() {
 		mounts, err := m.server.mountsOf(from)
 		if err != nil {

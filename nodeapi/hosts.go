@@ -33,6 +33,13 @@ func (m *making) writeHosts(context.Context) error {
 		}
 	}
 	content = append(content, hostsFile(m.spec, pod)...)
+	links, err := m.server.linkHosts(m.spec.GetLinks())
+	if err != nil {
+		return err
+	}
+	for _, line := range links {
+		content = append(content, line+"\n"...)
+	}
 	return os.WriteFile(m.server.files.path(m.key, hostsName), content, 0o644)
 }
 

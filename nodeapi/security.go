@@ -36,8 +36,13 @@ func namespaceOptions(spec *nodev1.ContainerSpec) *runtime.NamespaceOption {
 	if spec.GetNetwork().GetMode() == networkHost {
 		o.Network = runtime.NamespaceMode_NODE
 	}
-	if spec.GetSecurity().GetHostPid() {
+	switch {
+	case spec.GetSecurity().GetHostPid():
 		o.Pid = runtime.NamespaceMode_NODE
+	case spec.GetInit() && spec.GetSecurity().GetPidContainer() == "":
+		// The pod's own first process reaps orphans. Signals go to the
+		// container's process, which is not the first.
+		o.Pid = runtime.NamespaceMode_POD
 	}
 	if spec.GetSecurity().GetHostIpc() {
 		o.Ipc = runtime.NamespaceMode_NODE
@@ -68,10 +73,37 @@ func securityContext(m *making) (*runtime.LinuxContainerSecurityContext, error) 
 		c.Seccomp.ProfileType = runtime.SecurityProfile_Localhost
 		c.Seccomp.LocalhostRef = m.server.files.path(m.key, seccompName)
 	}
-	if !sec.GetPrivileged() {
+	if !sec.GetPrivileged() && !sec.GetUnmasked() {
 		c.MaskedPaths, c.ReadonlyPaths = maskedPaths, readonlyPaths
 	}
+	if options := selinuxOptions(sec.GetSelinux()); options != nil {
+		c.SelinuxOptions = options
+	}
 	return c, setUser(c, m.spec.GetUser())
+}
+
+// selinuxOptions reads label options such as "type:svirt_t"; nil is none.
+func selinuxOptions(labels []string) *runtime.SELinuxOption {
+	var out *runtime.SELinuxOption
+	for _, label := range labels {
+		name, value, _ := strings.Cut(label, ":")
+		if out == nil {
+			out = &runtime.SELinuxOption{}
+		}
+		switch name {
+		case "user":
+			out.User = value
+		case "role":
+			out.Role = value
+		case "type":
+			out.Type = value
+		case "level":
+			out.Level = value
+		case "disable":
+			return nil
+		}
+	}
+	return out
 }
 
 // apparmor makes the AppArmor profile; nil leaves it to the runtime.

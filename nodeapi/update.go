@@ -23,7 +23,7 @@ func (s *containers) Update(ctx context.Context, req *nodev1.UpdateRequest) (*no
 		return nil, failf(errdefs.ErrFailedPrecondition, "container %s is kubelet's and cannot be updated", c.ID)
 	}
 	spec := applyUpdate(s.specOf(c), req)
-	for _, check := range []func(*nodev1.ContainerSpec) error{validateResources, validateRestart} {
+	for _, check := range []func(*nodev1.ContainerSpec) error{validateResources, validateRestart, validateExtra} {
 		if err := check(spec); err != nil {
 			return nil, err
 		}

@@ -26,6 +26,7 @@ func validate(spec *nodev1.ContainerSpec) error {
 	}
 	for _, check := range []func(*nodev1.ContainerSpec) error{
 		validateProcess, validateNetwork, validateResources, validateMounts, validateRestart, validateHealth,
+		validateExtra, validateLog,
 	} {
 		if err := check(spec); err != nil {
 			return err

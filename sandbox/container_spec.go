@@ -43,7 +43,13 @@ func (m *Manager) specification(ctx context.Context, c *containerState, p *pod, 
 			ResolvConf: filepath.Join(m.podDir(s.ID), resolvFile),
 		},
 		ShmPath: m.shmPath(s), Hostname: s.Hostname, Host: m.cfg.Features,
-		SeccompProfile: profile, DefaultMasks: c.Owner == OwnerNodectl, PidsLimit: m.cfg.PidsLimit,
+		SeccompProfile: profile, DefaultMasks: c.Owner == OwnerNodectl, PidsLimit: m.cfg.PidsLimit, Extra: c.Extra,
+	}
+	if c.Extra != nil {
+		in.DefaultMasks = in.DefaultMasks && !c.Extra.Unmasked
+		if err := m.shareNamespaces(&in, c.Extra); err != nil {
+			return nil, err
+		}
 	}
 	if in.Devices, err = hostdevice.Resolve(c.Config.GetDevices()); err != nil {
 		return nil, err
@@ -172,6 +178,37 @@ func (m *Manager) namespacePaths(ctx context.Context, c *containerState, p *pod)
 		paths[specs.PIDNamespace] = m.nsPath(s.ID, namespace.PID)
 	}
 	return paths, nil
+}
+
+// shareNamespaces puts the namespaces of the host and of other containers in
+// place of the pod's. One whose container does not run cannot be joined.
+func (m *Manager) shareNamespaces(in *spec.Input, x *spec.Extra) error {
+	if x.HostUTS {
+		delete(in.NamespacePaths, specs.UTSNamespace)
+	}
+	for _, join := range []struct {
+		id   string
+		kind specs.LinuxNamespaceType
+		name string
+	}{{x.PIDContainer, specs.PIDNamespace, "pid"}, {x.IPCContainer, specs.IPCNamespace, "ipc"}} {
+		if join.id == "" {
+			continue
+		}
+		c, err := m.findContainer(join.id)
+		if err != nil {
+			return fmt.Errorf("join the %s namespace: %w", join.name, err)
+		}
+		other := c.get()
+		if other.PID == 0 {
+			return fmt.Errorf("cannot join %s namespace of a non running container: container %s is %s: %w",
+				join.name, other.ID, other.State, errdefs.ErrFailedPrecondition)
+		}
+		in.NamespacePaths[join.kind] = fmt.Sprintf("/proc/%d/ns/%s", other.PID, join.name)
+		if join.kind == specs.IPCNamespace {
+			in.ShmPath = m.shmPath(c.pod.get())
+		}
+	}
+	return nil
 }
 
 // targetPID is the process whose PID namespace a container asked for: that of

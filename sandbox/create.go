@@ -89,7 +89,7 @@ func (m *Manager) createContainer(ctx context.Context, op *operation, p *pod, re
 			ImageRef: req.Config.GetImage().GetImage(), CreatedAt: now(), SnapshotKey: id,
 			CgroupPath: m.containerCgroup(podState, id),
 		},
-		Keep: req.Keep, BootID: m.bootID,
+		Keep: req.Keep, BootID: m.bootID, Extra: req.Extra,
 	}}
 	m.noteContainer(r.containerState, podState)
 	defer func() { m.releaseImage(r.ImageID) }()
@@ -211,7 +211,11 @@ func (r *creation) releaseMounts(ctx context.Context) error {
 
 // resolveUser finds out whom the first process runs as.
 func (r *creation) resolveUser(context.Context) (err error) {
-	r.RunAs, err = account.Resolve(r.Rootfs, userQuery(r.Config, r.image.Config))
+	query := userQuery(r.Config, r.image.Config)
+	if r.Extra != nil {
+		query.Groups = r.Extra.Groups
+	}
+	r.RunAs, err = account.Resolve(r.Rootfs, query)
 	return err
 }
 

@@ -100,6 +100,7 @@ func (m *Manager) planPod(req RunPodRequest) (*podState, error) {
 			Handler: req.Handler, CreatedAt: now(),
 		},
 		BootID: m.bootID, Own: own, UIDs: uids, GIDs: gids, Hostname: config.GetHostname(), Networks: req.Networks,
+		ShmSize: req.ShmSize,
 	}
 	if slices.Contains(own, namespace.Net) {
 		s.NetNS = filepath.Join(m.nsDir(s.ID), string(namespace.Net))
@@ -126,6 +127,15 @@ func (m *Manager) placePod(s *podState) error {
 		return invalid("cgroup parent %q does not fit the cgroup driver", parent)
 	}
 	s.CgroupPath = parent
+	if s.Owner == OwnerNodectl {
+		// A person names what the pod's own is to lie in.
+		s.OwnsCgroup = true
+		s.CgroupPath = path.Join("/", parent, s.ID)
+		if m.cfg.SystemdCgroup {
+			s.CgroupPath = strings.TrimSuffix(parent, ".slice") + "-" + s.ID[:16] + ".slice"
+		}
+		return nil
+	}
 	if !m.cfg.SystemdCgroup {
 		s.CgroupPath = path.Join("/", parent)
 	}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -34,7 +35,7 @@ func (m *Manager) mountShm(s *podState) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	return m.ns.MountShm(dir, shmSize)
+	return m.ns.MountShm(dir, int(cmp.Or(s.ShmSize, shmSize)))
 }
 
 // shmPath is what containers see as /dev/shm.

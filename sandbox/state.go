@@ -55,6 +55,8 @@ type podState struct {
 	Networks *network.Membership `json:",omitempty"`
 	// NetworkGone says that the network has been given back.
 	NetworkGone bool
+	// ShmSize is RunPodRequest's.
+	ShmSize int64 `json:",omitempty"`
 }
 
 // podFile is a pod's record.
@@ -83,6 +85,8 @@ type containerState struct {
 	Restore string `json:",omitempty"`
 	// LogDirectory is the pod's at the time.
 	LogDirectory string
+	// Extra is CreateContainerRequest's.
+	Extra *spec.Extra `json:",omitempty"`
 }
 
 // containerFile is a container's record. Its fields hide those of the same

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/nodeagent/nodeagent/network"
+	"github.com/nodeagent/nodeagent/sandbox/spec"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -135,6 +136,8 @@ type RunPodRequest struct {
 	Config  *runtime.PodSandboxConfig
 	Handler string
 	Owner   Owner
+	// ShmSize is that of /dev/shm in bytes; zero is 64 MiB.
+	ShmSize int64
 	// Networks are the people's networks that a person's pod is on; nil puts
 	// it on the one that is configured.
 	Networks *network.Membership
@@ -149,6 +152,8 @@ type CreateContainerRequest struct {
 	// Keep keeps the writable layer across stop, start and reboot, and
 	// lets the container be started again, as a person's container.
 	Keep bool
+	// Extra is what CRI has no word for; nil is nothing.
+	Extra *spec.Extra
 	// checkpoint is the archive to restore it from; empty runs it afresh.
 	checkpoint string
 }

@@ -56,6 +56,8 @@ func (f *fakeAgent) serve(t testing.TB, dir string) string {
 	nodev1.RegisterSystemServer(server, fakeSystem{f: f})
 	nodev1.RegisterDebugServer(server, fakeDebug{})
 	runtime.RegisterRuntimeServiceServer(server, fakePods{})
+	nodev1.RegisterVolumesServer(server, fakeVolumes{})
+	nodev1.RegisterEventsServer(server, fakeEvents{})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -367,6 +369,19 @@ func (s fakeContainers) Exec(stream nodev1.Containers_ExecServer) error { return
 
 func (s fakeContainers) Stop(_ context.Context, r *nodev1.StopRequest) (*nodev1.StopResponse, error) {
 	return &nodev1.StopResponse{}, s.f.stop(r)
+}
+
+func (s fakeContainers) Restart(_ context.Context, r *nodev1.RestartRequest) (*nodev1.RestartResponse, error) {
+	_, err := s.f.inspect(r.GetContainer())
+	return &nodev1.RestartResponse{}, err
+}
+
+func (s fakeContainers) Update(_ context.Context, r *nodev1.UpdateRequest) (*nodev1.UpdateResponse, error) {
+	if r.GetResources().GetMemoryBytes() == 1 {
+		return nil, status.Error(codes.InvalidArgument, "Minimum memory limit allowed is 6MB")
+	}
+	_, err := s.f.inspect(r.GetContainer())
+	return &nodev1.UpdateResponse{}, err
 }
 
 func (s fakeContainers) Kill(_ context.Context, r *nodev1.KillRequest) (*nodev1.KillResponse, error) {

@@ -9,6 +9,7 @@ import (
 	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/pod"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/system"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/volume"
 	"github.com/spf13/cobra"
 )
 
@@ -71,12 +72,12 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		container.NewLogs(cli), container.NewPort(cli), visible(container.NewPs(cli)), container.NewRestart(cli), container.NewRemove(cli),
 		container.NewRun(cli), container.NewStart(cli), container.NewStop(cli), container.NewWait(cli),
 		container.NewPause(cli), container.NewUnpause(cli), container.NewRename(cli), container.NewTop(cli),
-		container.NewDiff(cli), container.NewStats(cli),
+		container.NewDiff(cli), container.NewStats(cli), container.NewUpdate(cli), system.NewEvents(cli),
 		image.NewList(cli, "images"), image.NewPull(cli), image.NewPulls(cli), image.NewRemove(cli, "rmi"), image.NewTag(cli),
 		system.NewInspect(cli, ""), system.NewVersion(cli, build), system.NewInfo(cli, build),
 		pod.NewPods(cli), pod.NewInspect(cli), pod.NewRun(cli), pod.NewStop(cli), pod.NewRemove(cli),
 		debug.NewWhy(cli), debug.NewOps(cli), debug.NewDoctor(cli),
-		containerGroup(cli), imageGroup(cli), systemGroup(cli, build),
+		containerGroup(cli), volumeGroup(cli), imageGroup(cli), systemGroup(cli, build),
 	)
 	root.AddCommand(newMan())
 	addHelp(root)
@@ -99,7 +100,7 @@ func containerGroup(cli *command.CLI) *cobra.Command {
 		container.NewLogs(cli), container.NewPort(cli), list, container.NewRestart(cli), container.NewRemove(cli),
 		container.NewRun(cli), container.NewStart(cli), container.NewStop(cli), container.NewWait(cli),
 		container.NewPause(cli), container.NewUnpause(cli), container.NewRename(cli), container.NewTop(cli),
-		container.NewDiff(cli), container.NewStats(cli), system.NewInspect(cli, "container"),
+		container.NewDiff(cli), container.NewStats(cli), container.NewUpdate(cli), system.NewInspect(cli, "container"),
 	)
 }
 
@@ -114,7 +115,13 @@ func imageGroup(cli *command.CLI) *cobra.Command {
 
 // systemGroup is `nodectl system`.
 func systemGroup(cli *command.CLI, build system.Build) *cobra.Command {
-	return group("system", "Manage the node", system.NewInfo(cli, build))
+	return group("system", "Manage the node", system.NewInfo(cli, build), system.NewEvents(cli))
+}
+
+// volumeGroup is `nodectl volume`.
+func volumeGroup(cli *command.CLI) *cobra.Command {
+	return group("volume", "Manage volumes",
+		volume.NewCreate(cli), volume.NewList(cli), system.NewInspect(cli, "volume"), volume.NewRemove(cli), volume.NewPrune(cli))
 }
 
 // group is a command that only has commands below it.

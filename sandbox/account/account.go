@@ -37,6 +37,8 @@ type Query struct {
 	Name string
 	// Strict leaves out the groups that the image's group file gives.
 	Strict bool
+	// Groups are further groups, each a name or a number.
+	Groups []string
 }
 
 // Resolve answers q in the root filesystem mounted at root. Its errors are
@@ -46,6 +48,13 @@ func Resolve(root string, q Query) (spec.User, error) {
 	user, err := r.resolve(q)
 	if err != nil {
 		return spec.User{}, fmt.Errorf("user: %w", err)
+	}
+	for _, group := range q.Groups {
+		gid, err := r.groupID(group)
+		if err != nil {
+			return spec.User{}, fmt.Errorf("unable to find group %s: %w", group, err)
+		}
+		user.AdditionalGids = append(user.AdditionalGids, gid)
 	}
 	return user, nil
 }

@@ -37,6 +37,7 @@ var buildSteps = []struct {
 	{"paths", (*builder).paths},
 	{"devices", (*builder).devices},
 	{"resources", (*builder).resources},
+	{"extra", (*builder).extra},
 	{"seccomp", (*builder).seccomp},
 	{"modules", (*builder).modules},
 	{"annotations", (*builder).annotations},

@@ -39,7 +39,7 @@ func (b *builder) namespaces() error {
 		case t == specs.CgroupNamespace && !ok:
 			// On v1 the hierarchies are bound one by one below
 			// the container's cgroup, which hides the rest.
-			ok = b.in.Host.Cgroups == CgroupV2 && !b.privileged
+			ok = b.in.Host.Cgroups == CgroupV2 && !b.privileged && (b.in.Extra == nil || !b.in.Extra.HostCgroup)
 		}
 		if ok {
 			b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: t, Path: p})

@@ -80,6 +80,8 @@ type Input struct {
 	// configuration's lists are nil. kubelet always sends the lists, and an
 	// empty one means procMount Unmasked, so this is for others' containers.
 	DefaultMasks bool
+	// Extra is what a person asks for beyond CRI; nil is nothing.
+	Extra *Extra
 	// PidsLimit limits tasks in the container; zero or less sets none.
 	PidsLimit int64
 	// SELinux are the labels to run with, decided by the caller from

@@ -240,9 +240,7 @@ type ContainerSpec struct {
 	// agent's.
 	CgroupParent string `protobuf:"bytes,35,opt,name=cgroup_parent,json=cgroupParent,proto3" json:"cgroup_parent,omitempty"`
 	// group_names are further groups by their names in the image.
-	GroupNames []string `protobuf:"bytes,36,rep,name=group_names,json=groupNames,proto3" json:"group_names,omitempty"`
-	// volumes are anonymous ones: folders that keep what the image has there.
-	Volumes       []string `protobuf:"bytes,37,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	GroupNames    []string `protobuf:"bytes,36,rep,name=group_names,json=groupNames,proto3" json:"group_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -525,13 +523,6 @@ func (x *ContainerSpec) GetCgroupParent() string {
 func (x *ContainerSpec) GetGroupNames() []string {
 	if x != nil {
 		return x.GroupNames
-	}
-	return nil
-}
-
-func (x *ContainerSpec) GetVolumes() []string {
-	if x != nil {
-		return x.Volumes
 	}
 	return nil
 }
@@ -5570,7 +5561,7 @@ var File_container_proto protoreflect.FileDescriptor
 
 const file_container_proto_rawDesc = "" +
 	"\n" +
-	"\x0fcontainer.proto\x12\x11nodeagent.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\rnetwork.proto\"\xf2\f\n" +
+	"\x0fcontainer.proto\x12\x11nodeagent.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\rnetwork.proto\"\xd8\f\n" +
 	"\rContainerSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1e\n" +
 	"\n" +
@@ -5616,8 +5607,7 @@ const file_container_proto_rawDesc = "" +
 	"\fdevice_rules\x18\" \x03(\tR\vdeviceRules\x12#\n" +
 	"\rcgroup_parent\x18# \x01(\tR\fcgroupParent\x12\x1f\n" +
 	"\vgroup_names\x18$ \x03(\tR\n" +
-	"groupNames\x12\x18\n" +
-	"\avolumes\x18% \x03(\tR\avolumes\x1a9\n" +
+	"groupNames\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +

@@ -80,6 +80,18 @@ func (c *CLI) Registries() (nodev1.RegistriesClient, error) {
 	return nodev1.NewRegistriesClient(conn), err
 }
 
+// Volumes is the agent's service of volumes.
+func (c *CLI) Volumes() (nodev1.VolumesClient, error) {
+	conn, err := c.connect()
+	return nodev1.NewVolumesClient(conn), err
+}
+
+// Events is the agent's service that tells what happens.
+func (c *CLI) Events() (nodev1.EventsClient, error) {
+	conn, err := c.connect()
+	return nodev1.NewEventsClient(conn), err
+}
+
 // System is the agent's service that tells of itself.
 func (c *CLI) System() (nodev1.SystemClient, error) {
 	conn, err := c.connect()

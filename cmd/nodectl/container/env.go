@@ -42,6 +42,20 @@ func environment(files, flags []string) ([]string, error) {
 	return out, nil
 }
 
+// fileLines reads a file's lines but for empty ones and comments.
+func fileLines(r io.Reader) ([]string, error) {
+	var out []string
+	scanner := bufio.NewScanner(io.LimitReader(r, maxEnvFile))
+	scanner.Buffer(nil, 1<<20)
+	for scanner.Scan() {
+		line := strings.TrimLeftFunc(strings.TrimPrefix(scanner.Text(), "\ufeff"), unicode.IsSpace)
+		if line != "" && !strings.HasPrefix(line, "#") {
+			out = append(out, line)
+		}
+	}
+	return out, scanner.Err()
+}
+
 // envLines reads an environment file as docker does: values as they are,
 // without quotes or expansion.
 func envLines(r io.Reader) ([]string, error) {

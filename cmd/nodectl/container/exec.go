@@ -64,7 +64,7 @@ func runExec(ctx context.Context, cli *command.CLI, start *nodev1.ExecStart, key
 		return err
 	}
 	start.Size = terminalSize(cli, start.Tty)
-	s := &session{cli: cli, tty: start.Tty, stdin: start.Stdin, keys: keys}
+	s := &session{cli: cli, out: cli.Out, err: cli.Err, tty: start.Tty, stdin: start.Stdin, keys: keys}
 	code, err := s.run(ctx, func(ctx context.Context) (link, error) { return openExec(ctx, client, start) })
 	switch {
 	case errors.Is(err, terminal.ErrDetached):

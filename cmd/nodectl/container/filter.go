@@ -21,6 +21,7 @@ type matcher struct {
 	filters       command.Filters
 	names         []*regexp.Regexp
 	exited        []int32
+	ports         map[string][]portRange
 	before, since time.Time
 }
 
@@ -46,6 +47,23 @@ func newMatcher(all []*nodev1.Container, filters command.Filters) (*matcher, err
 			return nil, fmt.Errorf("invalid filter 'exited=%s'", value)
 		}
 		m.exited = append(m.exited, int32(code))
+	}
+	for _, value := range filters["health"] {
+		if !slices.Contains([]string{"starting", "healthy", "unhealthy", "none"}, value) {
+			return nil, fmt.Errorf("invalid filter 'health=%s'", value)
+		}
+	}
+	for _, name := range []string{"publish", "expose"} {
+		for _, value := range filters[name] {
+			r, err := parsePortRange(value)
+			if err != nil {
+				return nil, fmt.Errorf("invalid filter '%s=%s'", name, value)
+			}
+			if m.ports == nil {
+				m.ports = map[string][]portRange{}
+			}
+			m.ports[name] = append(m.ports[name], r)
+		}
 	}
 	for name, bound := range map[string]*time.Time{"before": &m.before, "since": &m.since} {
 		for _, value := range filters[name] {
@@ -80,8 +98,60 @@ func (m *matcher) all(c *nodev1.Container) bool {
 		m.filters.Any("status", func(v string) bool { return c.GetState() == v }) &&
 		(len(m.exited) == 0 || (c.GetState() == "exited" && slices.Contains(m.exited, c.GetExitCode()))) &&
 		m.filters.Any("ancestor", func(v string) bool { return madeOf(c, v) }) &&
+		m.filters.Any("volume", func(v string) bool { return hasVolume(c, v) }) &&
+		m.filters.Any("health", func(v string) bool { return c.GetHealth() == v || (v == "none" && c.GetHealth() == "") }) &&
+		m.hasPorts("publish", c) && m.hasPorts("expose", c) &&
 		m.filters.Any("network", func(v string) bool { return c.GetNetworkMode() == v }) &&
 		(m.before.IsZero() || created.Before(m.before)) && (m.since.IsZero() || created.After(m.since))
+}
+
+// portRange are ports of one protocol.
+type portRange struct {
+	first, last uint64
+	protocol    string
+}
+
+// parsePortRange reads PORT[-PORT][/PROTOCOL].
+func parsePortRange(text string) (r portRange, err error) {
+	ports, protocol, ok := strings.Cut(text, "/")
+	if r.protocol = "tcp"; ok {
+		r.protocol = protocol
+	}
+	first, last, ranged := strings.Cut(ports, "-")
+	if r.first, err = strconv.ParseUint(first, 10, 16); err != nil {
+		return r, err
+	}
+	if r.last = r.first; ranged {
+		r.last, err = strconv.ParseUint(last, 10, 16)
+	}
+	return r, err
+}
+
+// hasPorts says whether a container has one of the ports a filter asks for:
+// published ones for "publish", all for "expose".
+func (m *matcher) hasPorts(name string, c *nodev1.Container) bool {
+	if len(m.ports[name]) == 0 {
+		return true
+	}
+	for _, r := range m.ports[name] {
+		for _, p := range c.GetPorts() {
+			port := uint64(p.GetContainerPort())
+			if p.GetProtocol() == r.protocol && port >= r.first && port <= r.last && (name == "expose" || p.GetHostPort() != 0) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hasVolume says whether a volume or a path is mounted.
+func hasVolume(c *nodev1.Container, want string) bool {
+	for _, m := range c.GetMounts() {
+		if m.GetSource() == want || m.GetTarget() == want {
+			return true
+		}
+	}
+	return false
 }
 
 // madeOf says whether a container was made of an image.

@@ -3,14 +3,10 @@
 package container
 
 import (
-	"fmt"
-	"math/big"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/docker/go-units"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -31,6 +27,17 @@ type createFlags struct {
 
 	volumes, mounts, tmpfs, devices []string
 
+	volumesFrom, labelFiles, links  []string
+	deviceRules, gpus, ulimits      []string
+	sysctls, logOptions, storageOpt []string
+	attach                          []string
+	uts, userns, cgroupns           string
+	cgroupParent, runtime, restart  string
+	shmSize, logDriver              string
+	init                            bool
+	health                          healthFlags
+	limits                          limitFlags
+
 	publish, expose             []string
 	publishAll                  bool
 	network                     string
@@ -40,9 +47,6 @@ type createFlags struct {
 	capAdd, capDrop             []string
 	securityOpt                 []string
 	pid, ipc                    string
-	memory, cpus                string
-	cpuShares, pidsLimit        int64
-	cpusetCpus, cpusetMems      string
 	oomScoreAdj                 int64
 	entrypointSet, timeoutGiven func() bool
 }
@@ -56,7 +60,9 @@ func (f *createFlags) add(cmd *cobra.Command) {
 	f.addMounts(flags)
 	f.addNetwork(flags)
 	f.addSecurity(flags)
-	f.addResources(flags)
+	f.addLimits(flags)
+	f.addFurther(flags)
+	f.health.add(flags)
 	f.entrypointSet = func() bool { return flags.Changed("entrypoint") }
 	f.timeoutGiven = func() bool { return flags.Changed("stop-timeout") }
 }
@@ -80,14 +86,15 @@ func (f *createFlags) addProcess(flags *pflag.FlagSet) {
 	flags.StringVar(&f.entrypoint, "entrypoint", "", "Overwrite the default ENTRYPOINT of the image")
 	flags.StringVarP(&f.workdir, "workdir", "w", "", "Working directory inside the container")
 	flags.StringVarP(&f.user, "user", "u", "", "Username or UID (format: <name|uid>[:<group|gid>])")
-	flags.StringArrayVar(&f.groupAdd, "group-add", nil, "Add additional groups to join, by their IDs")
+	flags.StringArrayVar(&f.groupAdd, "group-add", nil, "Add additional groups to join")
 	flags.StringVarP(&f.hostname, "hostname", "h", "", "Container host name")
 	flags.StringVar(&f.stopSignal, "stop-signal", "", "Signal to stop the container")
 	flags.IntVar(&f.stopTimeout, "stop-timeout", 0, "Timeout (in seconds) to stop a container")
 }
 
 func (f *createFlags) addMounts(flags *pflag.FlagSet) {
-	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "Bind mount a path of the host")
+	flags.StringArrayVarP(&f.volumes, "volume", "v", nil, "Bind mount a volume")
+	flags.StringArrayVar(&f.volumesFrom, "volumes-from", nil, "Mount volumes from the specified container(s)")
 	flags.StringArrayVar(&f.mounts, "mount", nil, "Attach a filesystem mount to the container")
 	flags.StringArrayVar(&f.tmpfs, "tmpfs", nil, "Mount a tmpfs directory")
 	flags.StringArrayVar(&f.devices, "device", nil, "Add a host device to the container")
@@ -116,18 +123,8 @@ func (f *createFlags) addSecurity(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.capAdd, "cap-add", nil, "Add Linux capabilities")
 	flags.StringArrayVar(&f.capDrop, "cap-drop", nil, "Drop Linux capabilities")
 	flags.StringArrayVar(&f.securityOpt, "security-opt", nil, "Security Options (seccomp, apparmor, no-new-privileges)")
-	flags.StringVar(&f.pid, "pid", "", `PID namespace to use ("host")`)
-	flags.StringVar(&f.ipc, "ipc", "", `IPC mode to use ("private", "host")`)
-}
-
-func (f *createFlags) addResources(flags *pflag.FlagSet) {
-	flags.StringVarP(&f.memory, "memory", "m", "", "Memory limit")
-	flags.StringVar(&f.cpus, "cpus", "", "Number of CPUs")
-	flags.Int64VarP(&f.cpuShares, "cpu-shares", "c", 0, "CPU shares (relative weight)")
-	flags.StringVar(&f.cpusetCpus, "cpuset-cpus", "", "CPUs in which to allow execution (0-3, 0,1)")
-	flags.StringVar(&f.cpusetMems, "cpuset-mems", "", "MEMs in which to allow execution (0-3, 0,1)")
-	flags.Int64Var(&f.pidsLimit, "pids-limit", 0, "Tune container pids limit (set -1 for unlimited)")
-	flags.Int64Var(&f.oomScoreAdj, "oom-score-adj", 0, "Tune host's OOM preferences (-1000 to 1000)")
+	flags.StringVar(&f.pid, "pid", "", `PID namespace to use ("host", "container:NAME")`)
+	flags.StringVar(&f.ipc, "ipc", "", `IPC mode to use ("private", "host", "container:NAME")`)
 }
 
 // request makes what is asked of the agent.
@@ -147,7 +144,7 @@ func (f *createFlags) request(image string, args []string, detached bool) (*node
 		spec.StopTimeout = durationpb.New(time.Duration(f.stopTimeout) * time.Second)
 	}
 	for _, fill := range []func(*nodev1.ContainerSpec) error{
-		f.fillProcess, f.fillMounts, f.fillNetwork, f.fillSecurity, f.fillResources,
+		f.fillProcess, f.fillMounts, f.fillNetwork, f.fillSecurity, f.fillLimits, f.fillFurther,
 	} {
 		if err := fill(spec); err != nil {
 			return nil, err
@@ -161,12 +158,15 @@ func (f *createFlags) fillProcess(spec *nodev1.ContainerSpec) error {
 	if spec.Env, err = environment(f.envFile, f.env); err != nil {
 		return err
 	}
-	spec.Labels = pairs(f.labels)
+	if spec.Labels, err = labels(f.labelFiles, f.labels); err != nil {
+		return err
+	}
 	spec.Annotations = pairs(f.annotations)
 	for _, group := range f.groupAdd {
 		gid, err := strconv.ParseInt(group, 10, 32)
 		if err != nil || gid < 0 {
-			return fmt.Errorf("invalid group %q for --group-add: it must be a group ID", group)
+			spec.GroupNames = append(spec.GroupNames, group)
+			continue
 		}
 		spec.Groups = append(spec.Groups, gid)
 	}
@@ -204,93 +204,4 @@ func (f *createFlags) fillNetwork(spec *nodev1.ContainerSpec) error {
 		spec.Network.Hosts = append(spec.Network.Hosts, host)
 	}
 	return nil
-}
-
-func (f *createFlags) fillSecurity(spec *nodev1.ContainerSpec) error {
-	sec := &nodev1.Security{
-		Privileged: f.privileged, ReadOnly: f.readOnly, CapAdd: f.capAdd, CapDrop: f.capDrop,
-		HostPid: f.pid == "host", HostIpc: f.ipc == "host",
-	}
-	if f.pid != "" && f.pid != "host" && f.pid != "private" {
-		return fmt.Errorf("--pid: invalid PID mode")
-	}
-	switch f.ipc {
-	case "", "host", "private", "shareable":
-	default:
-		return fmt.Errorf("--ipc: invalid IPC mode: %s", f.ipc)
-	}
-	spec.Security = sec
-	for _, option := range f.securityOpt {
-		if err := securityOption(sec, option); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// securityOption reads one --security-opt.
-func securityOption(sec *nodev1.Security, option string) error {
-	name, value, ok := strings.Cut(option, "=")
-	if !ok {
-		name, value, ok = strings.Cut(option, ":")
-	}
-	switch {
-	case name == "no-new-privileges":
-		on := true
-		if ok {
-			var err error
-			if on, err = strconv.ParseBool(value); err != nil {
-				return fmt.Errorf("invalid --security-opt: %q", option)
-			}
-		}
-		sec.NoNewPrivileges = on
-	case !ok || value == "":
-		return fmt.Errorf("invalid --security-opt: %q", option)
-	case name == "apparmor":
-		sec.Apparmor = value
-	case name == "seccomp" && (value == "unconfined" || value == "builtin"):
-		sec.Seccomp = strings.TrimPrefix(value, "builtin")
-	case name == "seccomp":
-		profile, err := os.ReadFile(value)
-		if err != nil {
-			return fmt.Errorf("opening seccomp profile (%s) failed: %w", value, err)
-		}
-		sec.Seccomp = string(profile)
-	default:
-		return fmt.Errorf("invalid --security-opt: %q", option)
-	}
-	return nil
-}
-
-func (f *createFlags) fillResources(spec *nodev1.ContainerSpec) error {
-	res := &nodev1.Resources{
-		CpuShares: f.cpuShares, CpusetCpus: f.cpusetCpus, CpusetMems: f.cpusetMems,
-		PidsLimit: max(f.pidsLimit, 0), OomScoreAdj: f.oomScoreAdj,
-	}
-	var err error
-	if f.memory != "" {
-		if res.MemoryBytes, err = units.RAMInBytes(f.memory); err != nil {
-			return fmt.Errorf("invalid argument %q for \"-m, --memory\" flag: %w", f.memory, err)
-		}
-	}
-	if f.cpus != "" {
-		if res.NanoCpus, err = parseCPUs(f.cpus); err != nil {
-			return err
-		}
-	}
-	spec.Resources = res
-	return nil
-}
-
-// parseCPUs reads a decimal number of CPUs as billionths of one.
-func parseCPUs(text string) (int64, error) {
-	cpus, ok := new(big.Rat).SetString(text)
-	if !ok || len(text) > 32 || strings.ContainsAny(text, "eE") {
-		return 0, fmt.Errorf("failed to parse %s as a rational number", text)
-	}
-	nano := cpus.Mul(cpus, big.NewRat(1e9, 1))
-	if !nano.IsInt() || !nano.Num().IsInt64() {
-		return 0, fmt.Errorf("value is too precise")
-	}
-	return nano.Num().Int64(), nil
 }

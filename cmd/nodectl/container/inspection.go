@@ -9,160 +9,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// The types below have docker's names, which templates use.
-type (
-	inspected struct {
-		ID              string `json:"Id"`
-		Created         string
-		Path            string
-		Args            []string
-		State           state
-		Image           string
-		ResolvConfPath  string
-		HostnamePath    string
-		HostsPath       string
-		LogPath         string
-		Name            string
-		RestartCount    int
-		Driver          string
-		Platform        string
-		MountLabel      string
-		ProcessLabel    string
-		AppArmorProfile string
-		ExecIDs         []string
-		HostConfig      hostConfig
-		GraphDriver     graphDriver
-		Mounts          []mountPoint
-		Config          containerConfig
-		NetworkSettings networkSettings
-		// Pod and CgroupPath are not docker's.
-		Pod        *pod `json:",omitempty"`
-		CgroupPath string
-	}
-	state struct {
-		Status     string
-		Running    bool
-		Paused     bool
-		Restarting bool
-		OOMKilled  bool
-		Dead       bool
-		Pid        int64
-		ExitCode   int32
-		Error      string
-		StartedAt  string
-		FinishedAt string
-	}
-	hostConfig struct {
-		Binds           []string
-		ContainerIDFile string
-		LogConfig       logConfig
-		NetworkMode     string
-		PortBindings    map[string][]portBinding
-		RestartPolicy   restartPolicy
-		AutoRemove      bool
-		CapAdd          []string
-		CapDrop         []string
-		CgroupnsMode    string
-		DNS             []string `json:"Dns"`
-		DNSOptions      []string `json:"DnsOptions"`
-		DNSSearch       []string `json:"DnsSearch"`
-		ExtraHosts      []string
-		GroupAdd        []string
-		IpcMode         string
-		OomScoreAdj     int64
-		PidMode         string
-		Privileged      bool
-		PublishAllPorts bool
-		ReadonlyRootfs  bool
-		SecurityOpt     []string
-		Tmpfs           map[string]string `json:",omitempty"`
-		CPUShares       int64             `json:"CpuShares"`
-		Memory          int64
-		NanoCPUs        int64 `json:"NanoCpus"`
-		CpusetCpus      string
-		CpusetMems      string
-		Devices         []device
-		PidsLimit       *int64
-		Annotations     map[string]string `json:",omitempty"`
-	}
-	logConfig struct {
-		Type   string
-		Config map[string]string
-	}
-	restartPolicy struct {
-		Name              string
-		MaximumRetryCount int
-	}
-	portBinding struct {
-		HostIP   string `json:"HostIp"`
-		HostPort string
-	}
-	device struct {
-		PathOnHost        string
-		PathInContainer   string
-		CgroupPermissions string
-	}
-	graphDriver struct {
-		Data map[string]string
-		Name string
-	}
-	mountPoint struct {
-		Type        string
-		Source      string
-		Destination string
-		Mode        string
-		RW          bool
-		Propagation string
-	}
-	containerConfig struct {
-		Hostname     string
-		User         string
-		AttachStdin  bool
-		AttachStdout bool
-		AttachStderr bool
-		ExposedPorts map[string]struct{} `json:",omitempty"`
-		Tty          bool
-		OpenStdin    bool
-		StdinOnce    bool
-		Env          []string
-		Cmd          []string
-		Image        string
-		Volumes      map[string]struct{}
-		WorkingDir   string
-		Entrypoint   []string
-		Labels       map[string]string
-		StopSignal   string `json:",omitempty"`
-		StopTimeout  *int   `json:",omitempty"`
-	}
-	networkSettings struct {
-		SandboxID   string
-		SandboxKey  string
-		Ports       map[string][]portBinding
-		Gateway     string
-		IPAddress   string
-		IPPrefixLen int
-		MacAddress  string
-		Networks    map[string]endpoint
-	}
-	endpoint struct {
-		NetworkID           string
-		EndpointID          string
-		Gateway             string
-		IPAddress           string
-		IPPrefixLen         int
-		IPv6Gateway         string
-		GlobalIPv6Address   string
-		GlobalIPv6PrefixLen int
-		MacAddress          string
-	}
-	pod struct {
-		ID        string `json:"Id"`
-		Name      string
-		Namespace string
-		UID       string `json:"Uid"`
-	}
-)
-
 // inspection turns the agent's answer into docker's form.
 func inspection(info *nodev1.InspectResponse) inspected {
 	c, spec := info.GetContainer(), info.GetSpec()
@@ -178,6 +24,15 @@ func inspection(info *nodev1.InspectResponse) inspected {
 	if args := c.GetArgs(); len(args) > 0 {
 		out.Path, out.Args = args[0], append(out.Args, args[1:]...)
 	}
+	out.RestartCount = int(c.GetRestartCount())
+	if c.GetHealth() != "" {
+		out.State.Health = &healthState{Status: c.GetHealth(), FailingStreak: info.GetFailingStreak(), Log: []healthRun{}}
+		for _, run := range info.GetHealthLog() {
+			out.State.Health.Log = append(out.State.Health.Log, healthRun{
+				Start: stamp(run.GetStart()), End: stamp(run.GetEnd()), ExitCode: run.GetExitCode(), Output: run.GetOutput(),
+			})
+		}
+	}
 	if p := c.GetPod(); p != nil {
 		out.Pod = &pod{ID: p.GetId(), Name: p.GetName(), Namespace: p.GetNamespace(), UID: p.GetUid()}
 	}
@@ -185,9 +40,10 @@ func inspection(info *nodev1.InspectResponse) inspected {
 }
 
 func stateOf(c *nodev1.Container) state {
-	running := c.GetState() == "running" || c.GetState() == "paused"
+	restarting := c.GetState() == "restarting"
+	running := c.GetState() == "running" || c.GetState() == "paused" || restarting
 	return state{
-		Status: c.GetState(), Running: running, Paused: c.GetState() == "paused",
+		Status: c.GetState(), Running: running, Paused: c.GetState() == "paused", Restarting: restarting,
 		OOMKilled: c.GetReason() == "OOMKilled", Pid: c.GetPid(), ExitCode: c.GetExitCode(), Error: c.GetMessage(),
 		StartedAt: stamp(c.GetStartedAt()), FinishedAt: stamp(c.GetFinishedAt()),
 	}
@@ -199,51 +55,6 @@ func stamp(t *timestamppb.Timestamp) string {
 		return "0001-01-01T00:00:00Z"
 	}
 	return t.AsTime().UTC().Format(time.RFC3339Nano)
-}
-
-func hostConfigOf(spec *nodev1.ContainerSpec) hostConfig {
-	net, sec, res := spec.GetNetwork(), spec.GetSecurity(), spec.GetResources()
-	h := hostConfig{
-		LogConfig: logConfig{Type: "cri", Config: map[string]string{}}, NetworkMode: net.GetMode(),
-		PortBindings: bindings(net.GetPorts()), RestartPolicy: restartPolicy{Name: "no"},
-		AutoRemove: spec.GetAutoRemove(), CapAdd: sec.GetCapAdd(), CapDrop: sec.GetCapDrop(), CgroupnsMode: "private",
-		DNS: notNil(net.GetDns()), DNSOptions: notNil(net.GetDnsOptions()), DNSSearch: notNil(net.GetDnsSearch()),
-		ExtraHosts: net.GetHosts(), IpcMode: "private", OomScoreAdj: res.GetOomScoreAdj(),
-		Privileged: sec.GetPrivileged(), PublishAllPorts: net.GetPublishAll(), ReadonlyRootfs: sec.GetReadOnly(),
-		SecurityOpt: securityOptions(sec), CPUShares: res.GetCpuShares(), Memory: res.GetMemoryBytes(),
-		NanoCPUs: res.GetNanoCpus(), CpusetCpus: res.GetCpusetCpus(), CpusetMems: res.GetCpusetMems(),
-		Devices: []device{}, Annotations: spec.GetAnnotations(),
-	}
-	if sec.GetHostIpc() {
-		h.IpcMode = "host"
-	}
-	if sec.GetHostPid() {
-		h.PidMode = "host"
-	}
-	if limit := res.GetPidsLimit(); limit > 0 {
-		h.PidsLimit = &limit
-	}
-	for _, group := range spec.GetGroups() {
-		h.GroupAdd = append(h.GroupAdd, strconv.FormatInt(group, 10))
-	}
-	for _, d := range spec.GetDevices() {
-		h.Devices = append(h.Devices, device{d.GetHostPath(), d.GetContainerPath(), d.GetPermissions()})
-	}
-	for _, m := range spec.GetMounts() {
-		if m.GetType() == nodev1.Mount_BIND {
-			h.Binds = append(h.Binds, bindText(m))
-		}
-	}
-	return h
-}
-
-// bindText is a bind mount as -v has it.
-func bindText(m *nodev1.Mount) string {
-	text := m.GetSource() + ":" + m.GetTarget()
-	if m.GetReadOnly() {
-		text += ":ro"
-	}
-	return text
 }
 
 func securityOptions(sec *nodev1.Security) []string {
@@ -282,6 +93,8 @@ func mountPoints(mounts []*nodev1.Mount) []mountPoint {
 			p.Type, p.Source = "tmpfs", ""
 		case nodev1.Mount_IMAGE:
 			p.Type, p.RW = "image", false
+		case nodev1.Mount_VOLUME:
+			p.Type, p.Name, p.Source, p.Driver = "volume", m.GetSource(), m.GetPath(), "local"
 		}
 		if p.Type == "bind" && p.Propagation == "" {
 			p.Propagation = "rprivate"
@@ -311,6 +124,12 @@ func configOf(info *nodev1.InspectResponse) containerConfig {
 	}
 	for _, p := range c.GetPorts() {
 		out.ExposedPorts[portName(p)] = struct{}{}
+	}
+	if h := info.GetHealth(); len(h.GetTest()) > 0 {
+		out.Healthcheck = &healthcheck{
+			Test: h.GetTest(), Interval: h.GetInterval().AsDuration(), Timeout: h.GetTimeout().AsDuration(),
+			StartPeriod: h.GetStartPeriod().AsDuration(), StartInterval: h.GetStartInterval().AsDuration(), Retries: h.GetRetries(),
+		}
 	}
 	if spec.GetStopTimeout() != nil {
 		seconds := int(spec.GetStopTimeout().AsDuration() / time.Second)

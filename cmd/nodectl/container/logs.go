@@ -6,12 +6,10 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"time"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // logTime is how log lines begin with --timestamps: always nine digits.
@@ -30,10 +28,10 @@ func NewLogs(cli *command.CLI) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &nodev1.LogsRequest{Container: args[0], Follow: follow, Tail: parseTail(tail)}
 			var err error
-			if req.Since, err = parseTime(since); err != nil {
+			if req.Since, err = command.ParseTime(since); err != nil {
 				return fmt.Errorf("invalid value for \"since\": %w", err)
 			}
-			if req.Until, err = parseTime(until); err != nil {
+			if req.Until, err = command.ParseTime(until); err != nil {
 				return fmt.Errorf("invalid value for \"until\": %w", err)
 			}
 			client, err := cli.Containers()
@@ -91,33 +89,4 @@ func parseTail(text string) int64 {
 		return -1
 	}
 	return n
-}
-
-// parseTime reads a time: RFC 3339 or a part of it in the local zone, Unix
-// seconds, or how long ago. Empty is nil.
-func parseTime(text string) (*timestamppb.Timestamp, error) {
-	if text == "" {
-		return nil, nil
-	}
-	if ago, err := time.ParseDuration(text); err == nil {
-		return timestamppb.New(time.Now().Add(-ago)), nil
-	}
-	if seconds, fraction, _ := strings.Cut(text, "."); seconds != "" {
-		s, err := strconv.ParseInt(seconds, 10, 64)
-		nanos, ferr := strconv.ParseInt((fraction + "000000000")[:9], 10, 64)
-		if err == nil && ferr == nil {
-			return timestamppb.New(time.Unix(s, nanos)), nil
-		}
-	}
-	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
-		return timestamppb.New(t), nil
-	}
-	for _, layout := range []string{
-		"2006-01-02T15:04:05.999999999", "2006-01-02T15:04", "2006-01-02T15", "2006-01-02Z07:00", "2006-01-02",
-	} {
-		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
-			return timestamppb.New(t), nil
-		}
-	}
-	return nil, fmt.Errorf("failed to parse value as time or duration: %q", text)
 }

@@ -2,6 +2,7 @@ package container
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -27,7 +28,17 @@ func (f *createFlags) fillMounts(spec *nodev1.ContainerSpec) error {
 			spec.Mounts = append(spec.Mounts, m)
 		}
 	}
+	return f.fillDevices(spec)
+}
+
+// fillDevices takes devices of the host, and those of the Container Device
+// Interface, whose names are VENDOR/CLASS=NAME.
+func (f *createFlags) fillDevices(spec *nodev1.ContainerSpec) error {
 	for _, text := range f.devices {
+		if kind, name, ok := strings.Cut(text, "="); ok && strings.Contains(kind, "/") && !strings.HasPrefix(kind, "/") && name != "" {
+			spec.CdiDevices = append(spec.CdiDevices, text)
+			continue
+		}
 		d, err := parseDevice(text)
 		if err != nil {
 			return err
@@ -37,37 +48,42 @@ func (f *createFlags) fillMounts(spec *nodev1.ContainerSpec) error {
 	return nil
 }
 
-// parseVolume reads one --volume: SOURCE:TARGET[:OPTIONS].
+// parseVolume reads one --volume: [SOURCE:]TARGET[:OPTIONS]. A source that is
+// no path is a volume's name; none is an anonymous volume.
 func parseVolume(text string) (*nodev1.Mount, error) {
 	parts := strings.Split(text, ":")
-	if len(parts) > 3 {
+	if text == "" || len(parts) > 3 || parts[0] == "" {
 		return nil, fmt.Errorf("invalid volume specification: '%s'", text)
 	}
 	if len(parts) == 1 {
-		return nil, fmt.Errorf("invalid volume specification: '%s': volumes are not supported yet, give a path of the host", text)
+		return &nodev1.Mount{Type: nodev1.Mount_VOLUME, Target: text}, nil
 	}
 	source := parts[0]
+	m := &nodev1.Mount{Target: parts[1]}
 	switch {
-	case source == "" || parts[1] == "":
+	case parts[1] == "":
 		return nil, fmt.Errorf("invalid volume specification: '%s'", text)
-	case strings.HasPrefix(source, "."):
+	case strings.HasPrefix(source, "."), filepath.IsAbs(source):
 		abs, err := filepath.Abs(source)
 		if err != nil {
 			return nil, err
 		}
-		source = abs
-	case !filepath.IsAbs(source):
-		return nil, fmt.Errorf("invalid volume specification: '%s': named volumes are not supported yet, give an absolute path", text)
+		m.Source, m.CreateSource = abs, true
+	default:
+		m.Type, m.Source = nodev1.Mount_VOLUME, source
 	}
-	m := &nodev1.Mount{Source: filepath.Clean(source), Target: parts[1], CreateSource: true}
 	if len(parts) < 3 {
 		return m, nil
 	}
 	for _, option := range strings.Split(parts[2], ",") {
 		switch option {
-		case "rw", "z", "Z", "bind", "rbind", "consistent", "cached", "delegated":
+		case "rw", "z", "Z", "rbind", "consistent", "cached", "delegated":
+		case "bind":
+			m.NonRecursive = true
 		case "ro":
 			m.ReadOnly = true
+		case "nocopy":
+			m.NoCopy = true
 		case "private", "rprivate", "slave", "rslave", "shared", "rshared":
 			m.Propagation = option
 		default:
@@ -77,14 +93,28 @@ func parseVolume(text string) (*nodev1.Mount, error) {
 	return m, nil
 }
 
+// mountTypes are the types of --mount.
+var mountTypes = map[string]nodev1.Mount_Type{
+	"bind": nodev1.Mount_BIND, "tmpfs": nodev1.Mount_TMPFS, "image": nodev1.Mount_IMAGE, "volume": nodev1.Mount_VOLUME,
+}
+
 // parseMount reads one --mount: comma-separated fields.
 func parseMount(text string) (*nodev1.Mount, error) {
-	fields, err := csv.NewReader(strings.NewReader(text)).Read()
+	m, err := mountFields(text)
 	if err != nil {
 		return nil, fmt.Errorf("invalid argument %q for \"--mount\" flag: %w", text, err)
 	}
+	return m, nil
+}
+
+func mountFields(text string) (*nodev1.Mount, error) {
+	fields, err := csv.NewReader(strings.NewReader(text)).Read()
+	if err != nil {
+		return nil, err
+	}
 	m := &nodev1.Mount{}
 	kind := "volume"
+	var own []string
 	for _, field := range fields {
 		name, value, hasValue := strings.Cut(field, "=")
 		name = strings.ToLower(strings.TrimSpace(name))
@@ -92,63 +122,106 @@ func parseMount(text string) (*nodev1.Mount, error) {
 			kind = strings.ToLower(value)
 			continue
 		}
-		if err := mountField(m, name, value, hasValue); err != nil {
-			return nil, fmt.Errorf("invalid argument %q for \"--mount\" flag: %w", text, err)
+		if prefix, _, ok := strings.Cut(name, "-"); ok {
+			own = append(own, prefix)
 		}
-	}
-	switch kind {
-	case "bind":
-		m.Type = nodev1.Mount_BIND
-	case "tmpfs":
-		m.Type = nodev1.Mount_TMPFS
-	case "image":
-		m.Type = nodev1.Mount_IMAGE
-	case "volume":
-		return nil, fmt.Errorf("invalid argument %q for \"--mount\" flag: volumes are not supported yet, use type=bind", text)
-	default:
-		return nil, fmt.Errorf("invalid argument %q for \"--mount\" flag: unknown mount type %q", text, kind)
-	}
-	if m.Target == "" {
-		return nil, fmt.Errorf("invalid argument %q for \"--mount\" flag: target is required", text)
-	}
-	if m.Type == nodev1.Mount_BIND && strings.HasPrefix(m.Source, ".") {
-		if m.Source, err = filepath.Abs(m.Source); err != nil {
+		if err := mountField(m, name, value, hasValue); err != nil {
 			return nil, err
 		}
 	}
-	return m, nil
+	var known bool
+	if m.Type, known = mountTypes[kind]; !known {
+		return nil, fmt.Errorf("unknown mount type %q", kind)
+	}
+	for _, prefix := range own {
+		if prefix != kind {
+			return nil, fmt.Errorf("cannot mix '%s-*' options with mount type '%s'", prefix, kind)
+		}
+	}
+	if m.Target == "" {
+		return nil, errors.New("target is required")
+	}
+	return m, completeMount(m)
+}
+
+// completeMount checks the source, and makes it absolute where it is a path.
+func completeMount(m *nodev1.Mount) (err error) {
+	switch {
+	case m.GetType() == nodev1.Mount_TMPFS && m.GetSource() != "":
+		return errors.New("a tmpfs mount has no source")
+	case m.GetType() == nodev1.Mount_BIND && strings.HasPrefix(m.GetSource(), "."):
+		m.Source, err = filepath.Abs(m.Source)
+	}
+	return err
 }
 
 // mountField reads one field of --mount.
 func mountField(m *nodev1.Mount, name, value string, hasValue bool) (err error) {
+	on := func() (bool, error) {
+		if !hasValue {
+			return true, nil
+		}
+		return strconv.ParseBool(value)
+	}
 	switch name {
 	case "source", "src":
 		m.Source = value
 	case "target", "dst", "destination":
 		m.Target = value
 	case "readonly", "ro":
-		m.ReadOnly = true
-		if hasValue {
-			m.ReadOnly, err = strconv.ParseBool(value)
-		}
+		m.ReadOnly, err = on()
+	case "consistency":
 	case "bind-propagation":
 		m.Propagation = strings.ToLower(value)
+	case "bind-nonrecursive":
+		m.NonRecursive, err = on()
 	case "bind-create-src":
-		m.CreateSource = true
-		if hasValue {
-			m.CreateSource, err = strconv.ParseBool(value)
-		}
-	case "image-subpath":
+		m.CreateSource, err = on()
+	case "volume-nocopy":
+		m.NoCopy, err = on()
+	case "volume-driver":
+		m.VolumeDriver = value
+	case "image-subpath", "volume-subpath":
 		m.Subpath = value
 	case "tmpfs-size":
 		m.TmpfsSize, err = units.RAMInBytes(value)
 	case "tmpfs-mode":
 		m.TmpfsMode, err = parseMode(value)
 	default:
-		return fmt.Errorf("unexpected key '%s'", name)
+		return mountPair(m, name, value)
 	}
 	if err != nil {
 		return fmt.Errorf("invalid value for %s: %s", name, value)
+	}
+	return nil
+}
+
+// mountPair reads those fields of --mount whose value is a pair or a word.
+func mountPair(m *nodev1.Mount, name, value string) error {
+	key, text, _ := strings.Cut(value, "=")
+	switch name {
+	case "volume-label":
+		if m.VolumeLabels == nil {
+			m.VolumeLabels = map[string]string{}
+		}
+		m.VolumeLabels[key] = text
+	case "volume-opt":
+		if m.VolumeOptions == nil {
+			m.VolumeOptions = map[string]string{}
+		}
+		m.VolumeOptions[key] = text
+	case "bind-recursive":
+		switch value {
+		case "enabled", "writable":
+		case "disabled":
+			m.NonRecursive = true
+		case "readonly":
+			m.ReadOnly = true
+		default:
+			return fmt.Errorf("invalid value for %s: %s: it must be \"enabled\", \"disabled\", \"writable\" or \"readonly\"", name, value)
+		}
+	default:
+		return fmt.Errorf("unexpected key '%s' in '%s=%s'", name, name, value)
 	}
 	return nil
 }
@@ -164,7 +237,7 @@ func parseTmpfs(text string) (*nodev1.Mount, error) {
 		name, value, _ := strings.Cut(option, "=")
 		var err error
 		switch name {
-		case "rw", "sync", "async":
+		case "rw", "sync", "async", "defaults", "noatime", "relatime", "nr_inodes":
 		case "ro":
 			m.ReadOnly = true
 		case "exec", "noexec", "suid", "nosuid", "dev", "nodev":

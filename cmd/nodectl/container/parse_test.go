@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"google.golang.org/protobuf/testing/protocmp"
 )
 
@@ -58,15 +59,24 @@ func TestParseMounts(t *testing.T) {
 	}{
 		{parseVolume, "/a:/b", &nodev1.Mount{Source: "/a", Target: "/b", CreateSource: true}},
 		{parseVolume, "./x:/b:ro,rslave", &nodev1.Mount{Source: filepath.Join(here, "x"), Target: "/b", CreateSource: true, ReadOnly: true, Propagation: "rslave"}},
-		{parseVolume, "named:/b", nil},
-		{parseVolume, "/b", nil},
+		{parseVolume, "named:/b:ro,nocopy", &nodev1.Mount{Type: nodev1.Mount_VOLUME, Source: "named", Target: "/b", ReadOnly: true, NoCopy: true}},
+		{parseVolume, "/b", &nodev1.Mount{Type: nodev1.Mount_VOLUME, Target: "/b"}},
+		{parseVolume, ":/b", nil},
+		{parseVolume, "", nil},
 		{parseVolume, "/a:/b:odd", nil},
 		{parseVolume, "a:b:c:d", nil},
 		{parseMount, "type=bind,src=/a,dst=/b,readonly", &nodev1.Mount{Source: "/a", Target: "/b", ReadOnly: true}},
 		{parseMount, "type=bind,source=/a,target=/b,ro=false,bind-propagation=shared", &nodev1.Mount{Source: "/a", Target: "/b", Propagation: "shared"}},
 		{parseMount, "type=tmpfs,destination=/t,tmpfs-size=1m,tmpfs-mode=700", &nodev1.Mount{Type: nodev1.Mount_TMPFS, Target: "/t", TmpfsSize: 1 << 20, TmpfsMode: 0o700}},
 		{parseMount, "type=image,source=box,target=/i,image-subpath=a/b", &nodev1.Mount{Type: nodev1.Mount_IMAGE, Source: "box", Target: "/i", Subpath: "a/b"}},
-		{parseMount, "source=v,target=/b", nil},
+		{parseMount, "source=v,target=/b", &nodev1.Mount{Type: nodev1.Mount_VOLUME, Source: "v", Target: "/b"}},
+		{parseMount, "type=volume,src=v,dst=/b,volume-nocopy,volume-subpath=x,volume-driver=local,volume-label=a=b,\"volume-opt=o=size=1m,uid=2\"", &nodev1.Mount{
+			Type: nodev1.Mount_VOLUME, Source: "v", Target: "/b", NoCopy: true, Subpath: "x", VolumeDriver: "local",
+			VolumeLabels: map[string]string{"a": "b"}, VolumeOptions: map[string]string{"o": "size=1m,uid=2"},
+		}},
+		{parseMount, "type=bind,src=/a,dst=/b,bind-recursive=disabled", &nodev1.Mount{Source: "/a", Target: "/b", NonRecursive: true}},
+		{parseMount, "type=bind,src=/a,dst=/b,volume-nocopy", nil},
+		{parseMount, "type=tmpfs,src=/a,dst=/b", nil},
 		{parseMount, "type=odd,target=/b", nil},
 		{parseMount, "type=bind,source=/a", nil},
 		{parseMount, "type=bind,target=/b,colour=red", nil},
@@ -131,12 +141,12 @@ func TestParseTime(t *testing.T) {
 		"2023-01-02T03:04:05Z": time.Date(2023, 1, 2, 3, 4, 5, 0, time.UTC),
 		"2023-01-02":           time.Date(2023, 1, 2, 0, 0, 0, 0, time.Local),
 	} {
-		got, err := parseTime(text)
+		got, err := command.ParseTime(text)
 		if err != nil || !got.AsTime().Equal(want) {
 			t.Errorf("%q: got %v %v", text, got.AsTime(), err)
 		}
 	}
-	if got, err := parseTime("10m"); err != nil || time.Since(got.AsTime()) < 10*time.Minute || time.Since(got.AsTime()) > 11*time.Minute {
+	if got, err := command.ParseTime("10m"); err != nil || time.Since(got.AsTime()) < 10*time.Minute || time.Since(got.AsTime()) > 11*time.Minute {
 		t.Errorf("10m: got %v %v", got, err)
 	}
 }

@@ -17,6 +17,7 @@ import (
 // psFlags are the flags of ps.
 type psFlags struct {
 	all, quiet, latest, noTrunc, pods bool
+	size                              bool
 	last                              int
 	pod, namespace, format            string
 	filters                           []string
@@ -48,6 +49,7 @@ func NewPs(cli *command.CLI) *cobra.Command {
 	f.BoolVarP(&flags.all, "all", "a", false, "Show all containers (default shows just running)")
 	f.BoolVarP(&flags.quiet, "quiet", "q", false, "Only display container IDs")
 	f.BoolVarP(&flags.latest, "latest", "l", false, "Show the latest created container (includes all states)")
+	f.BoolVarP(&flags.size, "size", "s", false, "Display total file sizes")
 	f.BoolVar(&flags.noTrunc, "no-trunc", false, "Don't truncate output")
 	f.VarP(lastOrNamespace{&flags}, "last", "n", "Show n last created containers (includes all states), or the containers of a namespace of Kubernetes")
 	f.BoolVar(&flags.pods, "pods", false, "Show kubelet's containers too, with their pods (default on a terminal)")
@@ -80,7 +82,8 @@ func (v lastOrNamespace) Set(text string) error {
 }
 
 func (f *psFlags) run(ctx context.Context, cli *command.CLI) error {
-	filters, err := command.ParseFilters(f.filters, "id", "name", "label", "status", "ancestor", "exited", "before", "since", "network")
+	filters, err := command.ParseFilters(f.filters, "id", "name", "label", "status", "ancestor", "exited", "before", "since", "network",
+		"volume", "publish", "expose", "health")
 	if err != nil {
 		return err
 	}
@@ -89,7 +92,7 @@ func (f *psFlags) run(ctx context.Context, cli *command.CLI) error {
 		return err
 	}
 	f.pods = f.pods || f.bySight || f.namespace != "" || f.pod != ""
-	resp, err := client.List(ctx, &nodev1.ListRequest{Pods: f.pods})
+	resp, err := client.List(ctx, &nodev1.ListRequest{Pods: f.pods, Sizes: f.size || strings.Contains(f.format, ".Size")})
 	if err != nil {
 		return err
 	}
@@ -98,6 +101,9 @@ func (f *psFlags) run(ctx context.Context, cli *command.CLI) error {
 		return err
 	}
 	list := format.List{Format: f.format, Header: psHeader, Default: `{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}`}
+	if f.size {
+		list.Default += `\t{{.Size}}`
+	}
 	if f.pods && (!f.bySight || slices.ContainsFunc(chosen, func(c *nodev1.Container) bool { return c.GetPod() != nil })) {
 		list.Default += `\t{{.Pod}}\t{{.Namespace}}`
 	}
@@ -127,7 +133,7 @@ func (f *psFlags) choose(all []*nodev1.Container, filters command.Filters) ([]*n
 		if limit > 0 && len(out) == limit {
 			break
 		}
-		running := c.GetState() == "running" || c.GetState() == "paused"
+		running := c.GetState() == "running" || c.GetState() == "paused" || c.GetState() == "restarting"
 		if (running || everyState) && (f.namespace == "" || c.GetPod().GetNamespace() == f.namespace) && inPod(c, f.pod) && match.all(c) {
 			out = append(out, c)
 		}
@@ -146,7 +152,7 @@ func inPod(c *nodev1.Container, name string) bool {
 var psHeader = format.Header{
 	"ID": "CONTAINER ID", "Image": "IMAGE", "Command": "COMMAND", "RunningFor": "CREATED", "CreatedAt": "CREATED AT",
 	"Status": "STATUS", "State": "STATE", "Ports": "PORTS", "Names": "NAMES", "Labels": "LABELS", "Mounts": "MOUNTS",
-	"Networks": "NETWORKS", "Pod": "POD", "Namespace": "NAMESPACE",
+	"Size": "SIZE", "LocalVolumes": "LOCAL VOLUMES", "Networks": "NETWORKS", "Pod": "POD", "Namespace": "NAMESPACE",
 }
 
 // psRow is a container as ps shows it; its methods are the fields of templates.
@@ -205,7 +211,9 @@ func (r psRow) State() string { return r.c.GetState() }
 func (r psRow) Status() string {
 	switch r.c.GetState() {
 	case "running":
-		return "Up " + format.Since(r.c.GetStartedAt().AsTime())
+		return "Up " + format.Since(r.c.GetStartedAt().AsTime()) + r.health()
+	case "restarting":
+		return fmt.Sprintf("Restarting (%d) %s", r.c.GetExitCode(), format.Ago(r.c.GetFinishedAt().AsTime()))
 	case "paused":
 		return "Up " + format.Since(r.c.GetStartedAt().AsTime()) + " (Paused)"
 	case "exited":
@@ -214,6 +222,33 @@ func (r psRow) Status() string {
 		return "Created"
 	}
 	return "Unknown"
+}
+
+// health is what the status says of it.
+func (r psRow) health() string {
+	switch r.c.GetHealth() {
+	case "":
+		return ""
+	case "starting":
+		return " (health: starting)"
+	}
+	return " (" + r.c.GetHealth() + ")"
+}
+
+// Size is what the container's own layer takes, and with its image's.
+func (r psRow) Size() string {
+	return fmt.Sprintf("%s (virtual %s)", format.Size(r.c.GetSizeRw()), format.Size(r.c.GetSizeRootFs()))
+}
+
+// LocalVolumes is how many volumes are mounted.
+func (r psRow) LocalVolumes() string {
+	n := 0
+	for _, m := range r.c.GetMounts() {
+		if m.GetType() == nodev1.Mount_VOLUME {
+			n++
+		}
+	}
+	return strconv.Itoa(n)
 }
 
 // Ports are the ports, published and exposed, of a running container.

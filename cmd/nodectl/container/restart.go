@@ -19,11 +19,9 @@ func NewRestart(cli *command.CLI) *cobra.Command {
 				return err
 			}
 			return cli.Each(args, func(name string) error {
-				_, err := client.Stop(cmd.Context(), &nodev1.StopRequest{Container: name, Timeout: timeout.value()})
-				if err != nil {
-					return err
-				}
-				_, err = client.Start(cmd.Context(), &nodev1.StartRequest{Container: name})
+				_, err := client.Restart(cmd.Context(), &nodev1.RestartRequest{
+					Container: name, Timeout: timeout.value(), Signal: timeout.signal,
+				})
 				return err
 			}, cli.PrintArg)
 		},

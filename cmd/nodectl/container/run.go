@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
+	"strings"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
@@ -57,6 +60,9 @@ func (r *runner) run(ctx context.Context, image string, args []string) error {
 	if err != nil {
 		return err
 	}
+	if r.detach && len(r.flags.attach) > 0 {
+		return errors.New("conflicting options: cannot specify both --attach and --detach")
+	}
 	if !r.detach {
 		if err := checkTerminal(r.cli, r.flags.interactive, r.flags.tty); err != nil {
 			return err
@@ -84,7 +90,7 @@ func (r *runner) run(ctx context.Context, image string, args []string) error {
 func (r *runner) attached(ctx context.Context, client nodev1.ContainersClient, id string, keys []byte) error {
 	return foreground(ctx, r.cli, client, foregroundOptions{
 		id: id, tty: r.flags.tty, stdin: r.flags.interactive, start: true,
-		sigProxy: r.sigProxy && !r.flags.tty, keys: keys,
+		sigProxy: r.sigProxy && !r.flags.tty, keys: keys, streams: r.flags.attach,
 	})
 }
 
@@ -102,6 +108,14 @@ type foregroundOptions struct {
 	tty, stdin, start bool
 	sigProxy          bool
 	keys              []byte
+	// streams are those attached to, of stdin, stdout and stderr; none means
+	// all.
+	streams []string
+}
+
+// has says whether a stream is attached to.
+func (o foregroundOptions) has(stream string) bool {
+	return len(o.streams) == 0 || slices.ContainsFunc(o.streams, func(s string) bool { return strings.EqualFold(s, stream) })
 }
 
 // foreground attaches to a container, and starts it where asked, until it
@@ -112,7 +126,15 @@ func foreground(ctx context.Context, cli *command.CLI, client nodev1.ContainersC
 		defer proxySignals(ctx, client, o.id)()
 	}
 	begun := false
-	s := &session{cli: cli, tty: o.tty, stdin: o.stdin, keys: o.keys, attached: func(string) { begun = true }}
+	out, stderr := cli.Out, cli.Err
+	if !o.has("stdout") {
+		out = io.Discard
+	}
+	if !o.has("stderr") {
+		stderr = io.Discard
+	}
+	o.stdin = o.stdin && o.has("stdin")
+	s := &session{cli: cli, out: out, err: stderr, tty: o.tty, stdin: o.stdin, keys: o.keys, attached: func(string) { begun = true }}
 	code, err := s.run(ctx, func(ctx context.Context) (link, error) {
 		return openAttach(ctx, client, &nodev1.AttachStart{
 			Container: o.id, Start: o.start, Stdin: o.stdin, Output: true, Size: terminalSize(cli, o.tty),

@@ -34,6 +34,8 @@ type session struct {
 	cli *command.CLI
 	// tty says that the process has a terminal; stdin that input goes to it.
 	tty, stdin bool
+	// out and err take what the process writes.
+	out, err io.Writer
 	// keys detach; only with both of the above.
 	keys []byte
 	// attached, when not nil, is called once the streams are joined.
@@ -144,9 +146,9 @@ func (s *session) copyOutput() (code int, err error) {
 		case r.attached != nil && s.attached != nil:
 			s.attached(r.attached.GetId())
 		case r.output.GetStream() == nodev1.Output_STDERR:
-			_, err = s.cli.Err.Write(r.output.GetData())
+			_, err = s.err.Write(r.output.GetData())
 		default:
-			_, err = s.cli.Out.Write(r.output.GetData())
+			_, err = s.out.Write(r.output.GetData())
 		}
 		if err != nil {
 			return 0, err

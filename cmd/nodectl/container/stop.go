@@ -22,7 +22,9 @@ func NewStop(cli *command.CLI) *cobra.Command {
 				return err
 			}
 			return cli.Each(args, func(name string) error {
-				_, err := client.Stop(cmd.Context(), &nodev1.StopRequest{Container: name, Timeout: timeout.value()})
+				_, err := client.Stop(cmd.Context(), &nodev1.StopRequest{
+					Container: name, Timeout: timeout.value(), Signal: timeout.signal,
+				})
 				return err
 			}, cli.PrintArg)
 		},
@@ -31,9 +33,10 @@ func NewStop(cli *command.CLI) *cobra.Command {
 	return cmd
 }
 
-// stopTimeout is the flag of stop and restart.
+// stopTimeout are the flags of stop and restart.
 type stopTimeout struct {
 	seconds int
+	signal  string
 	given   func() bool
 }
 
@@ -41,6 +44,7 @@ type stopTimeout struct {
 const forever = 10 * 365 * 24 * time.Hour
 
 func (t *stopTimeout) add(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&t.signal, "signal", "s", "", "Signal to send to the container")
 	cmd.Flags().IntVarP(&t.seconds, "timeout", "t", 0, "Seconds to wait before killing the container")
 	cmd.Flags().IntVar(&t.seconds, "time", 0, "Seconds to wait before killing the container")
 	_ = cmd.Flags().MarkHidden("time") // fails for an unknown flag only

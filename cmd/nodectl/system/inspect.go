@@ -11,12 +11,13 @@ import (
 	"github.com/nodeagent/nodeagent/cmd/nodectl/container"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/volume"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 )
 
-// NewInspect is `nodectl inspect`; with a kind, "container" or "image", it is
-// `nodectl container inspect` or `nodectl image inspect`.
+// NewInspect is `nodectl inspect`; with a kind, such as "container", it is
+// `nodectl container inspect`.
 func NewInspect(cli *command.CLI, kind string) *cobra.Command {
 	var source string
 	wanted := kind
@@ -26,16 +27,16 @@ func NewInspect(cli *command.CLI, kind string) *cobra.Command {
 		Args:  command.MinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch wanted {
-			case "", "container", "image":
+			case "", "container", "image", "volume":
 			default:
-				return fmt.Errorf("unknown type: %q: must be one of \"container\", \"image\"", wanted)
+				return fmt.Errorf("unknown type: %q: must be one of \"container\", \"image\", \"volume\"", wanted)
 			}
 			return inspect(cmd.Context(), cli, inspectOptions{kind: wanted, format: source, names: args})
 		},
 	}
 	cmd.Flags().StringVarP(&source, "format", "f", "", `Format output: "json" or a Go template`)
 	if kind == "" {
-		cmd.Flags().StringVar(&wanted, "type", "", `Only inspect objects of the given type ("container", "image")`)
+		cmd.Flags().StringVar(&wanted, "type", "", `Only inspect objects of the given type ("container", "image", "volume")`)
 	}
 	return cmd
 }
@@ -87,17 +88,24 @@ func printInspected(cli *command.CLI, source string, found []any) error {
 	return nil
 }
 
-// inspectOne looks for a container, then for an image.
+// inspectors look for objects of one kind each, in this order.
+var inspectors = []struct {
+	kind    string
+	inspect func(context.Context, *command.CLI, string) (any, error)
+}{
+	{"container", container.Inspect}, {"image", image.Inspect}, {"volume", volume.Inspect},
+}
+
+// inspectOne looks for an object of a kind, or of any.
 func inspectOne(ctx context.Context, cli *command.CLI, kind, name string) (any, error) {
-	if kind != "image" {
-		value, err := container.Inspect(ctx, cli, name)
-		if err == nil || kind == "container" || command.Code(err) != codes.NotFound {
+	for _, i := range inspectors {
+		if kind != "" && kind != i.kind {
+			continue
+		}
+		value, err := i.inspect(ctx, cli, name)
+		if err == nil || kind != "" || command.Code(err) != codes.NotFound {
 			return value, err
 		}
 	}
-	value, err := image.Inspect(ctx, cli, name)
-	if kind == "" && command.Code(err) == codes.NotFound {
-		return nil, fmt.Errorf("No such object: %s", strings.TrimSpace(name))
-	}
-	return value, err
+	return nil, fmt.Errorf("No such object: %s", strings.TrimSpace(name))
 }

@@ -1,0 +1,159 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/docker/go-units"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/spf13/pflag"
+)
+
+// runtimes are the names of the only runtime there is.
+var runtimes = []string{"", "runc", "io.containerd.runc.v2"}
+
+func (f *createFlags) addFurther(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&f.labelFiles, "label-file", nil, "Read in a line delimited file of labels")
+	flags.StringArrayVar(&f.links, "link", nil, "Add link to another container")
+	flags.StringArrayVar(&f.deviceRules, "device-cgroup-rule", nil, "Add a rule to the cgroup allowed devices list")
+	flags.StringArrayVar(&f.gpus, "gpus", nil, "GPU devices to add to the container ('all' to pass all GPUs)")
+	flags.StringArrayVar(&f.ulimits, "ulimit", nil, "Ulimit options")
+	flags.StringArrayVar(&f.sysctls, "sysctl", nil, "Sysctl options")
+	flags.StringVar(&f.logDriver, "log-driver", "", `Logging driver for the container ("json-file", "local", "none")`)
+	flags.StringArrayVar(&f.logOptions, "log-opt", nil, "Log driver options")
+	flags.StringArrayVar(&f.storageOpt, "storage-opt", nil, "Storage driver options for the container")
+	flags.StringArrayVarP(&f.attach, "attach", "a", nil, "Attach to STDIN, STDOUT or STDERR")
+	flags.StringVar(&f.uts, "uts", "", `UTS namespace to use ("host")`)
+	flags.StringVar(&f.userns, "userns", "", `User namespace to use ("host")`)
+	flags.StringVar(&f.cgroupns, "cgroupns", "", `Cgroup namespace to use ("host", "private")`)
+	flags.StringVar(&f.cgroupParent, "cgroup-parent", "", "Optional parent cgroup for the container")
+	flags.StringVar(&f.runtime, "runtime", "", `Runtime to use for this container ("runc")`)
+	flags.StringVar(&f.restart, "restart", "no", "Restart policy to apply when a container exits")
+	flags.StringVar(&f.shmSize, "shm-size", "", "Size of /dev/shm")
+	flags.BoolVar(&f.init, "init", false, "Run an init inside the container that reaps processes")
+}
+
+func (f *createFlags) fillFurther(spec *nodev1.ContainerSpec) error {
+	if len(f.storageOpt) > 0 {
+		return errors.New("--storage-opt is not supported: the size of a container's layer cannot be limited here")
+	}
+	if known := strings.Join(runtimes, " "); !strings.Contains(" "+known+" ", " "+f.runtime+" ") {
+		return fmt.Errorf("unknown or invalid runtime name: %s", f.runtime)
+	}
+	spec.Links, spec.DeviceRules, spec.VolumesFrom = f.links, f.deviceRules, f.volumesFrom
+	spec.CgroupParent, spec.Init, spec.Sysctls = f.cgroupParent, f.init, pairs(f.sysctls)
+	var err error
+	if spec.Restart, err = parseRestart(f.restart); err != nil {
+		return err
+	}
+	if spec.Health, err = f.health.check(); err != nil {
+		return err
+	}
+	if f.logDriver != "" || len(f.logOptions) > 0 {
+		spec.Log = &nodev1.Log{Driver: f.logDriver, Options: pairs(f.logOptions)}
+	}
+	if f.shmSize != "" {
+		if spec.ShmBytes, err = units.RAMInBytes(f.shmSize); err != nil {
+			return fmt.Errorf("invalid argument %q for \"--shm-size\" flag: %w", f.shmSize, err)
+		}
+	}
+	for _, text := range f.ulimits {
+		limit, err := parseUlimit(text)
+		if err != nil {
+			return err
+		}
+		spec.Ulimits = append(spec.Ulimits, limit)
+	}
+	for _, text := range f.gpus {
+		names, err := gpuDevices(text)
+		if err != nil {
+			return err
+		}
+		spec.CdiDevices = append(spec.CdiDevices, names...)
+	}
+	for _, stream := range f.attach {
+		switch strings.ToLower(stream) {
+		case "stdin", "stdout", "stderr":
+		default:
+			return fmt.Errorf("invalid argument %q for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR", stream)
+		}
+	}
+	return nil
+}
+
+// parseRestart reads a restart policy: NAME[:RETRIES].
+func parseRestart(text string) (*nodev1.RestartPolicy, error) {
+	name, count, counted := strings.Cut(text, ":")
+	if name == "" && counted {
+		return nil, errors.New("invalid restart policy format: no policy provided before colon")
+	}
+	p := &nodev1.RestartPolicy{Name: name}
+	if counted && count != "" {
+		n, err := strconv.ParseInt(count, 10, 32)
+		if err != nil {
+			return nil, errors.New("invalid restart policy format: maximum retry count must be an integer")
+		}
+		p.MaxRetries = n
+	}
+	if p.GetName() == "" || p.GetName() == "no" && p.GetMaxRetries() == 0 {
+		return nil, nil
+	}
+	return p, nil
+}
+
+// parseUlimit reads a limit: NAME=SOFT[:HARD].
+func parseUlimit(text string) (*nodev1.Ulimit, error) {
+	limit, err := units.ParseUlimit(text)
+	if err != nil {
+		return nil, fmt.Errorf("invalid argument %q for \"--ulimit\" flag: %w", text, err)
+	}
+	return &nodev1.Ulimit{Name: limit.Name, Soft: limit.Soft, Hard: limit.Hard}, nil
+}
+
+// gpuKind is the kind of devices that --gpus means in the Container Device
+// Interface.
+const gpuKind = "nvidia.com/gpu="
+
+// gpuDevices reads --gpus: "all", a count, or "device=ID,ID".
+func gpuDevices(text string) ([]string, error) {
+	text = strings.Trim(text, `"`)
+	if text == "all" {
+		return []string{gpuKind + "all"}, nil
+	}
+	var names []string
+	if list, ok := strings.CutPrefix(text, "device="); ok {
+		for _, id := range strings.Split(list, ",") {
+			names = append(names, gpuKind+id)
+		}
+		return names, nil
+	}
+	n, err := strconv.Atoi(strings.TrimPrefix(text, "count="))
+	if err != nil || n < 1 || n > 64 {
+		return nil, fmt.Errorf("invalid argument %q for \"--gpus\" flag", text)
+	}
+	for i := range n {
+		names = append(names, gpuKind+strconv.Itoa(i))
+	}
+	return names, nil
+}
+
+// labels joins the labels of files and flags.
+func labels(files, flags []string) (map[string]string, error) {
+	var all []string
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		lines, err := fileLines(f)
+		_ = f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("invalid label file (%s): %w", name, err)
+		}
+		all = append(all, lines...)
+	}
+	return pairs(append(all, flags...)), nil
+}
