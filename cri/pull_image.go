@@ -21,7 +21,9 @@ func (s *Server) PullImage(ctx context.Context, req *runtime.PullImageRequest) (
 	if !s.knowsHandler(image.GetRuntimeHandler()) {
 		return nil, invalid("image.runtime_handler", fmt.Sprintf("there is no %q", image.GetRuntimeHandler()))
 	}
-	result, err := s.images.Pull(ctx, imageservice.PullRequest{Ref: image.GetImage(), Auth: pullAuth(req.GetAuth())})
+	result, err := s.images.Pull(ctx, imageservice.PullRequest{
+		Ref: image.GetImage(), Auth: pullAuth(req.GetAuth()), Snapshotter: s.snapshotter(image.GetRuntimeHandler()),
+	})
 	if err != nil {
 		return nil, pullError(ctx, err)
 	}

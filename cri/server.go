@@ -78,6 +78,8 @@ type Network interface {
 type Handler struct {
 	// Name is empty for the default handler.
 	Name string
+	// Snapshotter is where images for it go; empty is the usual one.
+	Snapshotter string
 	// RecursiveReadOnlyMounts and UserNamespaces are told in Status.
 	RecursiveReadOnlyMounts, UserNamespaces bool
 }
@@ -200,6 +202,16 @@ func withDefaultHandler(handlers []Handler) []Handler {
 }
 
 // knowsHandler tells whether pods and images may ask for a handler.
+// snapshotter is where images for a handler go.
+func (s *Server) snapshotter(handler string) string {
+	for _, h := range s.config.Handlers {
+		if h.Name == handler {
+			return h.Snapshotter
+		}
+	}
+	return ""
+}
+
 func (s *Server) knowsHandler(name string) bool {
 	for _, h := range s.config.Handlers {
 		if h.Name == name {

@@ -23,11 +23,17 @@ type Layers interface {
 	// HoldLayer is the directory of one snapshot's own files, until release
 	// is called.
 	HoldLayer(key string) (dir string, release func(), err error)
-	// LayerFile is where the EROFS image of an active snapshot is to be
-	// written; empty when its files go into its directory.
+	// LayerFile is where the EROFS image of a snapshot is, or is to be
+	// written; empty when its files are in its directory.
 	LayerFile(key string) (string, error)
-	// SealLayer keeps the checksums of a layer that is unpacked.
+	// SealLayer keeps the checksums of a layer that is unpacked, and
+	// LayerSums returns them.
 	SealLayer(key string, sums []byte) error
+	LayerSums(name string) ([]byte, error)
+	// CheckLayer fails with ErrDataLoss when a layer's files are gone, and
+	// RestoreLayer brings them back from an active snapshot.
+	CheckLayer(name string) error
+	RestoreLayer(ctx context.Context, name, key string) error
 	// Root is the directory all of them are below.
 	Root() string
 }
@@ -112,7 +118,11 @@ func (s *Store) apply(ctx context.Context, in Layers, key string, r io.ReadClose
 		return unpack.Result{}, err
 	}
 	defer release()
-	return unpack.Apply(ctx, r, unpack.Options{Dir: dir, Lowers: lowers, Limits: s.cfg.Limits})
+	res, err := unpack.Apply(ctx, r, unpack.Options{Dir: dir, Lowers: lowers, Limits: s.cfg.Limits})
+	if err != nil {
+		return res, err
+	}
+	return res, in.SealLayer(key, res.Sums)
 }
 
 func (s *Store) applyImage(ctx context.Context, in Layers, key, file string, r io.ReadCloser, lowers func(context.Context) ([]string, error)) (unpack.Result, error) {

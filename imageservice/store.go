@@ -59,6 +59,9 @@ type Store struct {
 	// collectNow wakes the collector.
 	collectNow chan struct{}
 
+	// healing has a place for who unpacks a lost layer again.
+	healing chan struct{}
+
 	// changing is held while records change, over the writes to the disk;
 	// it is taken before mu.
 	changing sync.Mutex
@@ -109,6 +112,7 @@ func New(cfg Config) (*Store, error) {
 		others:     others,
 		registry:   registry.New(registry.Config{CertsDirs: cfg.CertsDirs}),
 		collectNow: make(chan struct{}, 1),
+		healing:    make(chan struct{}, 1),
 		images:     map[string]*record{},
 		names:      map[string]string{},
 		refs:       map[digest.Digest]int{},

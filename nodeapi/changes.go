@@ -9,9 +9,6 @@ import (
 	"github.com/nodeagent/nodeagent/sandbox"
 )
 
-// maxLowers is how many layers an image may have; no image of ours has more.
-const maxLowers = 1024
-
 // changeKinds are the API's words for those of package layer.
 var changeKinds = map[layer.Kind]nodev1.Change_Kind{
 	layer.Added: nodev1.Change_ADDED, layer.Modified: nodev1.Change_MODIFIED, layer.Deleted: nodev1.Change_DELETED,
@@ -23,7 +20,7 @@ func (s *containers) Changes(ctx context.Context, req *nodev1.ChangesRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	upper, lowers, err := s.layerDirs(ctx, c)
+	upper, lowers, err := s.layerDirs(c)
 	if err != nil {
 		return nil, err
 	}
@@ -40,18 +37,10 @@ func (s *containers) Changes(ctx context.Context, req *nodev1.ChangesRequest) (*
 
 // layerDirs are the folders of a container's own layer and of the image's
 // layers below it, the uppermost first.
-func (s *Server) layerDirs(ctx context.Context, c sandbox.Container) (upper string, lowers []string, err error) {
-	if upper, err = s.layers.LayerDir(c.SnapshotKey); err != nil {
+func (s *Server) layerDirs(c sandbox.Container) (upper string, lowers []string, err error) {
+	dirs, err := s.layers.LayerDirs(c.SnapshotKey)
+	if err != nil {
 		return "", nil, err
 	}
-	info, err := s.layers.Stat(ctx, c.SnapshotKey)
-	for err == nil && info.Parent != "" && len(lowers) < maxLowers {
-		var dir string
-		if dir, err = s.layers.LayerDir(info.Parent); err != nil {
-			break
-		}
-		lowers = append(lowers, dir)
-		info, err = s.layers.Stat(ctx, info.Parent)
-	}
-	return upper, lowers, err
+	return dirs[0], dirs[1:], nil
 }

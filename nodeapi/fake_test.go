@@ -15,7 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/nodeagent/nodeagent/cgroups"
 	"github.com/nodeagent/nodeagent/imageservice"
@@ -361,16 +360,18 @@ type fakeLayers struct {
 	parents map[string]string
 }
 
-func (f *fakeLayers) LayerDir(key string) (string, error) {
-	dir, ok := f.dirs[key]
-	if !ok {
-		return "", fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
+func (f *fakeLayers) LayerDirs(key string) ([]string, error) {
+	var dirs []string
+	for {
+		dir, ok := f.dirs[key]
+		if !ok {
+			return nil, fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
+		}
+		dirs = append(dirs, dir)
+		if key = f.parents[key]; key == "" {
+			return dirs, nil
+		}
 	}
-	return dir, nil
-}
-
-func (f *fakeLayers) Stat(_ context.Context, key string) (snapshots.Info, error) {
-	return snapshots.Info{Name: key, Parent: f.parents[key]}, nil
 }
 
 func (f *fakeSandboxes) Subscribe() (<-chan sandbox.Event, func()) {

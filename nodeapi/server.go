@@ -22,7 +22,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/snapshots"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/internal/recorder"
@@ -101,10 +100,9 @@ type ImageMover interface {
 // Layers finds the files of a container's own layer and those of its image;
 // package snapshotter has it.
 type Layers interface {
-	// LayerDir is the folder with the files of one snapshot alone, in
-	// overlayfs' upper format.
-	LayerDir(key string) (string, error)
-	Stat(ctx context.Context, key string) (snapshots.Info, error)
+	// LayerDirs are the folders of a snapshot's own files and of the layers
+	// below it, the uppermost first, in overlayfs' upper format.
+	LayerDirs(key string) ([]string, error)
 }
 
 // Supervisor tells of the node's supervisor; supervisor.Client has it.

@@ -183,7 +183,11 @@ func (r *creation) prepareSnapshot(ctx context.Context) error {
 	if !r.Keep {
 		labels[labelVolatile] = "true"
 	}
-	_, err := r.deps.Snapshots.Prepare(ctx, r.SnapshotKey, r.image.ChainID, snapshots.WithLabels(labels))
+	in, err := r.deps.Images.Unpack(ctx, r.ImageID, r.pod.get().Handler)
+	if err != nil {
+		return err
+	}
+	_, err = r.deps.Snapshots.Prepare(ctx, r.SnapshotKey, r.image.ChainID, snapshots.WithLabels(labels), in)
 	if errdefs.IsNotFound(err) {
 		return fmt.Errorf("image %s is gone or incomplete: %w", r.ImageID, err)
 	}

@@ -75,6 +75,10 @@ type Images interface {
 	// ResolveImage finds an image by ID, unique prefix, tag or digest, and
 	// fails with ErrNotFound.
 	ResolveImage(ctx context.Context, ref string) (Image, error)
+	// Unpack makes sure that the layers of an image are whole in the
+	// snapshotter of a runtime handler, and returns the label that makes
+	// Snapshots use that one.
+	Unpack(ctx context.Context, imageID, handler string) (snapshots.Opt, error)
 }
 
 // Snapshots keeps root filesystems.

@@ -218,6 +218,10 @@ func (f fakeImages) ResolveImage(ctx context.Context, ref string) (Image, error)
 	}}, nil
 }
 
+func (f fakeImages) Unpack(ctx context.Context, _, _ string) (snapshots.Opt, error) {
+	return snapshots.WithLabels(nil), f.call(ctx, "Unpack")
+}
+
 type fakeSnapshots struct{ *world }
 
 func (f fakeSnapshots) Prepare(ctx context.Context, key, _ string, opts ...snapshots.Opt) ([]mount.Mount, error) {

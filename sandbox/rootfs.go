@@ -138,8 +138,12 @@ func (m *Manager) mountImage(ctx context.Context, c *containerState, p *podState
 		return "", err
 	}
 	key := c.ID + "-image-" + strconv.Itoa(i)
+	in, err := m.deps.Images.Unpack(ctx, image.ID, p.Handler)
+	if err != nil {
+		return "", err
+	}
 	mounts, err := m.deps.Snapshots.View(ctx, key, image.ChainID,
-		snapshots.WithLabels(map[string]string{labelContainer: c.ID}))
+		snapshots.WithLabels(map[string]string{labelContainer: c.ID}), in)
 	if err != nil {
 		return "", err
 	}

@@ -284,7 +284,8 @@ func (o *Overlay) imageFile(id uint64) string { return filepath.Join(o.dir(id), 
 func (o *Overlay) sumsFile(id uint64) string { return filepath.Join(o.dir(id), sumsName) }
 
 // LayerFile returns the file that the image of an active snapshot is written
-// to, or nothing when layers are directories. SealLayer follows.
+// to, which SealLayer follows, or that of a committed one is in. It returns
+// nothing when the layer is a directory.
 func (o *Overlay) LayerFile(key string) (string, error) {
 	if o.images == nil {
 		return "", nil
@@ -295,8 +296,8 @@ func (o *Overlay) LayerFile(key string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if s.info.Kind != snapshots.KindActive {
-		return "", fmt.Errorf("snapshot %s is not active: %w", key, errdefs.ErrFailedPrecondition)
+	if s.info.Kind == snapshots.KindCommitted && !s.image {
+		return "", nil
 	}
 	return o.imageFile(s.id), nil
 }

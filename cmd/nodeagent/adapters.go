@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/imageservice/unpack"
@@ -16,7 +17,10 @@ import (
 )
 
 // images shows sandboxes the part of an image that a container needs.
-type images struct{ *imageservice.Store }
+type images struct {
+	*imageservice.Store
+	cfg *Config
+}
 
 // ResolveImage finds a local image by ID, unique prefix, tag or digest.
 func (i images) ResolveImage(ctx context.Context, ref string) (sandbox.Image, error) {
@@ -25,6 +29,14 @@ func (i images) ResolveImage(ctx context.Context, ref string) (sandbox.Image, er
 		return sandbox.Image{}, err
 	}
 	return sandbox.Image{ID: image.ID, ChainID: image.ChainID, Config: image.Config}, nil
+}
+
+// Unpack makes sure that an image's layers are whole where a runtime handler's
+// pods have theirs.
+func (i images) Unpack(ctx context.Context, imageID, handler string) (snapshots.Opt, error) {
+	name := i.cfg.handlerSnapshotter(handler)
+	label := snapshots.WithLabels(map[string]string{snapshotter.LabelSnapshotter: name})
+	return label, i.Store.Unpack(ctx, imageID, name)
 }
 
 // applyLayer unpacks a layer that a checkpoint brought.

@@ -39,7 +39,11 @@ type Config struct {
 	// BuiltinPlugins carries out the reference plugins in process.
 	BuiltinPlugins bool `toml:"builtin_plugins" comment:"Carry out bridge, host-local, portmap, bandwidth, firewall and loopback in process."`
 	// Snapshotter is the one that images are unpacked with.
-	Snapshotter string `toml:"snapshotter" comment:"How image layers are kept: overlay."`
+	Snapshotter string `toml:"snapshotter" comment:"How image layers are kept: overlay, erofs, or a proxy snapshotter."`
+	// ProxySnapshotters are sockets of further ones, by name.
+	ProxySnapshotters map[string]string `toml:"proxy_snapshotters,omitempty" comment:"Snapshotters that other programs serve over containerd's protocol: a name, and a socket's path."`
+	// PinnedImages are never collected.
+	PinnedImages []string `toml:"pinned_images" comment:"Images that kubelet's garbage collection must leave: names, or patterns with a * at the end or at both."`
 	// CgroupDriver is "cgroupfs" or "systemd".
 	CgroupDriver string `toml:"cgroup_driver" comment:"Who makes cgroups, as kubelet's cgroupDriver: cgroupfs or systemd."`
 	// CgroupParent is where pods without a parent of their own, and the
@@ -59,6 +63,9 @@ type Handler struct {
 	// Network is a folder of CNI configurations in place of CNIConfDir, or the
 	// name of a configuration in it; empty means what other pods get.
 	Network string `toml:"network,omitempty" comment:"A folder in place of cni_conf_dir, or the name of a configuration in it."`
+	// Snapshotter is the one that images for its pods are unpacked with; empty
+	// means the usual one.
+	Snapshotter string `toml:"snapshotter,omitempty" comment:"How layers of its pods' images are kept, if not as the others'."`
 }
 
 // defaultConfig is what holds where nothing is said.
@@ -72,7 +79,8 @@ func defaultConfig() Config {
 		CNIConfDir:     "/etc/cni/net.d",
 		CNIBinDirs:     []string{"/opt/cni/bin"},
 		BuiltinPlugins: true,
-		Snapshotter:    "overlay",
+		Snapshotter:    overlayName,
+		PinnedImages:   []string{},
 		CgroupDriver:   "cgroupfs",
 		CgroupParent:   "/nodeagent",
 		LogLevel:       "info",
@@ -131,8 +139,8 @@ func (c *Config) validate() error {
 	if _, err := c.socketPath(); err != nil {
 		return err
 	}
-	if c.Snapshotter != "overlay" {
-		return fmt.Errorf("snapshotter: %q is not known; known: overlay", c.Snapshotter)
+	if err := c.validateSnapshotters(); err != nil {
+		return err
 	}
 	if !slices.Contains([]string{"cgroupfs", "systemd"}, c.CgroupDriver) {
 		return fmt.Errorf("cgroup_driver: %q is neither cgroupfs nor systemd", c.CgroupDriver)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 
@@ -40,14 +41,17 @@ type daemon struct {
 	calls      *calls.Table
 	cgroups    *cgroups.Manager
 	supervisor *supervisor.Client
-	snapshots  *snapshotter.Overlay
-	images     *imageservice.Store
-	network    *network.Manager
-	people     *userdefined.Manager
-	sandboxes  *sandbox.Manager
-	cri        *cri.Server
-	node       *nodeapi.Server
-	grpc       *grpc.Server
+	snapshots  *snapshotter.Set
+	// layers is the usual snapshotter, and otherLayers are further ones.
+	layers      snapshots.Snapshotter
+	otherLayers map[string]snapshots.Snapshotter
+	images      *imageservice.Store
+	network     *network.Manager
+	people      *userdefined.Manager
+	sandboxes   *sandbox.Manager
+	cri         *cri.Server
+	node        *nodeapi.Server
+	grpc        *grpc.Server
 
 	// stops undo what was built, in reverse.
 	stops []func(ctx context.Context) error

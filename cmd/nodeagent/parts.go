@@ -22,7 +22,6 @@ import (
 	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/nodeagent/nodeagent/sandbox/record"
 	"github.com/nodeagent/nodeagent/sandbox/spec"
-	"github.com/nodeagent/nodeagent/snapshotter"
 	"github.com/nodeagent/nodeagent/supervisor"
 )
 
@@ -158,20 +157,13 @@ func (d *daemon) buildSupervisor(ctx context.Context) error {
 	return nil
 }
 
-func (d *daemon) buildSnapshotter(context.Context) (err error) {
-	d.snapshots, err = snapshotter.New(snapshotter.Config{Root: filepath.Join(d.cfg.Root, "snapshots")})
-	if err != nil {
-		return err
-	}
-	d.onStop(func(context.Context) error { return d.snapshots.Close() })
-	return nil
-}
-
 func (d *daemon) buildImages(context.Context) (err error) {
 	d.images, err = imageservice.New(imageservice.Config{
 		Root:        filepath.Join(d.cfg.Root, "images"),
 		CertsDirs:   d.cfg.CertsDirs,
-		Snapshotter: d.snapshots,
+		Snapshotter: d.layers,
+		DefaultName: d.cfg.Snapshotter,
+		Others:      d.otherLayers,
 	})
 	if err != nil {
 		return err
@@ -233,7 +225,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) (err error) {
 		Features:      d.specFeatures(),
 		Handlers:      d.cfg.handlerNames(),
 	}, sandbox.Deps{
-		Images:     images{d.images},
+		Images:     images{d.images, &d.cfg},
 		Snapshots:  d.snapshots,
 		Mounter:    mounter{},
 		Network:    networks{d.network, d.people},

@@ -47,6 +47,7 @@ func (d *daemon) handlers() []cri.Handler {
 	for _, name := range append([]string{""}, d.cfg.handlerNames()...) {
 		list = append(list, cri.Handler{
 			Name:                    name,
+			Snapshotter:             d.cfg.handlerSnapshotter(name),
 			RecursiveReadOnlyMounts: d.features.RecursiveReadOnly,
 			UserNamespaces:          d.features.UserNamespaces && d.features.IDMap,
 		})

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"context"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math"
 	"strings"
@@ -94,7 +95,7 @@ func (l *layer) rootEntry(hdr *tar.Header, attr attributes) error {
 
 // clear makes way for an entry that found something of its name. It may close
 // the directories the layer keeps open; dir must be none of them.
-func (l *layer) clear(dir int, base string) error {
+func (l *layer) clear(dir int, base, path string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
@@ -104,6 +105,7 @@ func (l *layer) clear(dir int, base string) error {
 		return unix.Unlinkat(dir, base, 0)
 	}
 	l.replaced = true
+	l.sums.remove(path)
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Mode&unix.S_IFMT == unix.S_IFLNK {
 		// Paths that led through it lead elsewhere from now on.
 		l.forgetOpen()
@@ -118,12 +120,13 @@ func (l *layer) create(dir int, base string, do func(dir int) error) error {
 	if err != unix.EEXIST {
 		return err
 	}
+	path := l.in(base)
 	own, err := dup(dir)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(own)
-	if err := l.clear(own, base); err != nil {
+	if err := l.clear(own, base, path); err != nil {
 		return err
 	}
 	return do(own)
@@ -139,7 +142,7 @@ func (l *layer) makeDir(dir int, rel, base string, attr attributes) error {
 		return err
 	}
 	// Its entries come next, as a rule.
-	l.keep(rel, fd)
+	l.keep(rel, openDir{fd, l.in(base)})
 	return l.noteDir(rel, attr.mtime)
 }
 
@@ -170,15 +173,18 @@ func (l *layer) newDir(dir int, base string) (int, error) {
 }
 
 func (l *layer) makeFile(dir int, base string, hdr *tar.Header, attr attributes, content io.Reader) error {
+	path := l.in(base)
 	return l.create(dir, base, func(dir int) error {
 		fd, err := unix.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		if err := l.fill(fd, hdr, content); err != nil {
+		sum, err := l.fill(fd, hdr, content)
+		if err != nil {
 			return err
 		}
+		l.sums.add(path, hdr.Size, sum)
 		if err := attr.apply(fd); err != nil {
 			return err
 		}
@@ -189,13 +195,24 @@ func (l *layer) makeFile(dir int, base string, hdr *tar.Header, attr attributes,
 	})
 }
 
-// fill writes a file's content, leaving out the holes of sparse ones.
-func (l *layer) fill(fd int, hdr *tar.Header, content io.Reader) error {
+// in is the path, without links, of a name in the directory that parent
+// returned last.
+func (l *layer) in(base string) string {
+	if l.parentPath == "" {
+		return base
+	}
+	return l.parentPath + "/" + base
+}
+
+// fill writes a file's content, leaving out the holes of sparse ones, and
+// returns its CRC-32C.
+func (l *layer) fill(fd int, hdr *tar.Header, content io.Reader) (sum uint32, err error) {
 	sparse := isSparse(hdr)
 	var off int64
 	for {
 		n, err := io.ReadFull(content, l.buf)
 		chunk := l.buf[:n]
+		sum = crc32.Update(sum, castagnoli, chunk)
 		if sparse && allZero(chunk) {
 			off += int64(n)
 			chunk = nil
@@ -206,7 +223,7 @@ func (l *layer) fill(fd int, hdr *tar.Header, content io.Reader) error {
 				continue
 			}
 			if err != nil {
-				return err
+				return 0, err
 			}
 			off += int64(w)
 			chunk = chunk[w:]
@@ -215,13 +232,13 @@ func (l *layer) fill(fd int, hdr *tar.Header, content io.Reader) error {
 			break
 		}
 		if err != nil {
-			return streamError(err)
+			return 0, streamError(err)
 		}
 	}
 	if sparse {
-		return unix.Ftruncate(fd, off)
+		return sum, unix.Ftruncate(fd, off)
 	}
-	return nil
+	return sum, nil
 }
 
 // isSparse tells whether an entry was packed without its holes.

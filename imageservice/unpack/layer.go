@@ -20,8 +20,12 @@ type layer struct {
 	root int
 	// open are directories that entries went to lately, by the path they
 	// were named by; recent is the order they came in.
-	open   map[string]int
+	open   map[string]openDir
 	recent []string
+	// parentPath is that of the directory that parent returned last, without
+	// links.
+	parentPath string
+	sums       sums
 	// dirs are the directories made, with the modification time they get
 	// in the end; zero leaves it.
 	dirs    map[string]time.Time
@@ -47,7 +51,7 @@ func openLayer(opts Options, limits Limits) (*layer, error) {
 	}
 	return &layer{
 		budget: budget{limits: limits}, below: below{get: opts.Lowers}, opts: opts, root: root,
-		open:      map[string]int{},
+		open:      map[string]openDir{},
 		dirs:      map[string]time.Time{"": {}},
 		whiteouts: map[string][]string{},
 		buf:       make([]byte, 256<<10),
@@ -62,26 +66,32 @@ func (l *layer) close() {
 
 // forgetOpen closes the kept directories, which may have been replaced.
 func (l *layer) forgetOpen() {
-	for _, fd := range l.open {
-		unix.Close(fd)
+	for _, d := range l.open {
+		unix.Close(d.fd)
 	}
 	clear(l.open)
 	l.recent = l.recent[:0]
 }
 
+// openDir is a directory that is kept open, and its path without links.
+type openDir struct {
+	fd   int
+	path string
+}
+
 // keep remembers an open directory, which it owns from here on.
-func (l *layer) keep(dir string, fd int) {
+func (l *layer) keep(dir string, d openDir) {
 	if old, ok := l.open[dir]; ok {
-		unix.Close(old)
-		l.open[dir] = fd
+		unix.Close(old.fd)
+		l.open[dir] = d
 		return
 	}
 	if len(l.recent) >= openDirs {
-		unix.Close(l.open[l.recent[0]])
+		unix.Close(l.open[l.recent[0]].fd)
 		delete(l.open, l.recent[0])
 		l.recent = l.recent[1:]
 	}
-	l.open[dir] = fd
+	l.open[dir] = d
 	l.recent = append(l.recent, dir)
 }
 
@@ -94,31 +104,38 @@ func (l *layer) parent(ctx context.Context, rel string) (fd int, base string, er
 }
 
 func (l *layer) dir(ctx context.Context, dir string) (int, error) {
+	l.parentPath = ""
 	if dir == "" {
 		return l.root, nil
 	}
-	if fd, ok := l.open[dir]; ok {
-		return fd, nil
+	if d, ok := l.open[dir]; ok {
+		l.parentPath = d.path
+		return d.fd, nil
 	}
-	fd, err := l.openat2(dir)
-	if err == unix.ENOENT || err == unix.ENOTDIR {
-		// Not all of it is in this layer, or it is deleted there.
+	d := openDir{path: dir}
+	var err error
+	d.fd, err = l.openat2(dir, unix.RESOLVE_NO_SYMLINKS)
+	if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
+		// Not all of it is in this layer, or it is deleted there, or it
+		// leads through links.
 		var at step
-		at, _, err = l.walk(ctx, dir)
-		fd = at.fd
+		at, d.path, err = l.walk(ctx, dir)
+		d.fd = at.fd
 	}
 	if err != nil {
 		return -1, fmt.Errorf("open its directory: %w", err)
 	}
-	l.keep(dir, fd)
-	return fd, nil
+	l.keep(dir, d)
+	l.parentPath = d.path
+	return d.fd, nil
 }
 
-// openat2 opens a directory of this layer, following links inside it.
-func (l *layer) openat2(dir string) (int, error) {
+// openat2 opens a directory of this layer. Without more flags it follows links
+// inside it.
+func (l *layer) openat2(dir string, resolve uint64) (int, error) {
 	how := &unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV | resolve,
 	}
 	for {
 		fd, err := unix.Openat2(l.root, dir, how)
@@ -324,13 +341,13 @@ func (l *layer) finish(ctx context.Context) (Result, error) {
 			return Result{}, fmt.Errorf("hide the layers below: %w", err)
 		}
 	}
-	res := Result{Bytes: l.bytes, Inodes: l.inodes, RootSet: l.rootSet}
+	res := Result{Bytes: l.bytes, Inodes: l.inodes, RootSet: l.rootSet, Sums: l.sums.encode()}
 	seen := map[uint64]bool{}
 	for rel, mtime := range l.dirs {
 		fd := l.root
 		if rel != "" {
 			var err error
-			if fd, err = l.openat2(rel); err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
+			if fd, err = l.openat2(rel, 0); err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
 				continue // an entry replaced it
 			} else if err != nil {
 				return res, &os.PathError{Op: "open", Path: rel, Err: err}

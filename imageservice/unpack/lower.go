@@ -3,8 +3,10 @@ package unpack
 import (
 	"context"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
+	"path"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -144,7 +146,7 @@ func (l *layer) copyUp(ctx context.Context, rel string) error {
 	defer found.close()
 	switch found.st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return l.copyUpFile(dir.fd, base, found)
+		return l.copyUpFile(dir.fd, base, resolved, found)
 	case unix.S_IFLNK:
 		link, err := readlinkat(found.dir, base)
 		if err != nil {
@@ -184,7 +186,7 @@ func (l *layer) copyUpSpecial(dir int, base string, f *lower) error {
 	})
 }
 
-func (l *layer) copyUpFile(dir int, base string, f *lower) error {
+func (l *layer) copyUpFile(dir int, base, resolved string, f *lower) error {
 	from, err := unix.Openat(f.dir, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -200,9 +202,12 @@ func (l *layer) copyUpFile(dir int, base string, f *lower) error {
 	if l.size += f.st.Size; l.size > l.limits.Bytes {
 		return fmt.Errorf("a layer of more than %d bytes: %w", l.limits.Bytes, errdefs.ErrInvalidArgument)
 	}
-	if _, err := io.Copy(dst, src); err != nil {
+	h := crc32.New(castagnoli)
+	n, err := io.Copy(io.MultiWriter(dst, h), src)
+	if err != nil {
 		return err
 	}
+	l.sums.add(path.Join(resolved, base), n, h.Sum32())
 	if err := f.copyAttributes(to); err != nil {
 		return err
 	}

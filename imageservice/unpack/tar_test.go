@@ -119,6 +119,10 @@ func (i *image) apply(data []byte) error {
 	if err != nil {
 		return err
 	}
+	err = Verify(ctx, dir, res.Sums, func(path string, err error) error { return fmt.Errorf("%s: %w", path, err) }, nil)
+	if err != nil {
+		i.t.Errorf("verify: %v", err)
+	}
 	var parent []snapshots.Opt
 	if i.top != "" {
 		parent = append(parent, snapshots.WithParent(i.top))

@@ -87,6 +87,8 @@ type Result struct {
 	Bytes, Inodes int64
 	// RootSet is true when the layer had an entry for its root directory.
 	RootSet bool
+	// Sums are the checksums of the files of a directory, for Verify.
+	Sums []byte
 }
 
 // Apply unpacks one layer: a tar stream, plain or compressed by gzip or zstd.
