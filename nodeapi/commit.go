@@ -140,11 +140,11 @@ func commitConfig(config *imageconfig.Config, spec *nodev1.ContainerSpec) {
 
 // writeLayer writes a container's own layer as a tar.
 func (s *Server) writeLayer(ctx context.Context, w io.Writer, c sandbox.Container) error {
-	dir, err := s.layers.LayerDir(c.SnapshotKey)
+	dirs, err := s.layers.LayerDirs(c.SnapshotKey)
 	if err != nil {
 		return err
 	}
-	root, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	root, err := os.OpenFile(dirs[0], os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}

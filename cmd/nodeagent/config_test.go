@@ -31,15 +31,18 @@ func TestParseConfigRefusals(t *testing.T) {
 
 func TestValidateNamesTheKey(t *testing.T) {
 	for key, change := range map[string]func(*Config){
-		"root":          func(c *Config) { c.Root = "var/lib" },
-		"state":         func(c *Config) { c.State = c.Root + "/state" },
-		"listen":        func(c *Config) { c.Listen = "tcp://127.0.0.1:1" },
-		"snapshotter":   func(c *Config) { c.Snapshotter = "aufs" },
-		"cgroup_driver": func(c *Config) { c.CgroupDriver = "sysd" },
-		"cgroup_parent": func(c *Config) { c.CgroupParent = "/../x" },
-		"log_level":     func(c *Config) { c.LogLevel = "loud" },
-		"handlers":      func(c *Config) { c.Handlers = map[string]Handler{"Upper": {}} },
-		"network":       func(c *Config) { c.Handlers = map[string]Handler{"x": {Network: "a/b"}} },
+		"root":                   func(c *Config) { c.Root = "var/lib" },
+		"state":                  func(c *Config) { c.State = c.Root + "/state" },
+		"listen":                 func(c *Config) { c.Listen = "tcp://127.0.0.1:1" },
+		"snapshotter":            func(c *Config) { c.Snapshotter = "aufs" },
+		"cgroup_driver":          func(c *Config) { c.CgroupDriver = "sysd" },
+		"cgroup_parent":          func(c *Config) { c.CgroupParent = "/../x" },
+		"log_level":              func(c *Config) { c.LogLevel = "loud" },
+		"handlers":               func(c *Config) { c.Handlers = map[string]Handler{"Upper": {}} },
+		"handlers.x.snapshotter": func(c *Config) { c.Handlers = map[string]Handler{"x": {Snapshotter: "aufs"}} },
+		"proxy_snapshotters":     func(c *Config) { c.ProxySnapshotters = map[string]string{"overlay": "/run/x.sock"} },
+		"proxy_snapshotters.x":   func(c *Config) { c.ProxySnapshotters = map[string]string{"x": "run/x.sock"} },
+		"network":                func(c *Config) { c.Handlers = map[string]Handler{"x": {Network: "a/b"}} },
 	} {
 		cfg := defaultConfig()
 		change(&cfg)
