@@ -62,7 +62,7 @@ func (s *Store) heal(ctx context.Context, r *record, name string, in Layers) err
 		return ctx.Err()
 	}
 	l := s.newLease()
-	defer l.release()
+	defer l.release(nil)
 	f, err := s.local(ctx, l, r)
 	if err != nil {
 		return err
@@ -215,7 +215,7 @@ func (s *Store) unpackAgain(ctx context.Context, in Layers, f *found, i int, key
 
 func (s *Store) unpackInto(ctx context.Context, in Layers, f *found, i int, key string) error {
 	desc := f.layers[i]
-	t, err := s.content.Fetch(desc, func(ctx context.Context) (io.ReadCloser, error) { return f.src.Open(ctx, desc) })
+	t, err := s.content.Fetch(desc, opener(f.src, desc))
 	if err != nil {
 		return err
 	}
@@ -269,13 +269,14 @@ func (s *Store) mend(ctx context.Context, in Layers, name, key string, paths []s
 // it had.
 func (s *Store) refetch(ctx context.Context, r *record, dgst digest.Digest, size int64) error {
 	src := anywhere{s, r}
+	if s.isDocument(r, dgst) {
+		// It is asked for as one, by its own digest.
+		other := *r
+		other.Manifest = dgst
+		src.r = &other
+	}
 	desc := ocispec.Descriptor{Digest: dgst, Size: size}
-	t, err := s.content.Fetch(desc, func(ctx context.Context) (io.ReadCloser, error) {
-		if dgst != r.Manifest && s.isDocument(r, dgst) {
-			return src.openManifest(ctx, dgst)
-		}
-		return src.Open(ctx, desc)
-	})
+	t, err := s.content.Fetch(desc, opener(src, desc))
 	if err != nil {
 		return err
 	}
@@ -303,12 +304,4 @@ func (s *Store) isDocument(r *record, dgst digest.Digest) bool {
 		}
 	}
 	return true
-}
-
-// openManifest opens an index that led to the image.
-func (a anywhere) openManifest(ctx context.Context, dgst digest.Digest) (io.ReadCloser, error) {
-	other := *a.r
-	other.Manifest = dgst
-	b := anywhere{a.s, &other}
-	return b.Open(ctx, ocispec.Descriptor{Digest: dgst})
 }

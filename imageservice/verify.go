@@ -54,7 +54,7 @@ type Verified struct {
 // checksums. It may run while images are used, pulled and removed.
 func (s *Store) Verify(ctx context.Context, opts VerifyOptions) (Verified, error) {
 	l := s.newLease()
-	defer l.release()
+	defer l.release(nil)
 	v := &verifier{s: s, ctx: ctx, opts: opts}
 	for _, r := range s.records() {
 		l.keepBlobs(r.Blobs...)
@@ -316,7 +316,7 @@ func (s *Store) repairFor(ctx context.Context, in Layers, name, chain string, r 
 		return ctx.Err()
 	}
 	l := s.newLease()
-	defer l.release()
+	defer l.release(nil)
 	f, err := s.local(ctx, l, r)
 	if err != nil {
 		return err
