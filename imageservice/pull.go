@@ -214,7 +214,8 @@ func (s *Store) add(f *found, tags, digests []string) (Image, error) {
 		r.Snapshotters = union(r.Snapshotters, old.Snapshotters)
 	}
 	r.Tags, r.Digests = union(r.Tags, tags), union(r.Digests, digests)
-	return r.image(), s.put(r)
+	err = s.put(r)
+	return r.image(), err
 }
 
 // put writes an image that was made or changed, then those that lose names to

@@ -45,6 +45,8 @@ type record struct {
 	// Removed says that it is kept only for containers made from it.
 	Removed bool `json:"removed,omitempty"`
 
+	// pinned says that the configuration pins it by one of its names.
+	pinned bool
 	// config is read from its blob.
 	config *ocispec.Image
 	// chainIDs are computed from DiffIDs.
@@ -98,7 +100,7 @@ func (r *record) image() Image {
 	img := Image{
 		ID: r.ID.String(), Tags: slices.Clone(r.Tags), Digests: slices.Clone(r.Digests),
 		Size: r.Size, ContentSize: r.ContentSize, Manifest: r.Manifest.String(),
-		Config: r.config, Pinned: r.Pinned, PulledAt: r.PulledAt,
+		Config: r.config, Pinned: r.Pinned || r.pinned, PulledAt: r.PulledAt,
 	}
 	if n := len(r.chainIDs); n > 0 {
 		img.ChainID = r.chainIDs[n-1].String()
@@ -252,6 +254,7 @@ func (s *Store) index(changed, removed []*record, added ...*record) {
 	}
 	for _, r := range slices.Concat(changed, added) {
 		id := r.ID.String()
+		r.pinned = s.pins.match(r.names())
 		s.images[id] = r
 		for _, name := range r.names() {
 			s.names[name] = id

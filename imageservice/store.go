@@ -39,6 +39,9 @@ type Config struct {
 	// StallTimeout ends a connection that brings next to nothing for so long;
 	// zero means 10 seconds.
 	StallTimeout time.Duration
+	// Pinned names images that are never collected: names, and patterns with
+	// a star at the end or at both.
+	Pinned []string
 	// Limits bounds what one layer may hold; zero fields mean defaults.
 	Limits unpack.Limits
 }
@@ -80,6 +83,7 @@ type Store struct {
 	jobs  map[layerKey]*job
 	seq   uint64
 	inUse InUse
+	pins  pins
 }
 
 // New opens the images below a root, drops what was half-made when the last
@@ -119,6 +123,10 @@ func New(cfg Config) (*Store, error) {
 		chains:     map[digest.Digest]int{},
 		pulls:      map[pullKey]*pull{},
 		jobs:       map[layerKey]*job{},
+	}
+	if s.pins, err = parsePins(cfg.Pinned); err != nil {
+		blobs.Close()
+		return nil, fmt.Errorf("open images: %w", err)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.start(); err != nil {

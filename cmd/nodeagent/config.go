@@ -14,6 +14,8 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/sirupsen/logrus"
+
+	"github.com/nodeagent/nodeagent/imageservice"
 )
 
 // maxConfigSize bounds the configuration file, in bytes.
@@ -141,6 +143,9 @@ func (c *Config) validate() error {
 	}
 	if err := c.validateSnapshotters(); err != nil {
 		return err
+	}
+	if err := imageservice.CheckPinned(c.PinnedImages); err != nil {
+		return fmt.Errorf("pinned_images: %w", err)
 	}
 	if !slices.Contains([]string{"cgroupfs", "systemd"}, c.CgroupDriver) {
 		return fmt.Errorf("cgroup_driver: %q is neither cgroupfs nor systemd", c.CgroupDriver)

@@ -30,6 +30,7 @@ func (f *flagValues) register(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.values.CNIBinDirs, "cni-bin-dir", d.CNIBinDirs, "`folders` of CNI plugins")
 	flags.BoolVar(&f.values.BuiltinPlugins, "builtin-plugins", d.BuiltinPlugins, "carry out the reference CNI plugins in process")
 	flags.StringVar(&f.values.Snapshotter, "snapshotter", d.Snapshotter, "`name` of the snapshotter")
+	flags.StringSliceVar(&f.values.PinnedImages, "pinned-images", d.PinnedImages, "`images` that are never collected")
 	flags.StringVar(&f.values.CgroupDriver, "cgroup-driver", d.CgroupDriver, "cgroupfs or systemd")
 	flags.StringVar(&f.values.CgroupParent, "cgroup-parent", d.CgroupParent, "`cgroup` of pods that name no parent")
 	flags.StringVar(&f.values.Supervisor, "supervisor", d.Supervisor, "`path` of nodesupervisor; empty means beside nodeagent")
@@ -60,6 +61,7 @@ func (f *flagValues) override(flags *pflag.FlagSet, cfg *Config) {
 		"cni-bin-dir":     func() { cfg.CNIBinDirs = f.values.CNIBinDirs },
 		"builtin-plugins": func() { cfg.BuiltinPlugins = f.values.BuiltinPlugins },
 		"snapshotter":     func() { cfg.Snapshotter = f.values.Snapshotter },
+		"pinned-images":   func() { cfg.PinnedImages = f.values.PinnedImages },
 		"cgroup-driver":   func() { cfg.CgroupDriver = f.values.CgroupDriver },
 		"cgroup-parent":   func() { cfg.CgroupParent = f.values.CgroupParent },
 		"supervisor":      func() { cfg.Supervisor = f.values.Supervisor },

@@ -164,6 +164,7 @@ func (d *daemon) buildImages(context.Context) (err error) {
 		Snapshotter: d.layers,
 		DefaultName: d.cfg.Snapshotter,
 		Others:      d.otherLayers,
+		Pinned:      d.cfg.PinnedImages,
 	})
 	if err != nil {
 		return err
