@@ -278,6 +278,45 @@ func TestCVE202567499(t *testing.T) {
 	mustDel(t, m, second)
 }
 
+// TestCVE20199946: a published port does not jump the queue: what others' rules,
+// such as kube-proxy's of services, send elsewhere goes there, in whatever order
+// the tables came.
+func TestCVE20199946(t *testing.T) {
+	service := func(t *testing.T) {
+		nft(t, "add", "table", "ip", "services")
+		t.Cleanup(func() { nft(t, "delete", "table", "ip", "services") })
+		for hook, priority := range map[string]string{"prerouting": "dstnat", "output": "-100"} {
+			nft(t, "add", "chain", "ip", "services", hook, "{ type nat hook "+hook+" priority "+priority+"; }")
+			nft(t, "add", "rule", "ip", "services", hook, "ip daddr 198.51.100.7 tcp dport 8080 dnat to 198.51.100.1:99")
+		}
+		// The answer shall come by the host.
+		nft(t, "add", "chain", "ip", "services", "back", "{ type nat hook postrouting priority 90; }")
+		nft(t, "add", "rule", "ip", "services", "back", "ip daddr 198.51.100.1 masquerade")
+	}
+	for _, order := range []string{"service first", "pod first"} {
+		t.Run(order, func(t *testing.T) {
+			rooted(t)
+			m := newManager(t, testConfig(t))
+			if order == "service first" {
+				service(t)
+			}
+			a, b := newPod(t), newPod(t)
+			a.Ports = []PortMapping{{Protocol: TCP, HostPort: 8080, ContainerPort: 80}}
+			mustAdd(t, m, a)
+			mustAdd(t, m, b)
+			if order != "service first" {
+				service(t)
+			}
+			// The first pod serves nothing, so that what is caught gets no answer.
+			place{"outside", outside}.serve(t, 99)
+			hostPlace(t).mustAsk(t, "tcp", "198.51.100.7:8080")
+			openPlace(t, "second pod", b.NetNS).mustAsk(t, "tcp", "198.51.100.7:8080")
+			mustDel(t, m, a)
+			mustDel(t, m, b)
+		})
+	}
+}
+
 // TestCVE20208558: though 127.0.0.0/8 is routed for published ports, a pod, or
 // a neighbour of the host, does not reach what listens on the host's loopback.
 func TestCVE20208558(t *testing.T) {

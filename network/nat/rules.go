@@ -16,6 +16,10 @@ func reg(n uint32) uint32 { return unix.NFT_REG32_00 + n }
 // ipsDstNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
 const ipsDstNAT = 1 << 5
 
+// afterServices is the priority of what leads to published ports: behind that of
+// kube-proxy and all others who change destinations (CVE-2019-9946).
+var afterServices = nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest + 1)
+
 // Offsets of addresses in the headers of IPv4 and IPv6, and of the
 // destination port in those of TCP, UDP and SCTP.
 const (
@@ -60,7 +64,7 @@ func writeRules(conn *nftables.Conn, table *nftables.Table, byName map[string]*n
 	rule(published, redirect(unix.NFPROTO_IPV6, byName[setHostPorts6], true))
 	rule(published, redirect(unix.NFPROTO_IPV6, byName[setPorts6], false))
 	for name, hook := range map[string]*nftables.ChainHook{"prerouting": nftables.ChainHookPrerouting, "output": nftables.ChainHookOutput} {
-		entry := hooked(name, nftables.ChainTypeNAT, hook, nftables.ChainPriorityNATDest)
+		entry := hooked(name, nftables.ChainTypeNAT, hook, afterServices)
 		rule(entry, toLocalAddress(), verdict(expr.VerdictJump, published.Name))
 	}
 
