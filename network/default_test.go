@@ -328,6 +328,7 @@ func TestCVE20208558(t *testing.T) {
 	t.Cleanup(func() { mustDel(t, m, a) })
 	hostPlace(t).serve(t, 7000)
 	pod := openPlace(t, "pod", a.NetNS)
+	pod.pretendLoopback(t, netip.AddrPortFrom(result.Gateway, 7001))
 	for _, from := range []struct {
 		place
 		link, gateway string
@@ -339,6 +340,52 @@ func TestCVE20208558(t *testing.T) {
 	// What is published stays reachable on the host's loopback.
 	pod.serve(t, 80)
 	hostPlace(t).mustAsk(t, "tcp", "127.0.0.1:8080")
+}
+
+// pretendLoopback sends a datagram to the host whose source is an address of
+// loopback, and then an honest one: the host's programs, which may trust
+// loopback, must see the second alone.
+func (p place) pretendLoopback(t *testing.T, target netip.AddrPort) {
+	t.Helper()
+	server, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(target))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	err = p.ns.Do(func() error {
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		own, err := netlink.ParseAddr("127.9.9.9/32")
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(os.WriteFile("/proc/sys/net/ipv4/conf/eth0/route_localnet", []byte("1"), 0), netlink.AddrAdd(link, own)); err != nil {
+			return err
+		}
+		for _, source := range []net.IP{own.IP, nil} {
+			client, err := net.DialUDP("udp", &net.UDPAddr{IP: source}, net.UDPAddrFromAddrPort(target))
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			if _, err := client.Write([]byte("?")); err != nil {
+				return err
+			}
+		}
+		return netlink.AddrDel(link, own)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	_, from, err := server.ReadFromUDPAddrPort(make([]byte, 8))
+	if err != nil || from.Addr().Unmap().IsLoopback() {
+		t.Errorf("the host got a datagram from %s: %v", from, err)
+	}
 }
 
 // leadLoopback makes a place send what is for 127.0.0.1 to the host, as one
@@ -399,7 +446,7 @@ func TestCVE202010749(t *testing.T) {
 }
 
 // TestFlowsAreForgotten: a client that has long been sending to a UDP port
-// reaches the pod that publishes it.
+// reaches the pod that publishes it, and no longer once it is gone.
 func TestFlowsAreForgotten(t *testing.T) {
 	rooted(t)
 	m := newManager(t, testConfig(t))
@@ -438,6 +485,11 @@ func TestFlowsAreForgotten(t *testing.T) {
 		t.Error(err)
 	}
 	mustDel(t, m, second)
+	// What was the pod's is now for whoever listens on the host.
+	hostPlace(t).serve(t, 5353)
+	if err := answer(); err != nil {
+		t.Errorf("after the pod went: %v", err)
+	}
 	mustDel(t, m, first)
 }
 
