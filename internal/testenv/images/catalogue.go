@@ -47,9 +47,9 @@ func nginxConfig(port string) ocispec.ImageConfig {
 func catalogue() []image {
 	httpd := config("httpd", "-D", "FOREGROUND", "-f", "/etc/httpd.conf")
 	httpd.ExposedPorts = map[string]struct{}{"80/tcp": {}}
-	return []image{
+	return append(tutorial(), []image{
 		{config: config("sh"), refs: []string{Busybox, hub + "busybox:latest"}},
-		{layers: []string{"nginx"}, config: nginxConfig("80"), refs: []string{Nginx, hub + "nginx:latest"}},
+		{layers: []string{"nginx"}, config: nginxConfig("80"), refs: []string{Nginx}},
 		{layers: []string{"nginx", "hostnet"}, config: nginxConfig("12003"), refs: []string{staging + "hostnet-nginx-" + runtime.GOARCH + ":latest"}},
 		{layers: []string{"httpd"}, config: httpd, refs: []string{e2e + "httpd:2.4.39-4", hub + "httpd:latest"}},
 		{layers: []string{"nonewprivs"}, config: config("/nnp"), refs: []string{e2e + "nonewprivs:1.3"}},
@@ -67,5 +67,5 @@ func catalogue() []image {
 		{text: "uid-group", config: asUser("1003:1004"), refs: []string{staging + "test-image-user-uid-group:latest"}},
 		{text: "username-group", config: asUser("www-data:www-data"), refs: []string{staging + "test-image-user-username-group:latest"}},
 		{layers: []string{"groups"}, config: asUser("1000"), refs: []string{staging + "test-image-predefined-group:latest"}},
-	}
+	}...)
 }

@@ -17,6 +17,9 @@ var trees = map[string]func(context.Context, *debPool, tree) error{
 	"nonewprivs": nonewprivsFiles,
 	"pause":      pauseFiles,
 	"groups":     groupFiles,
+	"bash":       bashFiles,
+	"webapp":     webappFiles,
+	"registry":   registryFiles,
 }
 
 const (
