@@ -8,6 +8,7 @@ import (
 	"github.com/nodeagent/nodeagent/cmd/nodectl/debug"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/pod"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/registry"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/system"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/volume"
 	"github.com/spf13/cobra"
@@ -73,6 +74,8 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		container.NewRun(cli), container.NewStart(cli), container.NewStop(cli), container.NewWait(cli),
 		container.NewPause(cli), container.NewUnpause(cli), container.NewRename(cli), container.NewTop(cli),
 		container.NewDiff(cli), container.NewStats(cli), container.NewUpdate(cli), system.NewEvents(cli),
+		container.NewCommit(cli), container.NewExport(cli), registry.NewLogin(cli), registry.NewLogout(cli),
+		image.NewHistory(cli), image.NewImport(cli), image.NewLoad(cli), image.NewPush(cli), image.NewSave(cli), image.NewSearch(cli),
 		image.NewList(cli, "images"), image.NewPull(cli), image.NewPulls(cli), image.NewRemove(cli, "rmi"), image.NewTag(cli),
 		system.NewInspect(cli, ""), system.NewVersion(cli, build), system.NewInfo(cli, build),
 		pod.NewPods(cli), pod.NewInspect(cli), pod.NewRun(cli), pod.NewStop(cli), pod.NewRemove(cli),
@@ -101,6 +104,7 @@ func containerGroup(cli *command.CLI) *cobra.Command {
 		container.NewRun(cli), container.NewStart(cli), container.NewStop(cli), container.NewWait(cli),
 		container.NewPause(cli), container.NewUnpause(cli), container.NewRename(cli), container.NewTop(cli),
 		container.NewDiff(cli), container.NewStats(cli), container.NewUpdate(cli), system.NewInspect(cli, "container"),
+		container.NewCommit(cli), container.NewExport(cli),
 	)
 }
 
@@ -110,7 +114,10 @@ func imageGroup(cli *command.CLI) *cobra.Command {
 	list.Aliases = []string{"list"}
 	remove := image.NewRemove(cli, "rm")
 	remove.Aliases = []string{"remove"}
-	return group("image", "Manage images", list, image.NewPull(cli), remove, image.NewTag(cli), system.NewInspect(cli, "image"))
+	return group("image", "Manage images",
+		image.NewHistory(cli), image.NewImport(cli), system.NewInspect(cli, "image"), image.NewLoad(cli), list, image.NewPrune(cli),
+		image.NewPull(cli), image.NewPush(cli), remove, image.NewSave(cli), image.NewTag(cli),
+	)
 }
 
 // systemGroup is `nodectl system`.

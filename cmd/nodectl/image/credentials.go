@@ -12,7 +12,7 @@ const dockerHub = "https://index.docker.io/v1/"
 // registry; nil where they have none. A configuration that cannot be read is
 // no reason not to pull: the registry then says what it wants.
 func credentials(domain string) *nodev1.Auth {
-	if domain == "docker.io" {
+	if domain == "docker.io" || domain == "index.docker.io" {
 		domain = dockerHub
 	}
 	file, err := config.Load(config.Dir())
@@ -24,7 +24,9 @@ func credentials(domain string) *nodev1.Auth {
 		return nil
 	}
 	return &nodev1.Auth{
-		Username: auth.Username, Password: auth.Password, Auth: auth.Auth, ServerAddress: auth.ServerAddress,
+		Username: auth.Username, Password: auth.Password, Auth: auth.Auth,
 		IdentityToken: auth.IdentityToken, RegistryToken: auth.RegistryToken,
+		// For this registry and no other, whatever a file or helper says.
+		ServerAddress: domain,
 	}
 }

@@ -15,7 +15,7 @@ import (
 // barWidth is how many characters a progress bar has.
 const barWidth = 50
 
-// progress shows how far a pull is: on a terminal a line for each layer that
+// progress shows how far a pull or push is: on a terminal a line for each layer that
 // is written over, elsewhere a line for each new status.
 type progress struct {
 	out      io.Writer
@@ -33,26 +33,26 @@ func newProgress(out io.Writer, title string) *progress {
 	return &progress{out: out, title: title, terminal: width > 0 && terminal.Is(out), width: width, last: map[string]string{}}
 }
 
-// follow shows what the agent tells until the result comes.
-func (p *progress) follow(stream nodev1.Images_PullClient) (*nodev1.PullResult, error) {
-	titled := false
+// follow shows what the agent tells until next says that it is done.
+func (p *progress) follow(next func() (change *nodev1.PullProgress, done bool, err error)) error {
+	titled := p.title == ""
 	for {
-		m, err := stream.Recv()
+		change, done, err := next()
 		if errors.Is(err, io.EOF) {
-			return nil, errors.New("the connection to the nodeagent was lost")
+			return errors.New("the connection to the nodeagent was lost")
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		// Not before the registry has answered.
 		if !titled {
 			fmt.Fprintln(p.out, p.title)
 			titled = true
 		}
-		if m.GetResult() != nil {
-			return m.GetResult(), nil
+		if done {
+			return nil
 		}
-		p.show(m.GetProgress())
+		p.show(change)
 	}
 }
 
@@ -75,7 +75,7 @@ func (p *progress) show(c *nodev1.PullProgress) {
 
 // growing says whether a status is one that goes on, shown as a bar.
 func growing(status string) bool {
-	return status == "Downloading" || status == "Extracting"
+	return status == "Downloading" || status == "Extracting" || status == "Pushing"
 }
 
 // draw writes a layer's line over its old one.

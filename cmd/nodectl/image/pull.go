@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/distribution/reference"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
@@ -17,8 +18,8 @@ import (
 // NewPull is `nodectl pull`.
 func NewPull(cli *command.CLI) *cobra.Command {
 	var (
-		platform string
-		quiet    bool
+		platform   string
+		quiet, all bool
 	)
 	cmd := &cobra.Command{
 		Use:   "pull [OPTIONS] NAME[:TAG|@DIGEST]",
@@ -26,6 +27,9 @@ func NewPull(cli *command.CLI) *cobra.Command {
 		Args:  command.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := PullOptions{Ref: args[0], Platform: platform, Out: cli.Out, Quiet: quiet}
+			if all {
+				return pullAll(cmd.Context(), cli, o)
+			}
 			if named, err := reference.ParseNormalizedNamed(args[0]); err == nil && reference.IsNameOnly(named) && !quiet {
 				fmt.Fprintln(cli.Out, "Using default tag: latest")
 			}
@@ -36,7 +40,8 @@ func NewPull(cli *command.CLI) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&platform, "platform", "", "Set platform if server is multi-platform capable")
+	cmd.Flags().BoolVarP(&all, "all-tags", "a", false, "Download all tagged images in the repository")
+	cmd.Flags().StringVar(&platform, "platform", os.Getenv("DOCKER_DEFAULT_PLATFORM"), "Set platform if server is multi-platform capable")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "Suppress verbose output")
 	return cmd
 }
@@ -64,28 +69,46 @@ func Pull(ctx context.Context, cli *command.CLI, o PullOptions) (name string, er
 	if err != nil {
 		return "", err
 	}
-	stream, err := client.Pull(ctx, &nodev1.PullRequest{
-		Ref: named.String(), Platform: o.Platform, Auth: credentials(reference.Domain(named)),
-	})
-	if err != nil {
-		return "", err
-	}
 	out := o.Out
 	if o.Quiet {
 		out = io.Discard
 	}
-	progress := newProgress(out, progressTitle(named))
-	result, err := progress.follow(stream)
+	result, err := fetch(ctx, client, out, named, o.Platform)
 	if err != nil {
 		return "", err
 	}
-	fmt.Fprintf(out, "Digest: %s\n", result.GetDigest())
-	if result.GetNew() {
-		fmt.Fprintf(out, "Status: Downloaded newer image for %s\n", reference.FamiliarString(named))
-	} else {
-		fmt.Fprintf(out, "Status: Image is up to date for %s\n", reference.FamiliarString(named))
-	}
+	printStatus(out, result.GetNew(), reference.FamiliarString(named))
 	return named.String(), nil
+}
+
+// fetch pulls one reference and tells of it, up to its digest.
+func fetch(ctx context.Context, client nodev1.ImagesClient, out io.Writer, named reference.Named, platform string) (*nodev1.PullResult, error) {
+	stream, err := client.Pull(ctx, &nodev1.PullRequest{
+		Ref: named.String(), Platform: platform, Auth: credentials(reference.Domain(named)),
+	})
+	if err != nil {
+		return nil, err
+	}
+	var result *nodev1.PullResult
+	err = newProgress(out, progressTitle(named)).follow(func() (*nodev1.PullProgress, bool, error) {
+		m, err := stream.Recv()
+		result = m.GetResult()
+		return m.GetProgress(), result != nil, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(out, "Digest: %s\n", result.GetDigest())
+	return result, nil
+}
+
+// printStatus is the last line of a pull.
+func printStatus(out io.Writer, isNew bool, name string) {
+	if isNew {
+		fmt.Fprintf(out, "Status: Downloaded newer image for %s\n", name)
+		return
+	}
+	fmt.Fprintf(out, "Status: Image is up to date for %s\n", name)
 }
 
 // progressTitle is the first line of a pull.

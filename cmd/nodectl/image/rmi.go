@@ -11,7 +11,7 @@ import (
 
 // NewRemove is `nodectl rmi`, and with the name "rm" `nodectl image rm`.
 func NewRemove(cli *command.CLI, name string) *cobra.Command {
-	var force bool
+	var force, noPrune bool
 	cmd := &cobra.Command{
 		Use:   name + " [OPTIONS] IMAGE [IMAGE...]",
 		Short: "Remove one or more images",
@@ -22,7 +22,7 @@ func NewRemove(cli *command.CLI, name string) *cobra.Command {
 				return err
 			}
 			return cli.Each(args, func(name string) error {
-				resp, err := client.Remove(cmd.Context(), &nodev1.RemoveImageRequest{Image: name, Force: force})
+				resp, err := client.Remove(cmd.Context(), &nodev1.RemoveImageRequest{Image: name, Force: force, NoPrune: noPrune})
 				if force && command.Code(err) == codes.NotFound {
 					// As docker: it is said, and no failure.
 					cli.Report(err)
@@ -39,5 +39,6 @@ func NewRemove(cli *command.CLI, name string) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Force removal of the image")
+	cmd.Flags().BoolVar(&noPrune, "no-prune", false, "Do not delete untagged parents")
 	return cmd
 }
