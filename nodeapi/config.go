@@ -44,11 +44,13 @@ func buildConfigs(m *making) (configs, error) {
 		PortMappings: portMappings(m.ports),
 		Annotations:  map[string]string{annotationSpec: string(text), annotationKey: m.key},
 		Linux: &runtime.LinuxPodSandboxConfig{SecurityContext: &runtime.LinuxSandboxSecurityContext{
-			NamespaceOptions: namespaceOptions(spec),
+			NamespaceOptions: m.networking.applyTo(namespaceOptions(spec)),
 			Privileged:       spec.GetSecurity().GetPrivileged(),
 		}},
 	}
-	if net := spec.GetNetwork(); len(net.GetDns())+len(net.GetDnsSearch())+len(net.GetDnsOptions()) > 0 {
+	if shared := m.networking.shared; shared != nil {
+		pod.DnsConfig = shared.Config.GetDnsConfig()
+	} else if net := spec.GetNetwork(); len(net.GetDns())+len(net.GetDnsSearch())+len(net.GetDnsOptions()) > 0 {
 		pod.DnsConfig = &runtime.DNSConfig{
 			Servers: net.GetDns(), Searches: net.GetDnsSearch(), Options: net.GetDnsOptions(),
 		}

@@ -189,7 +189,7 @@ func TestRefusals(t *testing.T) {
 		{"missing image", &nodev1.ContainerSpec{Image: "nothing"}, codes.NotFound, "No such image: nothing:latest"},
 		{"other platform", &nodev1.ContainerSpec{Image: "box", Platform: "linux/s390x"}, codes.NotFound, "No such image: box:latest"},
 		{"no command", &nodev1.ContainerSpec{Image: "web"}, codes.InvalidArgument, "no command specified"},
-		{"network", &nodev1.ContainerSpec{Image: "box", Network: &nodev1.Network{Mode: "none"}}, codes.NotFound, "network none not found"},
+		{"network", &nodev1.ContainerSpec{Image: "box", Network: &nodev1.Network{Mode: "nope"}}, codes.NotFound, "network nope not found"},
 		{"workdir", &nodev1.ContainerSpec{Image: "box", WorkingDir: "rel"}, codes.InvalidArgument, "needs to be an absolute path"},
 		{"memory", &nodev1.ContainerSpec{Image: "box", Resources: &nodev1.Resources{MemoryBytes: 1}}, codes.InvalidArgument, "Minimum memory limit"},
 		{"signal", &nodev1.ContainerSpec{Image: "box", StopSignal: "SIGODD"}, codes.InvalidArgument, "invalid signal: SIGODD"},

@@ -24,8 +24,10 @@ type making struct {
 	key    string
 	ports  []publishedPort
 	config configs
-	podID  string
-	id     string
+	// networking is what the specification says of networks, resolved.
+	networking networking
+	podID      string
+	id         string
 	// releases end the holding of volumes; madeVolumes are the anonymous
 	// ones made for the container.
 	releases    []func()
@@ -54,6 +56,9 @@ func (s *containers) Create(ctx context.Context, req *nodev1.CreateRequest) (*no
 		return nil, err
 	}
 	defer s.releaseName(m.name)
+	if m.networking, err = s.planNetworks(m.spec); err != nil {
+		return nil, err
+	}
 	if m.ports, err = s.reservePorts(m.spec, m.image.Config); err != nil {
 		return nil, err
 	}
@@ -82,7 +87,7 @@ func (m *making) run(ctx context.Context) error {
 			Do:   m.runPod,
 			Undo: m.removePod,
 		},
-		{Name: "write hosts", Do: m.writeHosts},
+		{Name: "write network files", Do: m.writeNetworkFiles},
 		{Name: "create container", Do: m.createContainer},
 		{Name: "fill volumes", Do: m.fillVolumes},
 	}}.Run(ctx)
@@ -114,9 +119,11 @@ func (m *making) prepareMounts(context.Context) error {
 
 // runPod runs the pod.
 func (m *making) runPod(ctx context.Context) error {
-	id, err := m.server.sandboxes.RunPod(ctx, sandbox.RunPodRequest{Config: m.config.pod, Owner: sandbox.OwnerNodectl, ShmSize: m.spec.GetShmBytes()})
+	id, err := m.server.sandboxes.RunPod(ctx, sandbox.RunPodRequest{
+		Config: m.config.pod, Owner: sandbox.OwnerNodectl, ShmSize: m.spec.GetShmBytes(), Networks: m.networking.membership,
+	})
 	m.podID = id
-	return err
+	return personal(err)
 }
 
 // removePod takes the pod away with what is in it.

@@ -2,14 +2,13 @@ package nodeapi
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
-	"github.com/nodeagent/nodeagent/sandbox"
 )
 
 const (
@@ -19,29 +18,6 @@ const (
 	// maxHostsFile bounds what is read of the host's own file.
 	maxHostsFile = 1 << 20
 )
-
-// writeHosts writes the container's /etc/hosts, once its address is known.
-func (m *making) writeHosts(context.Context) error {
-	pod, err := m.server.sandboxes.Pod(m.podID)
-	if err != nil {
-		return err
-	}
-	var content []byte
-	if m.spec.GetNetwork().GetMode() == networkHost {
-		if content, err = readHosts("/etc/hosts"); err != nil {
-			return err
-		}
-	}
-	content = append(content, hostsFile(m.spec, pod)...)
-	links, err := m.server.linkHosts(m.spec.GetLinks())
-	if err != nil {
-		return err
-	}
-	for _, line := range links {
-		content = append(content, line+"\n"...)
-	}
-	return os.WriteFile(m.server.files.path(m.key, hostsName), content, 0o644)
-}
 
 // readHosts reads the host's file.
 func readHosts(path string) ([]byte, error) {
@@ -60,18 +36,14 @@ func readHosts(path string) ([]byte, error) {
 	return content, err
 }
 
-// hostsFile is the file's content, or what is added to the host's on its
-// network.
-func hostsFile(spec *nodev1.ContainerSpec, pod sandbox.Pod) []byte {
+// loopbackHosts are the names of every container's loopback interface.
+const loopbackHosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" +
+	"fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+
+// hostsFile is what a person and the networks add to a container's hosts:
+// gateway is what host-gateway stands for.
+func hostsFile(spec *nodev1.ContainerSpec, addrs []netip.Addr, gateway string) []byte {
 	var b bytes.Buffer
-	gateway := "127.0.0.1"
-	if spec.GetNetwork().GetMode() != networkHost {
-		b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" +
-			"fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
-		if pod.Network != nil && pod.Network.Gateway.IsValid() {
-			gateway = pod.Network.Gateway.String()
-		}
-	}
 	for _, host := range spec.GetNetwork().GetHosts() {
 		name, addr, _ := strings.Cut(host, ":")
 		if addr == hostGateway {
@@ -79,10 +51,8 @@ func hostsFile(spec *nodev1.ContainerSpec, pod sandbox.Pod) []byte {
 		}
 		fmt.Fprintf(&b, "%s\t%s\n", addr, name)
 	}
-	if pod.Network != nil {
-		for _, prefix := range pod.Network.Addresses {
-			fmt.Fprintf(&b, "%s\t%s\n", prefix.Addr(), spec.GetHostname())
-		}
+	for _, addr := range addrs {
+		fmt.Fprintf(&b, "%s\t%s\n", addr, spec.GetHostname())
 	}
 	return b.Bytes()
 }

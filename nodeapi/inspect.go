@@ -24,12 +24,12 @@ func (s *containers) Inspect(ctx context.Context, req *nodev1.InspectRequest) (*
 		Container: s.containerMessage(c, pod, names), Spec: s.spec(pod),
 		Env: c.Env, WorkingDir: c.WorkingDir, LogPath: c.LogPath,
 		Rootfs: c.Rootfs, SnapshotKey: c.SnapshotKey, CgroupPath: c.CgroupPath,
-		StopSignal: c.StopSignal, PodId: c.PodID, Addresses: addresses(pod),
+		StopSignal: c.StopSignal, PodId: c.PodID, Addresses: addresses(pod), Endpoints: s.endpoints(pod),
 	}
 	if resp.Spec == nil {
 		resp.Spec = criSpec(c, pod)
 	} else {
-		resp.HostsPath = s.files.path(podKey(pod), hostsName)
+		s.addNetworkFiles(resp, pod)
 		_, resp.FailingStreak, resp.HealthLog = s.healthOf(c.ID).state()
 		resp.Health = resp.Spec.GetHealth()
 	}

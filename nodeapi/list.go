@@ -63,7 +63,7 @@ func (s *Server) containerMessage(c sandbox.Container, pod sandbox.Pod, names ma
 		CreatedAt: timestamp(c.CreatedAt), StartedAt: timestamp(c.StartedAt), FinishedAt: timestamp(c.FinishedAt),
 		State: string(c.State), ExitCode: int32(c.ExitCode), Reason: c.Reason, Message: c.Message,
 		Pid: int64(c.PID), Labels: c.Config.GetLabels(), Tty: c.Config.GetTty(),
-		NetworkMode: networkMode(pod),
+		NetworkMode: networkMode(pod), Networks: s.networkNames(pod),
 	}
 	spec := s.spec(pod)
 	if spec == nil {
@@ -79,6 +79,7 @@ func (s *Server) containerMessage(c sandbox.Container, pod sandbox.Pod, names ma
 		m.Ports = specPorts(spec)
 		m.Mounts = spec.GetMounts()
 		m.AutoRemove = spec.GetAutoRemove()
+		m.NetworkMode = spec.GetNetwork().GetMode()
 		s.addUpkeep(m, c, pod, spec)
 	}
 	if id, ok := names[normalRef(m.Image)]; ok && id != c.ImageID {

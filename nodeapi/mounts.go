@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -35,10 +36,10 @@ func makeBindSources(mounts []*nodev1.Mount) error {
 	return nil
 }
 
-// mountConfigs turns mounts into CRI's, and adds the hosts file.
+// mountConfigs turns mounts into CRI's, and adds the network's files.
 func mountConfigs(m *making) ([]*runtime.Mount, error) {
 	var out []*runtime.Mount
-	hosts := false
+	taken := map[string]bool{}
 	for i, mount := range m.spec.GetMounts() {
 		p, err := propagation(mount.GetPropagation())
 		if err != nil {
@@ -57,13 +58,10 @@ func mountConfigs(m *making) ([]*runtime.Mount, error) {
 			c.ImageSubPath = mount.GetSubpath()
 			c.Readonly = true
 		}
-		hosts = hosts || mount.GetTarget() == "/etc/hosts"
+		taken[path.Clean(mount.GetTarget())] = true
 		out = append(out, c)
 	}
-	if !hosts {
-		out = append(out, &runtime.Mount{ContainerPath: "/etc/hosts", HostPath: m.server.files.path(m.key, hostsName)})
-	}
-	return out, nil
+	return append(out, networkMounts(m, taken)...), nil
 }
 
 // propagation turns docker's words into CRI's enumeration.

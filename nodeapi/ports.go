@@ -78,7 +78,7 @@ func portMappings(ports []publishedPort) []*runtime.PortMapping {
 // those left open. On the host's network nothing is published. The caller
 // gives them back with releasePorts once the pod exists or is not made.
 func (s *Server) reservePorts(spec *nodev1.ContainerSpec, image *ocispec.Image) ([]publishedPort, error) {
-	if spec.GetNetwork().GetMode() == networkHost {
+	if mode := spec.GetNetwork().GetMode(); mode == networkHost || mode == networkNone {
 		return nil, nil
 	}
 	wanted := spec.GetNetwork().GetPorts()

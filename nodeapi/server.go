@@ -143,6 +143,8 @@ type Deps struct {
 	Layers     Layers
 	Supervisor Supervisor
 	Network    Network
+	// Networks are people's. They begin to answer names in New.
+	Networks PeopleNetworks
 	// Recorder, Operations and Calls are what Debug tells of; each may be nil.
 	Recorder   *recorder.Recorder
 	Operations Operations
@@ -159,6 +161,7 @@ type Server struct {
 	layers     Layers
 	supervisor Supervisor
 	network    Network
+	networks   PeopleNetworks
 	recorder   *recorder.Recorder
 	operations Operations
 	calls      Calls
@@ -199,20 +202,25 @@ type Server struct {
 	runs            map[string]runRecord
 	// bootID names this boot of the machine.
 	bootID string
+	// started is when this server was made.
+	started time.Time
+	// ofPod finds nodectl's container of a pod: IDs by IDs.
+	ofPod sync.Map
 }
 
 // New builds the server, gives back what an earlier agent left of containers
 // half made, and begins to remove those that remove themselves. The caller
 // calls Close.
 func New(deps Deps) (*Server, error) {
-	if deps.Sandboxes == nil || deps.Images == nil || deps.Layers == nil {
-		return nil, errors.New("node API: pods, images and layers are needed")
+	if deps.Sandboxes == nil || deps.Images == nil || deps.Layers == nil || deps.Networks == nil {
+		return nil, errors.New("node API: pods, images, layers and networks are needed")
 	}
 	life, end := context.WithCancel(context.Background())
 	s := &Server{
 		config: deps.Config, sandboxes: deps.Sandboxes, images: deps.Images,
 		layers: deps.Layers, supervisor: deps.Supervisor, network: deps.Network,
 		recorder: deps.Recorder, operations: deps.Operations, calls: deps.Calls, host: deps.Host,
+		networks: deps.Networks, started: time.Now(),
 		files: files{root: deps.Config.Root, state: deps.Config.State},
 		life:  life, end: end,
 		names: map[string]bool{}, ports: map[publishedPort]bool{},
@@ -240,6 +248,7 @@ func New(deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("node API: %w", err)
 	}
 	s.goBackground(func(ctx context.Context) { s.letGoHeld(ctx, held) })
+	s.networks.Serve(s.namesOf)
 	empty := s.emptyPods()
 	s.goBackground(func(ctx context.Context) { s.discardPods(ctx, empty) })
 	s.goBackground(s.upkeep)
@@ -252,6 +261,7 @@ func (s *Server) Register(server *grpc.Server) {
 	nodev1.RegisterContainersServer(server, &containers{Server: s})
 	nodev1.RegisterImagesServer(server, &images{Server: s})
 	nodev1.RegisterSystemServer(server, &system{Server: s})
+	nodev1.RegisterNetworksServer(server, &peopleNetworks{Server: s})
 	nodev1.RegisterVolumesServer(server, &volumes{Server: s})
 	nodev1.RegisterEventsServer(server, &events{Server: s})
 	nodev1.RegisterRegistriesServer(server, &registries{Server: s})
@@ -304,6 +314,10 @@ type (
 	}
 	system struct {
 		nodev1.UnimplementedSystemServer
+		*Server
+	}
+	peopleNetworks struct {
+		nodev1.UnimplementedNetworksServer
 		*Server
 	}
 	debug struct {

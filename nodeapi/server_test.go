@@ -32,6 +32,8 @@ type node struct {
 	sandboxes  *fakeSandboxes
 	images     *fakeImages
 	layers     *fakeLayers
+	networks   *fakeNetworks
+	server     *Server
 	root       string
 	containers nodev1.ContainersClient
 	imagesAPI  nodev1.ImagesClient
@@ -42,7 +44,7 @@ type node struct {
 
 func newNode(t *testing.T) *node {
 	t.Helper()
-	n := &node{t: t, sandboxes: newFakeSandboxes(), images: newFakeImages(), layers: &fakeLayers{}, root: t.TempDir()}
+	n := &node{t: t, sandboxes: newFakeSandboxes(), images: newFakeImages(), layers: &fakeLayers{}, networks: &fakeNetworks{}, root: t.TempDir()}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	n.ctx = ctx
 	t.Cleanup(func() {
@@ -62,12 +64,13 @@ func newNode(t *testing.T) *node {
 func (n *node) serve() {
 	n.t.Helper()
 	s, err := New(Deps{
-		Sandboxes: n.sandboxes, Images: n.images, Layers: n.layers,
+		Sandboxes: n.sandboxes, Images: n.images, Layers: n.layers, Networks: n.networks,
 		Config: Config{Root: filepath.Join(n.root, "root"), State: filepath.Join(n.root, "state"), Volumes: filepath.Join(n.root, "volumes"), Version: "1.2.3"},
 	})
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	n.server = s
 	listener, err := net.Listen("unix", filepath.Join(n.root, fmt.Sprintf("%d.sock", time.Now().UnixNano())))
 	if err != nil {
 		n.t.Fatal(err)

@@ -32,6 +32,9 @@ func (s *Server) start(ctx context.Context, c sandbox.Container, streams *sandbo
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkJoined(pod); err != nil {
+		return nil, err
+	}
 	spec := s.spec(pod)
 	if spec != nil {
 		if err := s.mountVolumes(ctx, spec); err != nil {

@@ -55,11 +55,6 @@ func validateProcess(spec *nodev1.ContainerSpec) error {
 
 func validateNetwork(spec *nodev1.ContainerSpec) error {
 	net := spec.GetNetwork()
-	switch net.GetMode() {
-	case networkBridge, networkHost:
-	default:
-		return failf(errdefs.ErrNotFound, "network %s not found", net.GetMode())
-	}
 	for _, p := range net.GetPorts() {
 		if p.GetContainerPort() < 1 || p.GetContainerPort() > 65535 || p.GetHostPort() > 65535 {
 			return failf(errdefs.ErrInvalidArgument, "invalid port %d:%d", p.GetHostPort(), p.GetContainerPort())

@@ -81,6 +81,7 @@ func (d *daemon) buildNodeAPI(context.Context) (err error) {
 		Layers:     d.snapshots,
 		Supervisor: d.supervisor,
 		Network:    d.network,
+		Networks:   d.people,
 		Recorder:   d.recorder,
 		Operations: d.sandboxes,
 		Calls:      d.calls,

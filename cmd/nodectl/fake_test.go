@@ -38,6 +38,8 @@ type fakeAgent struct {
 	pull    func(*nodev1.PullRequest, nodev1.Images_PullServer) error
 	images  func() []*nodev1.Image
 	info    func() *nodev1.InfoResponse
+	// networkCreated is the last network that was asked for.
+	networkCreated *nodev1.CreateNetworkRequest
 	// readings counts those of statistics.
 	readings atomic.Int32
 }
@@ -54,6 +56,7 @@ func (f *fakeAgent) serve(t testing.TB, dir string) string {
 	nodev1.RegisterContainersServer(server, fakeContainers{f: f})
 	nodev1.RegisterImagesServer(server, fakeImages{f: f})
 	nodev1.RegisterSystemServer(server, fakeSystem{f: f})
+	nodev1.RegisterNetworksServer(server, fakeNetworks{f: f})
 	nodev1.RegisterDebugServer(server, fakeDebug{})
 	runtime.RegisterRuntimeServiceServer(server, fakePods{})
 	nodev1.RegisterVolumesServer(server, fakeVolumes{})
@@ -200,6 +203,9 @@ func fakeInspect(name string) (*nodev1.InspectResponse, error) {
 				Network: &nodev1.Network{Mode: "bridge", Ports: c.GetPorts()}, Resources: &nodev1.Resources{MemoryBytes: 1 << 26},
 			},
 			Addresses: &nodev1.Addresses{Network: "bridge", Addresses: []string{"10.88.0.5/16"}, Gateway: "10.88.0.1", Mac: "02:00:00:00:00:05"},
+			Endpoints: []*nodev1.Endpoint{{
+				NetworkId: podID, NetworkName: "bridge", EndpointId: podID, Ipv4: "10.88.0.5/16", Gateway4: "10.88.0.1", Mac: "02:00:00:00:00:05",
+			}},
 		}, nil
 	}
 	return nil, status.Error(codes.NotFound, "No such container: "+name)

@@ -7,6 +7,7 @@ import (
 	"github.com/nodeagent/nodeagent/cmd/nodectl/container"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/debug"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/network"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/pod"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/registry"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/system"
@@ -80,7 +81,7 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		system.NewInspect(cli, ""), system.NewVersion(cli, build), system.NewInfo(cli, build),
 		pod.NewPods(cli), pod.NewInspect(cli), pod.NewRun(cli), pod.NewStop(cli), pod.NewRemove(cli),
 		debug.NewWhy(cli), debug.NewOps(cli), debug.NewDoctor(cli),
-		containerGroup(cli), volumeGroup(cli), imageGroup(cli), systemGroup(cli, build),
+		containerGroup(cli), volumeGroup(cli), imageGroup(cli), networkGroup(cli), systemGroup(cli, build),
 	)
 	root.AddCommand(newMan())
 	addHelp(root)
@@ -117,6 +118,14 @@ func imageGroup(cli *command.CLI) *cobra.Command {
 	return group("image", "Manage images",
 		image.NewHistory(cli), image.NewImport(cli), system.NewInspect(cli, "image"), image.NewLoad(cli), list, image.NewPrune(cli),
 		image.NewPull(cli), image.NewPush(cli), remove, image.NewSave(cli), image.NewTag(cli),
+	)
+}
+
+// networkGroup is `nodectl network`.
+func networkGroup(cli *command.CLI) *cobra.Command {
+	return group("network", "Manage networks",
+		network.NewConnect(cli), network.NewCreate(cli), network.NewDisconnect(cli), network.NewInspect(cli),
+		network.NewList(cli), network.NewPrune(cli), network.NewRemove(cli),
 	)
 }
 

@@ -190,5 +190,8 @@ func worded(kind error, format string, args ...any) error {
 // Error returns the text for a person.
 func (f *failure) Error() string { return f.text }
 
+// Words returns the text and the kind, for who tells a person.
+func (f *failure) Words() (text string, kind error) { return f.text, f.kind }
+
 // Unwrap returns the kind.
 func (f *failure) Unwrap() error { return f.kind }

@@ -110,6 +110,12 @@ func (c *CLI) Runtime() (runtime.RuntimeServiceClient, error) {
 	return runtime.NewRuntimeServiceClient(conn), err
 }
 
+// Networks is the agent's service of people's networks.
+func (c *CLI) Networks() (nodev1.NetworksClient, error) {
+	conn, err := c.connect()
+	return nodev1.NewNetworksClient(conn), err
+}
+
 // connect prepares the connection; the first call dials.
 func (c *CLI) connect() (*grpc.ClientConn, error) {
 	c.mu.Lock()

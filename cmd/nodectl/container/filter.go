@@ -101,7 +101,7 @@ func (m *matcher) all(c *nodev1.Container) bool {
 		m.filters.Any("volume", func(v string) bool { return hasVolume(c, v) }) &&
 		m.filters.Any("health", func(v string) bool { return c.GetHealth() == v || (v == "none" && c.GetHealth() == "") }) &&
 		m.hasPorts("publish", c) && m.hasPorts("expose", c) &&
-		m.filters.Any("network", func(v string) bool { return c.GetNetworkMode() == v }) &&
+		m.filters.Any("network", func(v string) bool { return onNetwork(c, v) }) &&
 		(m.before.IsZero() || created.Before(m.before)) && (m.since.IsZero() || created.After(m.since))
 }
 

@@ -4,7 +4,6 @@ package container
 
 import (
 	"strconv"
-	"strings"
 	"time"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
@@ -38,11 +37,7 @@ type createFlags struct {
 	health                          healthFlags
 	limits                          limitFlags
 
-	publish, expose             []string
-	publishAll                  bool
-	network                     string
-	dns, dnsSearch, dnsOptions  []string
-	addHosts                    []string
+	networkFlags
 	privileged, readOnly        bool
 	capAdd, capDrop             []string
 	securityOpt                 []string
@@ -100,23 +95,6 @@ func (f *createFlags) addMounts(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.devices, "device", nil, "Add a host device to the container")
 }
 
-func (f *createFlags) addNetwork(flags *pflag.FlagSet) {
-	flags.StringArrayVarP(&f.publish, "publish", "p", nil, "Publish a container's port(s) to the host")
-	flags.BoolVarP(&f.publishAll, "publish-all", "P", false, "Publish all exposed ports to random ports")
-	flags.StringArrayVar(&f.expose, "expose", nil, "Expose a port or a range of ports")
-	flags.StringVar(&f.network, "network", "bridge", `Connect a container to a network ("bridge", "host")`)
-	flags.StringArrayVar(&f.dns, "dns", nil, "Set custom DNS servers")
-	flags.StringArrayVar(&f.dnsSearch, "dns-search", nil, "Set custom DNS search domains")
-	flags.StringArrayVar(&f.dnsOptions, "dns-option", nil, "Set DNS options")
-	flags.StringArrayVar(&f.addHosts, "add-host", nil, "Add a custom host-to-IP mapping (host:ip)")
-	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
-		if name == "net" {
-			name = "network"
-		}
-		return pflag.NormalizedName(name)
-	})
-}
-
 func (f *createFlags) addSecurity(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.privileged, "privileged", false, "Give extended privileges to this container")
 	flags.BoolVar(&f.readOnly, "read-only", false, "Mount the container's root filesystem as read only")
@@ -169,39 +147,6 @@ func (f *createFlags) fillProcess(spec *nodev1.ContainerSpec) error {
 			continue
 		}
 		spec.Groups = append(spec.Groups, gid)
-	}
-	return nil
-}
-
-func (f *createFlags) fillNetwork(spec *nodev1.ContainerSpec) error {
-	mode := f.network
-	if mode == "default" {
-		mode = "bridge"
-	}
-	spec.Network = &nodev1.Network{
-		Mode: mode, PublishAll: f.publishAll, Dns: f.dns, DnsSearch: f.dnsSearch, DnsOptions: f.dnsOptions,
-	}
-	for _, text := range f.publish {
-		ports, err := parsePublish(text)
-		if err != nil {
-			return err
-		}
-		spec.Network.Ports = append(spec.Network.Ports, ports...)
-	}
-	for _, text := range f.expose {
-		ports, err := parseExpose(text)
-		if err != nil {
-			return err
-		}
-		spec.Network.Expose = append(spec.Network.Expose, ports...)
-	}
-	for _, host := range f.addHosts {
-		// docker takes name=address too.
-		if i := strings.IndexAny(host, ":="); i >= 0 {
-			addr := strings.TrimSuffix(strings.TrimPrefix(host[i+1:], "["), "]")
-			host = host[:i] + ":" + addr
-		}
-		spec.Network.Hosts = append(spec.Network.Hosts, host)
 	}
 	return nil
 }

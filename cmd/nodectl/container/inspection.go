@@ -1,7 +1,6 @@
 package container
 
 import (
-	"net/netip"
 	"strconv"
 	"time"
 
@@ -14,7 +13,7 @@ func inspection(info *nodev1.InspectResponse) inspected {
 	c, spec := info.GetContainer(), info.GetSpec()
 	out := inspected{
 		ID: c.GetId(), Created: stamp(c.GetCreatedAt()), Args: []string{}, Image: c.GetImageId(), State: stateOf(c),
-		HostsPath: info.GetHostsPath(), LogPath: info.GetLogPath(), Name: "/" + c.GetName(),
+		ResolvConfPath: info.GetResolvConfPath(), HostnamePath: info.GetHostnamePath(), HostsPath: info.GetHostsPath(), LogPath: info.GetLogPath(), Name: "/" + c.GetName(),
 		Driver: "overlay", Platform: "linux", HostConfig: hostConfigOf(spec), Config: configOf(info),
 		GraphDriver:     graphDriver{Name: "overlay", Data: map[string]string{"MergedDir": info.GetRootfs(), "SnapshotKey": info.GetSnapshotKey()}},
 		Mounts:          mountPoints(c.GetMounts()),
@@ -135,43 +134,6 @@ func configOf(info *nodev1.InspectResponse) containerConfig {
 		seconds := int(spec.GetStopTimeout().AsDuration() / time.Second)
 		out.StopTimeout = &seconds
 	}
-	return out
-}
-
-func networkOf(info *nodev1.InspectResponse) networkSettings {
-	c, a := info.GetContainer(), info.GetAddresses()
-	out := networkSettings{
-		SandboxID: info.GetPodId(), SandboxKey: a.GetNetns(), Ports: map[string][]portBinding{},
-		Networks: map[string]endpoint{},
-	}
-	e := endpoint{NetworkID: a.GetNetwork(), EndpointID: info.GetPodId()}
-	// docker gives addresses back when a container stops, and shows none.
-	if c.GetState() == "running" || c.GetState() == "paused" {
-		for _, p := range c.GetPorts() {
-			name := portName(p)
-			switch {
-			case p.GetHostPort() != 0:
-				out.Ports[name] = append(out.Ports[name], portBinding{HostIP: hostIP(p), HostPort: strconv.Itoa(int(p.GetHostPort()))})
-			case out.Ports[name] == nil:
-				out.Ports[name] = nil
-			}
-		}
-		e.Gateway, e.MacAddress = a.GetGateway(), a.GetMac()
-		for _, text := range a.GetAddresses() {
-			prefix, err := netip.ParsePrefix(text)
-			switch {
-			case err != nil:
-			case prefix.Addr().Is4() && e.IPAddress == "":
-				e.IPAddress, e.IPPrefixLen = prefix.Addr().String(), prefix.Bits()
-			case prefix.Addr().Is6() && e.GlobalIPv6Address == "":
-				e.GlobalIPv6Address, e.GlobalIPv6PrefixLen = prefix.Addr().String(), prefix.Bits()
-			}
-		}
-	}
-	if c.GetNetworkMode() == "bridge" {
-		out.Gateway, out.IPAddress, out.IPPrefixLen, out.MacAddress = e.Gateway, e.IPAddress, e.IPPrefixLen, e.MacAddress
-	}
-	out.Networks[c.GetNetworkMode()] = e
 	return out
 }
 

@@ -172,27 +172,6 @@ type (
 		StartInterval time.Duration `json:",omitempty"`
 		Retries       int32         `json:",omitempty"`
 	}
-	networkSettings struct {
-		SandboxID   string
-		SandboxKey  string
-		Ports       map[string][]portBinding
-		Gateway     string
-		IPAddress   string
-		IPPrefixLen int
-		MacAddress  string
-		Networks    map[string]endpoint
-	}
-	endpoint struct {
-		NetworkID           string
-		EndpointID          string
-		Gateway             string
-		IPAddress           string
-		IPPrefixLen         int
-		IPv6Gateway         string
-		GlobalIPv6Address   string
-		GlobalIPv6PrefixLen int
-		MacAddress          string
-	}
 	pod struct {
 		ID        string `json:"Id"`
 		Name      string

@@ -288,8 +288,13 @@ func (r psRow) Mounts() string {
 	return strings.Join(all, ",")
 }
 
-// Networks is the network's name.
-func (r psRow) Networks() string { return r.c.GetNetworkMode() }
+// Networks are the networks' names.
+func (r psRow) Networks() string {
+	if len(r.c.GetNetworks()) == 0 {
+		return r.c.GetNetworkMode()
+	}
+	return strings.Join(r.c.GetNetworks(), ",")
+}
 
 // Pod is the pod of kubelet's containers.
 func (r psRow) Pod() string { return r.c.GetPod().GetName() }

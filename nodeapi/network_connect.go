@@ -1,0 +1,113 @@
+package nodeapi
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/network"
+	"github.com/nodeagent/nodeagent/network/userdefined"
+	"github.com/nodeagent/nodeagent/sandbox"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Connect puts a container on a further network.
+func (s *peopleNetworks) Connect(ctx context.Context, req *nodev1.ConnectNetworkRequest) (*nodev1.ConnectNetworkResponse, error) {
+	wish := req.GetEndpoint()
+	name := s.predefinedName(wish.GetNetwork())
+	if name == "" {
+		if _, err := s.networks.Find(wish.GetNetwork()); err != nil {
+			return nil, personal(err)
+		}
+	}
+	_, pod, err := s.movable(req.GetContainer(), name)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := endpointSpec(wish)
+	if err != nil {
+		return nil, err
+	}
+	if name == networkBridge && (len(spec.Aliases) > 0 || len(spec.Links) > 0 || spec.IPv4.IsValid() || spec.IPv6.IsValid()) {
+		return nil, failf(errdefs.ErrInvalidArgument, "user specified IP address is supported on user defined networks only")
+	}
+	return &nodev1.ConnectNetworkResponse{}, s.changeNetworks(pod, func(joining userdefined.Pod) error {
+		if name == networkBridge {
+			return s.networks.ConnectNode(ctx, joining, s.nodeAttachment(pod))
+		}
+		return s.networks.Connect(ctx, joining, spec)
+	})
+}
+
+// movable finds a container that may join and leave networks. predefined is the
+// network's name when it is one of those that are always there.
+func (s *Server) movable(name, predefined string) (sandbox.Container, sandbox.Pod, error) {
+	c, err := s.find(name)
+	if err != nil {
+		return c, sandbox.Pod{}, err
+	}
+	pod, err := s.sandboxes.Pod(c.PodID)
+	if err != nil {
+		return c, pod, err
+	}
+	mode := pod.Config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork()
+	switch {
+	case c.Owner != sandbox.OwnerNodectl:
+		return c, pod, failf(errdefs.ErrPermissionDenied, "container %s is one of a pod's, whose networks are not changed", c.ID)
+	case predefined == networkHost || (mode == runtime.NamespaceMode_NODE && predefined != ""):
+		return c, pod, failf(errdefs.ErrPermissionDenied, "container cannot be disconnected from host network or connected to host network")
+	case mode != runtime.NamespaceMode_POD:
+		return c, pod, failf(errdefs.ErrPermissionDenied, "container sharing network namespace with another container or host cannot be connected to any other network")
+	case pod.State != sandbox.PodReady:
+		return c, pod, failf(errdefs.ErrFailedPrecondition, "container %s is %s: its networks are made when it starts", c.ID, c.State)
+	}
+	return c, pod, nil
+}
+
+// changeNetworks does what changes a pod's networks, and then brings its files
+// in order.
+func (s *Server) changeNetworks(pod sandbox.Pod, change func(userdefined.Pod) error) error {
+	before, people := s.podAddresses(pod), s.onPeople(pod)
+	joining := userdefined.Pod{ID: pod.ID, NetNS: pod.NetNS, OnNode: true, Ports: publishedOf(pod)}
+	for _, text := range s.spec(pod).GetNetwork().GetDns() {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			joining.Servers = append(joining.Servers, addr)
+		}
+	}
+	if err := change(joining); err != nil {
+		return personal(err)
+	}
+	if err := s.rewriteNetworkFiles(pod, before, people); err != nil {
+		return fmt.Errorf("networks of container are changed, but not its files: %w", err)
+	}
+	return nil
+}
+
+// publishedOf are a pod's published ports as networks have them.
+func publishedOf(pod sandbox.Pod) []network.PortMapping {
+	var out []network.PortMapping
+	for _, p := range pod.Config.GetPortMappings() {
+		if p.GetHostPort() == 0 {
+			continue
+		}
+		m := network.PortMapping{
+			Protocol:      network.Protocol(strings.ToLower(p.GetProtocol().String())),
+			ContainerPort: uint16(p.GetContainerPort()), HostPort: uint16(p.GetHostPort()),
+		}
+		m.HostIP, _ = netip.ParseAddr(p.GetHostIp())
+		out = append(out, m)
+	}
+	return out
+}
+
+// nodeAttachment is a pod as the node's own network is told of it.
+func (s *Server) nodeAttachment(pod sandbox.Pod) network.Attachment {
+	meta := pod.Config.GetMetadata()
+	return network.Attachment{
+		PodID: pod.ID, NetNS: pod.NetNS, Name: meta.GetName(), Namespace: meta.GetNamespace(), UID: meta.GetUid(),
+		Ports: publishedOf(pod), CgroupParent: pod.CgroupPath,
+	}
+}

@@ -1,0 +1,331 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/nodeagent/nodeagent/internal/testenv"
+	"github.com/nodeagent/nodeagent/internal/testenv/images"
+)
+
+// ctlFails runs nodectl, which must fail, and returns what it wrote to standard error.
+func (n *node) ctlFails(args ...string) string {
+	n.t.Helper()
+	out := n.Nodectl(args...)
+	if out.Code == 0 {
+		n.t.Fatalf("nodectl %s succeeds: %s", strings.Join(args, " "), out.Stdout)
+	}
+	return strings.TrimSpace(out.Stderr)
+}
+
+// sleeper starts a container that does nothing, with the flags given.
+func (n *node) sleeper(name string, flags ...string) string {
+	n.t.Helper()
+	return n.ctl(append(append([]string{"run", "-d", "--name", name}, flags...), images.Busybox, "sleep", "1000")...)
+}
+
+// reach says whether a container reaches another by ping.
+func (n *node) reach(from, to string) bool {
+	n.t.Helper()
+	return n.Nodectl("exec", from, "ping", "-c", "1", "-W", "1", to).Code == 0
+}
+
+// defaultRoute is the line of a container's default route; empty without one.
+func (n *node) defaultRoute(name string) string {
+	n.t.Helper()
+	for line := range strings.Lines(n.ctl("exec", name, "ip", "route")) {
+		if strings.HasPrefix(line, "default") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return ""
+}
+
+// format is what inspect says by a template.
+func (n *node) format(name, template string) string {
+	n.t.Helper()
+	return n.ctl("inspect", "-f", template, name)
+}
+
+// Containers on a network of a person's reach each other by name, alias and short ID, those on another network not.
+func TestUserNetwork(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.ctl("pull", images.Busybox)
+	id := n.ctl("network", "create", "--label", "tier=back", "front")
+	n.ctl("network", "create", "back")
+	if link, err := netlink.LinkByName("br-" + id[:12]); err != nil || link.Type() != "bridge" {
+		t.Errorf("the network's bridge: %v", err)
+	}
+	web := n.sleeper("web", "--network", "front", "--network-alias", "www")
+	n.sleeper("client", "--network", "front")
+	n.sleeper("other", "--network", "back")
+	for _, name := range []string{"web", "www", web[:12], "web.front", "client"} {
+		if !n.reach("client", name) {
+			t.Errorf("client does not reach %s: %s", name, n.Nodectl("exec", "client", "nslookup", name).Stdout)
+		}
+	}
+	address := n.format("web", "{{.NetworkSettings.Networks.front.IPAddress}}")
+	if n.reach("other", "web") || n.reach("other", address) {
+		t.Error("a container reaches one on another network")
+	}
+	if out := n.ctl("exec", "client", "nslookup", address); !strings.Contains(out, "web.front") {
+		t.Errorf("name of %s: %s", address, out)
+	}
+	if out := n.ctl("exec", "client", "cat", "/etc/resolv.conf"); !strings.HasPrefix(out, "nameserver 127.0.0.11\n") {
+		t.Errorf("resolv.conf: %s", out)
+	}
+	var inspected []struct {
+		IPAM struct {
+			Config []struct{ Subnet, Gateway string }
+		}
+		Containers map[string]struct{ Name, IPv4Address string }
+		Labels     map[string]string
+	}
+	if err := json.Unmarshal([]byte(n.ctl("network", "inspect", "front")), &inspected); err != nil || len(inspected) != 1 {
+		t.Fatalf("network inspect: %v", err)
+	}
+	if got := inspected[0]; got.Containers[web].IPv4Address != address+"/16" || got.Labels["tier"] != "back" || len(got.IPAM.Config) != 1 {
+		t.Errorf("network inspect: %+v", got)
+	}
+	if out := n.ctlFails("network", "rm", "front"); !strings.Contains(out, "has active endpoints") {
+		t.Errorf("network rm: %s", out)
+	}
+	n.ctl("rm", "-f", "web", "client", "other")
+	n.ctl("network", "rm", "front", "back")
+	if _, err := netlink.LinkByName("br-" + id[:12]); err == nil {
+		t.Error("the bridge is left")
+	}
+}
+
+// A killed agent's successor answers names again, and keeps networks and who is on them.
+func TestUserNetworkSurvivesAgent(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.ctl("pull", images.Busybox)
+	n.ctl("network", "create", "net")
+	n.sleeper("one", "--network", "net")
+	n.sleeper("two", "--network", "net")
+	before := n.format("one", "{{json .NetworkSettings.Networks}}")
+	n.Kill9()
+	n.Start()
+	if after := n.format("one", "{{json .NetworkSettings.Networks}}"); after != before {
+		t.Errorf("networks were %s, and are %s", before, after)
+	}
+	if !n.reach("two", "one") {
+		t.Error("names are not answered")
+	}
+	n.ctl("rm", "-f", "one", "two")
+	n.ctl("network", "rm", "net")
+}
+
+// connect and disconnect change what a running container sees, and hold when it is stopped and started.
+func TestUserNetworkConnect(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.ctl("pull", images.Busybox)
+	n.ctl("network", "create", "--subnet", "10.201.0.0/24", "a")
+	n.ctl("network", "create", "--subnet", "10.202.0.0/24", "b")
+	n.sleeper("peer", "--network", "b")
+	n.sleeper("box", "--network", "a")
+	if n.reach("box", "peer") {
+		t.Error("box reaches peer before it is connected")
+	}
+	n.ctl("network", "connect", "--ip", "10.202.0.77", "--alias", "boxy", "b", "box")
+	if !n.reach("box", "peer") || !n.reach("peer", "boxy") {
+		t.Error("box and peer do not reach each other")
+	}
+	if got := n.format("box", "{{.NetworkSettings.Networks.b.IPAddress}}"); got != "10.202.0.77" {
+		t.Errorf("address on b: %s", got)
+	}
+	if out := n.ctl("exec", "box", "cat", "/etc/hosts"); !strings.Contains(out, "10.202.0.77\t") {
+		t.Errorf("hosts: %s", out)
+	}
+	route := func() string { return n.defaultRoute("box") }
+	if got := route(); !strings.Contains(got, "10.201.0.1") {
+		t.Errorf("default route: %s", got)
+	}
+	n.ctl("stop", "-t", "1", "box")
+	n.ctl("start", "box")
+	if !n.reach("peer", "boxy") {
+		t.Error("peer does not reach box after a stop and a start")
+	}
+	n.ctl("network", "disconnect", "a", "box")
+	if got := route(); !strings.Contains(got, "10.202.0.1") {
+		t.Errorf("default route without a: %s", got)
+	}
+	if got := n.format("box", "{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{end}}"); strings.TrimSpace(got) != "b" {
+		t.Errorf("networks: %s", got)
+	}
+	n.ctlFails("network", "disconnect", "a", "box")
+	n.ctl("rm", "-f", "box", "peer")
+	if out := n.ctl("network", "prune", "-f"); !strings.Contains(out, "Deleted Networks:\na\nb") {
+		t.Errorf("prune: %s", out)
+	}
+}
+
+// The node's own network can be left and joined again.
+func TestUserNetworkAndNode(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.ctl("pull", images.Busybox)
+	n.ctl("network", "create", "net")
+	n.sleeper("peer", "--network", "net")
+	n.sleeper("box")
+	n.ctl("network", "connect", "net", "box")
+	if !n.reach("box", "peer") {
+		t.Errorf("box does not reach peer: %s", n.Nodectl("exec", "box", "cat", "/etc/resolv.conf").Stdout)
+	}
+	names := func() string {
+		return strings.TrimSpace(n.format("box", "{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{end}}"))
+	}
+	if got := names(); got != "bridge net" {
+		t.Errorf("networks: %s", got)
+	}
+	n.ctl("network", "disconnect", "bridge", "box")
+	if got := names(); got != "net" || !n.reach("box", "peer") {
+		t.Errorf("networks after leaving bridge: %s", got)
+	}
+	n.ctl("network", "connect", "bridge", "box")
+	if got := names(); got != "bridge net" {
+		t.Errorf("networks after joining bridge: %s", got)
+	}
+	n.ctl("network", "disconnect", "net", "box")
+	if out := n.ctl("exec", "box", "cat", "/etc/resolv.conf"); strings.Contains(out, "127.0.0.11") {
+		t.Errorf("resolv.conf: %s", out)
+	}
+	n.ctl("rm", "-f", "box", "peer")
+	n.ctl("network", "rm", "net")
+}
+
+// An internal network leads nowhere, also for a container that adds a route by itself, and has no names of others
+// (CVE-2024-29018).
+func TestCVE_2024_29018(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.ctl("pull", images.Busybox)
+	n.ctl("network", "create", "--internal", "--subnet", "10.203.0.0/24", "inside")
+	n.ctl("network", "create", "--subnet", "10.204.0.0/24", "outside")
+	n.sleeper("out", "--network", "outside")
+	n.sleeper("in", "--network", "inside", "--cap-add", "NET_ADMIN")
+	n.sleeper("in2", "--network", "inside")
+	target := n.format("out", "{{.NetworkSettings.Networks.outside.IPAddress}}")
+	if !n.reach("in", "in2") || n.reach("in", target) {
+		t.Error("an internal network must reach itself and nothing else")
+	}
+	if out := n.defaultRoute("in"); out != "" {
+		t.Errorf("default route: %s", out)
+	}
+	n.ctl("exec", "in", "ip", "route", "add", "default", "via", "10.203.0.1")
+	if n.reach("in", target) {
+		t.Error("a route of its own leads out")
+	}
+	if out := n.Nodectl("exec", "in", "nslookup", "example.com"); out.Code == 0 || !strings.Contains(out.Stdout+out.Stderr, "SERVFAIL") {
+		t.Errorf("names of others: %s%s", out.Stdout, out.Stderr)
+	}
+	n.ctl("rm", "-f", "out", "in", "in2")
+	n.ctl("network", "rm", "inside", "outside")
+}
+
+// Ports are published on networks of people's too, for both families.
+func TestUserNetworkPorts(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.ctl("pull", images.Busybox)
+	n.ctl("network", "create", "--ipv6", "net")
+	port := freePort(t)
+	n.ctl("run", "-d", "--name", "web", "--network", "net", "-p", fmt.Sprintf("%d:80", port), images.Busybox,
+		"sh", "-c", "mkdir /www; echo It works >/www/index.html; exec httpd -f -h /www")
+	place := func(field string) string { return n.format("web", "{{.NetworkSettings.Networks.net."+field+"}}") }
+	for _, url := range []string{
+		fmt.Sprintf("http://127.0.0.1:%d/", port),
+		fmt.Sprintf("http://%s:%d/", place("Gateway"), port),
+		fmt.Sprintf("http://[%s]:%d/", place("IPv6Gateway"), port),
+		"http://" + place("IPAddress") + "/", "http://[" + place("GlobalIPv6Address") + "]/",
+	} {
+		if page := fetch(t, url); !strings.Contains(page, "It works") {
+			t.Errorf("%s: %s", url, page)
+		}
+	}
+	if out := n.ctl("port", "web"); !strings.Contains(out, fmt.Sprintf("80/tcp -> 0.0.0.0:%d", port)) {
+		t.Errorf("port: %s", out)
+	}
+	if out := n.ctlFails("run", "-d", "--network", "net", "-p", fmt.Sprintf("%d:80", port), images.Busybox, "true"); !strings.Contains(out, "port is already allocated") {
+		t.Errorf("a taken port: %s", out)
+	}
+	// The ports go where the container is.
+	n.ctl("network", "create", "next")
+	n.ctl("network", "connect", "next", "web")
+	n.ctl("network", "disconnect", "net", "web")
+	if page := fetch(t, fmt.Sprintf("http://127.0.0.1:%d/", port)); !strings.Contains(page, "It works") {
+		t.Errorf("after a move: %s", page)
+	}
+	n.ctl("rm", "-f", "web")
+	n.ctl("network", "rm", "net", "next")
+}
+
+// A container can have no network, the host's, and another container's.
+func TestNetworkModes(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.ctl("pull", images.Busybox)
+	if out := n.ctl("run", "--rm", "--network", "none", images.Busybox, "ip", "-o", "link"); strings.Count(out, "\n") != 0 || !strings.Contains(out, "lo") {
+		t.Errorf("none: %s", out)
+	}
+	n.ctl("network", "create", "net")
+	n.sleeper("one", "--network", "net", "--hostname", "box")
+	own := n.ctl("exec", "one", "ip", "-o", "addr")
+	if shared := n.ctl("run", "--rm", "--network", "container:one", images.Busybox, "ip", "-o", "addr"); shared != own {
+		t.Errorf("container: %s, and not %s", shared, own)
+	}
+	if out := n.ctl("run", "--rm", "--network", "container:one", images.Busybox, "sh", "-c", "hostname; ping -c 1 -W 1 one >/dev/null && echo named"); out != "box\nnamed" {
+		t.Errorf("container: %s", out)
+	}
+	host, err := os.ReadFile("/etc/hostname")
+	if out := n.ctl("run", "--rm", "--network", "host", images.Busybox, "ip", "-o", "link"); err == nil && !strings.Contains(out, "br-") {
+		t.Errorf("host %s: %s", host, out)
+	}
+	n.ctl("rm", "-f", "one")
+	n.ctl("network", "rm", "net")
+}
+
+// What belongs to no container or network is gone after a kill at any step.
+func TestUserNetworkKilledBetween(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.ctl("pull", images.Busybox)
+	n.ctl("network", "create", "keep")
+	n.sleeper("box")
+	for _, step := range []string{
+		"usernet.create.intent.after", "usernet.create.link.after", "usernet.add.intent.after", "usernet.connect.intent.after",
+		"usernet.connect.wire.after", "usernet.connect.routes.after", "usernet.add.endpoints.after", "usernet.add.names.after",
+		"usernet.remove.record removing.after", "usernet.remove.link.after",
+	} {
+		n.Stop()
+		t.Setenv("NODEAGENT_FAILPOINTS", step+"=exit")
+		n.Start()
+		t.Setenv("NODEAGENT_FAILPOINTS", "")
+		n.Nodectl("network", "create", "new")
+		n.Nodectl("run", "-d", "--name", "victim", "--network", "keep", images.Busybox, "sleep", "1000")
+		n.Nodectl("network", "connect", "keep", "box")
+		n.Nodectl("network", "rm", "new")
+		testenv.Eventually(t, eventLimit, step+" kills the agent", func() error {
+			if !n.Exited() {
+				return errors.New("it runs")
+			}
+			return nil
+		})
+		n.Stop()
+		n.Start()
+		n.Nodectl("rm", "-f", "victim")
+		n.Nodectl("network", "disconnect", "keep", "box")
+		n.Nodectl("network", "rm", "new")
+		if out := n.ctl("network", "ls", "--format", "{{.Name}}"); out != "bridge\nhost\nkeep\nnone" {
+			t.Errorf("%s: networks: %s", step, out)
+		}
+		if left, _ := filepath.Glob(filepath.Join(n.State, "networks", "members", "*.json")); len(left) > 0 {
+			t.Errorf("%s: members left: %v", step, left)
+		}
+	}
+	n.ctl("rm", "-f", "box")
+	n.ctl("network", "rm", "keep")
+}
