@@ -168,9 +168,19 @@ func TestNeighbours(t *testing.T) {
 			}
 		}
 		mustDel(t, m, a)
+		m.Close()
+		words, err := filepath.Glob(filepath.Join(one.SharedDir, "nodeagent", "*"))
+		if err != nil || len(words) != 1 {
+			t.Errorf("words of agents with pods: %v, %v", words, err)
+		}
 		mustDel(t, n, b)
+		n.Close()
 		if err := os.RemoveAll(results); err != nil {
 			t.Fatal(err)
+		}
+		n.unannounce()
+		if _, err := os.Stat(filepath.Join(one.SharedDir, "nodeagent")); err == nil {
+			t.Error("word is left of agents without pods")
 		}
 	})
 }

@@ -160,6 +160,11 @@ func New(cfg Config) (*Manager, error) {
 		folders: map[string]*folder{},
 	}
 	m.plugins.Neighbours = m.neighbours
+	if left, err := readDir(m.intentDirs()[1]); err != nil || len(left) > 0 {
+		if err := m.announce(); err != nil {
+			return nil, fmt.Errorf("network: %w", err)
+		}
+	}
 	m.reaper = newReaper(m.plugins.Reap, m.removeIntent)
 	return m, nil
 }
@@ -168,6 +173,7 @@ func New(cfg Config) (*Manager, error) {
 // everything in memory. What pods have stays.
 func (m *Manager) Close() {
 	m.reaper.close()
+	m.unannounce()
 	m.table.Close()
 }
 

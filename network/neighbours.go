@@ -40,12 +40,16 @@ func (m *Manager) announce() error {
 	if m.announced {
 		return nil
 	}
-	sum := sha256.Sum256([]byte(m.cfg.RootDir))
-	path := filepath.Join(m.cfg.SharedDir, "nodeagent", hex.EncodeToString(sum[:8]))
+	path := m.wordPath()
 	if known, err := os.Readlink(path); err != nil || known != m.cfg.RootDir {
-		err := os.MkdirAll(filepath.Dir(path), 0o700)
-		if err == nil {
-			err = os.Symlink(m.cfg.RootDir, path)
+		// Another agent may be taking its word, and the folder, away.
+		for range announceAttempts {
+			if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
+				err = os.Symlink(m.cfg.RootDir, path)
+			}
+			if !errors.Is(err, fs.ErrNotExist) {
+				break
+			}
 		}
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("leave word for other agents: %w", err)
@@ -53,6 +57,30 @@ func (m *Manager) announce() error {
 	}
 	m.announced = true
 	return nil
+}
+
+// announceAttempts bounds the repeating of what another agent got in the way of.
+const announceAttempts = 5
+
+func (m *Manager) wordPath() string {
+	sum := sha256.Sum256([]byte(m.cfg.RootDir))
+	return filepath.Join(m.cfg.SharedDir, "nodeagent", hex.EncodeToString(sum[:8]))
+}
+
+// unannounce takes the word back when no pod is left that it is for.
+func (m *Manager) unannounce() {
+	m.announceMu.Lock()
+	defer m.announceMu.Unlock()
+	if left, err := readDir(m.intentDirs()[1]); err != nil || len(left) > 0 {
+		return
+	}
+	m.announced = false
+	path := m.wordPath()
+	if os.Remove(path) == nil {
+		// Folders that hold something else stay.
+		_ = os.Remove(filepath.Dir(path))
+		_ = os.Remove(m.cfg.SharedDir)
+	}
 }
 
 // neighbours lists what other runtimes have of a network.

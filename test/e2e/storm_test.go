@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,7 +36,24 @@ const (
 // Many pods come and go, and the agent is killed in the midst of it. Its clients repeat what failed, as kubelet does,
 // and afterwards, with the agent still up, nothing is there that was not there before.
 func TestStormOfPodsAndAKill(t *testing.T) {
-	n := newNode(t, testenv.AgentOptions{Args: []string{"--log-level", "info"}})
+	t.Run("embedded network", func(t *testing.T) {
+		stormAndKill(newNode(t, testenv.AgentOptions{Args: []string{"--log-level", "info"}}), "")
+	})
+	t.Run("configured network", func(t *testing.T) {
+		dir := t.TempDir()
+		ipam := filepath.Join(dir, "ipam")
+		if err := os.WriteFile(filepath.Join(dir, "10-storm.conflist"), []byte(conflist("storm", "e2estorm0", "10.235.0.0/24", ipam)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		n := newNode(t, testenv.AgentOptions{CNIConfDir: dir, CNIBinDir: testenv.CNIPlugins(t), Args: []string{"--log-level", "info"}})
+		stormAndKill(n, ipam)
+		n.deleteLink("e2estorm0")
+	})
+}
+
+// stormAndKill makes the storm; ipam is where addresses of a configured network are noted.
+func stormAndKill(n *node, ipam string) {
+	t := n.t
 	// The network's bridge and table stay once a pod has used all of them.
 	first := n.podConfig("first")
 	first.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 80, HostPort: stormPort - 1}}
@@ -74,6 +93,14 @@ func TestStormOfPodsAndAKill(t *testing.T) {
 		after, err := leak.Take()
 		if err != nil {
 			return err
+		}
+		for _, pattern := range []string{
+			filepath.Join(ipam, "*", "[0-9]*"), filepath.Join(n.State, "network", "ipam", "*", "[0-9]*"),
+			filepath.Join(n.Root, "network", "intents", "*"), filepath.Join(n.State, "network", "intents", "*"),
+		} {
+			if left, err := filepath.Glob(pattern); err != nil || len(left) > 0 {
+				return fmt.Errorf("left: %v, %w", left, err)
+			}
 		}
 		if left := before.Newer(after, "descriptor", fmt.Sprintf("process: %d ", n.Pid())); len(left) > 0 {
 			return fmt.Errorf("left:\n%s", strings.Join(left, "\n"))
