@@ -86,7 +86,7 @@ func (m *making) holdVolumes(ctx context.Context) error {
 			Name: mount.GetSource(), Options: mount.GetVolumeOptions(), Labels: mount.GetVolumeLabels(),
 		})
 		if err != nil {
-			return err
+			return said(err)
 		}
 		m.releases = append(m.releases, release)
 		if made {
@@ -101,7 +101,7 @@ func (m *making) holdVolumes(ctx context.Context) error {
 		}
 		if mount.GetSubpath() != "" {
 			if mount.Path, err = m.server.volumes.Subfolder(v.Name, mount.GetSubpath()); err != nil {
-				return err
+				return said(err)
 			}
 		}
 	}

@@ -1,6 +1,12 @@
 package nodeapi
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
 
 // failure is an error whose text is all a person reads, while its kind
 // decides the gRPC code.
@@ -19,3 +25,16 @@ func (f *failure) Error() string { return f.text }
 
 // Unwrap returns the kind.
 func (f *failure) Unwrap() error { return f.kind }
+
+// said is an error of a mechanism in the words a person reads: without the
+// name of its kind at the end, which it keeps.
+func said(err error) error {
+	for _, kind := range []error{
+		errdefs.ErrInvalidArgument, errdefs.ErrNotFound, errdefs.ErrAlreadyExists, errdefs.ErrFailedPrecondition,
+	} {
+		if errors.Is(err, kind) {
+			return failf(kind, "%s", strings.TrimSuffix(err.Error(), ": "+kind.Error()))
+		}
+	}
+	return err
+}

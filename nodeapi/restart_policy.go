@@ -116,32 +116,35 @@ func (s *Server) restartAfter(ctx context.Context, c sandbox.Container, mine *re
 		return
 	case <-timer.C:
 	}
-	// From here on a person's stop waits for the start.
-	s.mu.Lock()
-	k := s.kept(c.ID)
-	if k.restart != mine {
-		s.mu.Unlock()
+	if !s.isRestart(c.ID, mine) {
 		return
 	}
-	k.restart = nil
-	s.mu.Unlock()
 	err := s.changeRun(c, func(r *runRecord) { r.Restarts, r.BootID = r.Restarts+1, s.bootID })
 	if err == nil {
 		_, err = s.start(ctx, c, nil)
 	}
 	if err == nil {
-		s.warnOf(c, s.stopAgain(ctx, c), "stop what was stopped while it was started again")
-		return
+		err = s.stopAgain(ctx, c)
 	}
-	if ctx.Err() != nil || errdefs.IsNotFound(err) {
-		return
+	s.mu.Lock()
+	if k := s.keeps[c.ID]; k != nil && k.restart == mine {
+		k.restart = nil
 	}
-	s.warnOf(c, err, "restart")
-	// A start that failed is an end, which is told of by itself; one that
-	// was not even tried is not.
-	if now, gone := s.sandboxes.Container(c.ID); gone == nil && now.State == sandbox.ContainerExited && now.FinishedAt.Equal(c.FinishedAt) {
+	s.mu.Unlock()
+	if err != nil && ctx.Err() == nil && !errdefs.IsNotFound(err) {
+		s.warnOf(c, err, "restart")
+	}
+	// It may have ended meanwhile, or not have begun.
+	if now, gone := s.sandboxes.Container(c.ID); gone == nil && now.State == sandbox.ContainerExited {
 		s.restartLater(now, false)
 	}
+}
+
+// isRestart says whether a start that is to come was not called off.
+func (s *Server) isRestart(id string, mine *restart) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keeps[id] != nil && s.keeps[id].restart == mine
 }
 
 // stopAgain stops a container that a person stopped too late to call its

@@ -15,7 +15,7 @@ func (s *volumes) Create(_ context.Context, req *nodev1.CreateVolumeRequest) (*n
 	}
 	v, made, err := s.volumes.Create(volume.Spec{Name: req.GetName(), Options: req.GetOptions(), Labels: req.GetLabels()})
 	if err != nil {
-		return nil, err
+		return nil, said(err)
 	}
 	if made {
 		s.emit(eventVolume, "create", v.Name, map[string]string{"driver": volume.Driver})
