@@ -455,6 +455,14 @@ func (f *fakeImages) Tag(ctx context.Context, ref, _ string) error {
 	return err
 }
 
+func (f *fakeImages) Verify(context.Context, imageservice.VerifyOptions) (imageservice.Verified, error) {
+	return imageservice.Verified{}, nil
+}
+
+func (f *fakeImages) DiskUsage(context.Context) (imageservice.DiskUsage, error) {
+	return imageservice.DiskUsage{}, nil
+}
+
 func (f *fakeImages) Pulls() []imageservice.PullUnderWay { return nil }
 
 func (f *fakeImages) FilesystemUsage(context.Context) (imageservice.FilesystemUsage, error) {

@@ -80,6 +80,8 @@ type Images interface {
 	Tag(ctx context.Context, ref, newRef string) error
 	FilesystemUsage(ctx context.Context) (imageservice.FilesystemUsage, error)
 	Pulls() []imageservice.PullUnderWay
+	Verify(ctx context.Context, opts imageservice.VerifyOptions) (imageservice.Verified, error)
+	DiskUsage(ctx context.Context) (imageservice.DiskUsage, error)
 }
 
 // ImageMover brings images from, and to, registries, archives and containers.
@@ -266,6 +268,7 @@ func (s *Server) Register(server *grpc.Server) {
 	nodev1.RegisterEventsServer(server, &events{Server: s})
 	nodev1.RegisterRegistriesServer(server, &registries{Server: s})
 	nodev1.RegisterDebugServer(server, &debug{Server: s})
+	nodev1.RegisterStoreServer(server, &store{Server: s})
 }
 
 // Close stops what runs in the background and waits for it. Containers go

@@ -58,6 +58,7 @@ func (f *fakeAgent) serve(t testing.TB, dir string) string {
 	nodev1.RegisterSystemServer(server, fakeSystem{f: f})
 	nodev1.RegisterNetworksServer(server, fakeNetworks{f: f})
 	nodev1.RegisterDebugServer(server, fakeDebug{})
+	nodev1.RegisterStoreServer(server, fakeStore{})
 	runtime.RegisterRuntimeServiceServer(server, fakePods{})
 	nodev1.RegisterVolumesServer(server, fakeVolumes{})
 	nodev1.RegisterEventsServer(server, fakeEvents{})

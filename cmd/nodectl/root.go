@@ -10,6 +10,7 @@ import (
 	"github.com/nodeagent/nodeagent/cmd/nodectl/network"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/pod"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/registry"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/store"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/system"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/volume"
 	"github.com/spf13/cobra"
@@ -81,7 +82,7 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		system.NewInspect(cli, ""), system.NewVersion(cli, build), system.NewInfo(cli, build),
 		pod.NewPods(cli), pod.NewInspect(cli), pod.NewRun(cli), pod.NewStop(cli), pod.NewRemove(cli),
 		debug.NewWhy(cli), debug.NewOps(cli), debug.NewDoctor(cli),
-		containerGroup(cli), volumeGroup(cli), imageGroup(cli), networkGroup(cli), systemGroup(cli, build),
+		containerGroup(cli), volumeGroup(cli), imageGroup(cli), networkGroup(cli), storeGroup(cli), systemGroup(cli, build),
 	)
 	root.AddCommand(newMan())
 	addHelp(root)
@@ -138,6 +139,11 @@ func systemGroup(cli *command.CLI, build system.Build) *cobra.Command {
 func volumeGroup(cli *command.CLI) *cobra.Command {
 	return group("volume", "Manage volumes",
 		volume.NewCreate(cli), volume.NewList(cli), system.NewInspect(cli, "volume"), volume.NewRemove(cli), volume.NewPrune(cli))
+}
+
+// storeGroup is `nodectl store`.
+func storeGroup(cli *command.CLI) *cobra.Command {
+	return group("store", "Look after what is on the disk", store.NewVerify(cli))
 }
 
 // group is a command that only has commands below it.

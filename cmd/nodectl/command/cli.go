@@ -104,6 +104,12 @@ func (c *CLI) Debug() (nodev1.DebugClient, error) {
 	return nodev1.NewDebugClient(conn), err
 }
 
+// Store is the agent's service of what is on the disk.
+func (c *CLI) Store() (nodev1.StoreClient, error) {
+	conn, err := c.connect()
+	return nodev1.NewStoreClient(conn), err
+}
+
 // Runtime is the agent's runtime service of CRI.
 func (c *CLI) Runtime() (runtime.RuntimeServiceClient, error) {
 	conn, err := c.connect()
