@@ -85,9 +85,9 @@ func (o Operation) blockedIn() string {
 		parts = append(parts, t.String())
 	}
 	if len(parts) == 0 {
-		return "it does not wait for anything that shows"
+		return "nothing that shows"
 	}
-	return "blocked in " + strings.Join(parts, "; ")
+	return strings.Join(parts, "; ")
 }
 
 // watchOperation logs an operation that takes long, again and again at growing

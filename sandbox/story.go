@@ -136,6 +136,6 @@ func (m *Manager) noteSlow(op *operation, state Operation) {
 	m.deps.Recorder.Note(recorder.Entry{
 		Kind: recorder.KindSlow, Pod: state.PodID, Container: state.ContainerID, What: state.Verb, By: op.by,
 		Took: time.Since(op.began),
-		Text: fmt.Sprintf("at stage %q for %s; %s", state.Stage, time.Since(state.Since).Round(time.Second), state.blockedIn()),
+		Text: fmt.Sprintf("at stage %q for %s, blocked in %s", state.Stage, time.Since(state.Since).Round(time.Second), state.blockedIn()),
 	})
 }

@@ -16,7 +16,9 @@ func Pod(p Subject, names []string, parts []Story, states []string) Story {
 		s.State = "It is being made."
 	case Ready:
 		s.State = "It is ready, made " + p.ago(p.Created) + "."
-		s.Cause = podCause(names, parts, states)
+		if len(parts) > 0 || p.Underway == "" {
+			s.Cause = podCause(names, parts, states)
+		}
 	case Stopping:
 		s.State = "It is being stopped, and that is not finished."
 		s.Cause = "What it has is being given back."
