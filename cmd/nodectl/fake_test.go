@@ -57,6 +57,7 @@ func (f *fakeAgent) serve(t testing.TB, dir string) string {
 	nodev1.RegisterImagesServer(server, fakeImages{f: f})
 	nodev1.RegisterSystemServer(server, fakeSystem{f: f})
 	nodev1.RegisterNetworksServer(server, fakeNetworks{f: f})
+	nodev1.RegisterRegistriesServer(server, fakeRegistries{})
 	nodev1.RegisterDebugServer(server, fakeDebug{})
 	nodev1.RegisterStoreServer(server, fakeStore{})
 	runtime.RegisterRuntimeServiceServer(server, fakePods{})

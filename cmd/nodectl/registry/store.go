@@ -164,7 +164,8 @@ func merge(current []byte, wanted map[string]json.RawMessage, keys []string) ([]
 	if _, ok := have["credsStore"]; !ok && wanted["credsStore"] != nil {
 		have["credsStore"] = wanted["credsStore"]
 	}
-	return json.MarshalIndent(have, "", "\t")
+	out, err := json.MarshalIndent(have, "", "\t")
+	return append(out, '\n'), err
 }
 
 // fields reads an object; nothing is an empty one.
