@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"reflect"
 	"strings"
 	"text/tabwriter"
 	"text/template"
@@ -76,14 +75,7 @@ func (l List) writeTable(out io.Writer, tmpl *template.Template, rows io.Reader)
 // writeJSON writes an object a line.
 func (l List) writeJSON(out io.Writer) error {
 	for _, row := range l.Rows {
-		fields := map[string]any{}
-		v := reflect.ValueOf(row)
-		for i := range v.NumMethod() {
-			if m := v.Method(i); m.Type().NumIn() == 0 && m.Type().NumOut() == 1 {
-				fields[v.Type().Method(i).Name] = m.Call(nil)[0].Interface()
-			}
-		}
-		if _, err := fmt.Fprintln(out, encode(fields)); err != nil {
+		if _, err := fmt.Fprintln(out, encode(fieldsOf(row))); err != nil {
 			return err
 		}
 	}

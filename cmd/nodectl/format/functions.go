@@ -35,8 +35,11 @@ var headerFunctions = template.FuncMap{
 	"truncate": func(v any, _ int) any { return v },
 }
 
-// encode is a value in JSON on one line.
+// encode is a value in JSON on one line; of a row its fields.
 func encode(v any) string {
+	if isRow(v) {
+		v = fieldsOf(v)
+	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -90,4 +93,33 @@ func truncate(s string, n int) string {
 		return s
 	}
 	return s[:n]
+}
+
+// isRow says whether a value has nothing but methods to show.
+func isRow(v any) bool {
+	t := reflect.TypeOf(v)
+	if t == nil || t.Kind() != reflect.Struct || t.NumMethod() == 0 {
+		return false
+	}
+	if _, ok := v.(json.Marshaler); ok {
+		return false
+	}
+	for i := range t.NumField() {
+		if t.Field(i).IsExported() {
+			return false
+		}
+	}
+	return true
+}
+
+// fieldsOf are what the methods of a row return, by their names.
+func fieldsOf(row any) map[string]any {
+	fields := map[string]any{}
+	v := reflect.ValueOf(row)
+	for i := range v.NumMethod() {
+		if m := v.Method(i); m.Type().NumIn() == 0 && m.Type().NumOut() == 1 {
+			fields[v.Type().Method(i).Name] = m.Call(nil)[0].Interface()
+		}
+	}
+	return fields
 }

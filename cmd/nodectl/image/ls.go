@@ -51,7 +51,7 @@ func NewList(cli *command.CLI, name string) *cobra.Command {
 }
 
 func (f *listFlags) run(ctx context.Context, cli *command.CLI) error {
-	filters, err := command.ParseFilters(f.filters, "dangling", "label", "before", "since", "reference")
+	filters, err := command.ParseFilters(f.filters, "dangling", "label", "before", "since", "reference", "until")
 	if err != nil {
 		return err
 	}
@@ -95,6 +95,15 @@ func choose(all []*nodev1.Image, filters command.Filters) ([]*nodev1.Image, erro
 				return nil, fmt.Errorf("No such image: %s", Familiar(value))
 			}
 			*bound = all[i].GetCreatedAt().AsTime()
+		}
+	}
+	for _, value := range filters["until"] {
+		until, err := command.ParseTime(value)
+		if err != nil {
+			return nil, err
+		}
+		if t := until.AsTime(); before.IsZero() || t.Before(before) {
+			before = t
 		}
 	}
 	for _, value := range filters["dangling"] {
@@ -173,7 +182,7 @@ func rows(img *nodev1.Image, patterns []string, whole bool) []row {
 // listHeader are the headers of images.
 var listHeader = format.Header{
 	"ID": "IMAGE ID", "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "CreatedSince": "CREATED",
-	"CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS",
+	"CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE",
 }
 
 // row is an image as images shows it; its methods are the fields of templates.
@@ -216,3 +225,12 @@ func (r row) Size() string { return format.Size(r.img.GetSize()) }
 
 // Containers is how many containers use the image.
 func (r row) Containers() string { return strconv.FormatInt(r.img.GetContainers(), 10) }
+
+// SharedSize and UniqueSize are not told here; `system df -v` has them.
+func (r row) SharedSize() string { return notTold }
+
+// UniqueSize is not told here either.
+func (r row) UniqueSize() string { return notTold }
+
+// notTold stands for what a list does not tell.
+const notTold = "N/A"
