@@ -46,6 +46,8 @@ type found struct {
 	layers   []ocispec.Descriptor
 	diffIDs  []digest.Digest
 	chainIDs []digest.Digest
+	// ref is what the image was asked for by, if it was.
+	ref string
 	// snapshotter is the name of the one that the layers go to.
 	snapshotter string
 }

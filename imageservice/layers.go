@@ -80,6 +80,9 @@ func (s *Store) unpackImage(ctx context.Context, l *lease, f *found, p *progress
 		l.keepBlobs(desc.Digest)
 	}
 	l.keepChains(f.chainIDs...)
+	if isSerial(in) {
+		return s.unpackSerially(ctx, in, f, p)
+	}
 	for range joinAttempts {
 		w := &work{s: s, in: in, f: f, p: p, slots: s.claim(in, f)}
 		added = added || w.missing()

@@ -176,7 +176,7 @@ func (s *Store) pullFrom(ctx context.Context, p *pull, src *registry.Source) (_ 
 	if err != nil {
 		return PullResult{}, err
 	}
-	found.snapshotter = p.req.Snapshotter
+	found.snapshotter, found.ref = p.req.Snapshotter, p.ref.String()
 	added, err := s.unpackImage(ctx, l, found, &p.progress)
 	if err != nil {
 		return PullResult{}, err

@@ -94,8 +94,14 @@ func (s *testStore) files(t testing.TB, img Image) map[string]string {
 		t.Fatal(err)
 	}
 	defer snapshotter.Unmount(target)
+	return readFiles(t, target)
+}
+
+// readFiles reads all regular files below a directory.
+func readFiles(t testing.TB, target string) map[string]string {
+	t.Helper()
 	found := map[string]string{}
-	err = filepath.WalkDir(target, func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(target, func(path string, d os.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}

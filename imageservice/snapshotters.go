@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/imageservice/unpack"
@@ -34,8 +35,18 @@ type Layers interface {
 	// RestoreLayer brings them back from an active snapshot.
 	CheckLayer(name string) error
 	RestoreLayer(ctx context.Context, name, key string) error
-	// Root is the directory all of them are below.
+	// Root is the directory all of them are below; empty when only another
+	// program knows.
 	Root() string
+}
+
+// serial is a snapshotter of another program, which wants its layers one on
+// top of the other, and may have some of them without our doing.
+type serial interface{ Serial() bool }
+
+func isSerial(in Layers) bool {
+	s, ok := in.(serial)
+	return ok && s.Serial()
 }
 
 // snapshotter finds one by its name; the default one has none.
@@ -76,8 +87,13 @@ func (s *Store) recordedName(name string) string {
 // has tells whether a snapshotter has all layers of a list.
 func has(ctx context.Context, in Layers, chains []digest.Digest) bool {
 	for _, chain := range chains {
-		if _, err := in.Stat(ctx, chain.String()); err != nil {
+		_, err := in.Stat(ctx, chain.String())
+		if errdefs.IsNotFound(err) {
 			return false
+		}
+		if err != nil {
+			// Another program that does not answer yet.
+			return true
 		}
 	}
 	return true
@@ -88,14 +104,20 @@ func (s *Store) snapshotters() []string {
 	return append([]string{""}, slices.Sorted(maps.Keys(s.others))...)
 }
 
-// each calls f for all snapshotters, and stops at an error.
+// each calls f for all snapshotters, and stops at an error. That another
+// program does not answer is no error, since it may never again.
 func (s *Store) each(f func(name string, in Layers) error) error {
 	for _, name := range s.snapshotters() {
 		in, err := s.snapshotter(name)
 		if err != nil {
 			return err
 		}
-		if err := f(name, in); err != nil {
+		err = f(name, in)
+		if isSerial(in) && errdefs.IsUnavailable(err) {
+			logrus.WithError(err).Warn("leaving out a snapshotter that does not answer")
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -144,6 +166,9 @@ func (s *Store) applyImage(ctx context.Context, in Layers, key, file string, r i
 func (s *Store) sync(in Layers) error {
 	if err := s.content.Sync(); err != nil {
 		return err
+	}
+	if in.Root() == "" {
+		return nil // the program that has them sees to that
 	}
 	var a, b unix.Stat_t
 	if err := unix.Stat(s.cfg.Root, &a); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -153,11 +154,46 @@ func (s *Set) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...string
 // LayerDirs are the directories of an active snapshot or view and of the
 // layers below it, the uppermost first, in overlayfs' upper format.
 func (s *Set) LayerDirs(key string) ([]string, error) {
-	member, ok := s.of(key).(*Overlay)
-	if !ok {
-		return nil, fmt.Errorf("layers of snapshot %s: its snapshotter does not tell: %w", key, errdefs.ErrNotImplemented)
+	switch member := s.of(key).(type) {
+	case *Overlay:
+		return member.layerDirs(key)
+	default:
+		mounts, err := member.Mounts(context.Background(), key)
+		if err != nil {
+			return nil, fmt.Errorf("layers of snapshot %s: %w", key, err)
+		}
+		upper, lowers, err := Dirs(mounts)
+		if err != nil {
+			return nil, fmt.Errorf("layers of snapshot %s: %w", key, err)
+		}
+		return append([]string{upper}, lowers...), nil
 	}
-	return member.layerDirs(key)
+}
+
+// Dirs are the directory that is written to through the mounts of an active
+// snapshot, and those of the layers below it, the nearest first. Mounts that
+// are neither an overlay nor a bind fail with ErrNotImplemented.
+func Dirs(mounts []mount.Mount) (upper string, lowers []string, err error) {
+	if len(mounts) != 1 {
+		return "", nil, fmt.Errorf("%d mounts: %w", len(mounts), errdefs.ErrNotImplemented)
+	}
+	m := mounts[0]
+	o, err := parseOptions(m.Options)
+	if err != nil {
+		return "", nil, err
+	}
+	switch m.Type {
+	case "bind":
+		return m.Source, nil, nil
+	case "overlay":
+		for _, opt := range o.other {
+			if dir, ok := strings.CutPrefix(opt, "upperdir="); ok {
+				return dir, o.lowers, nil
+			}
+		}
+		return "", nil, fmt.Errorf("an overlay that is not writable: %w", errdefs.ErrInvalidArgument)
+	}
+	return "", nil, fmt.Errorf("a mount of type %s: %w", m.Type, errdefs.ErrNotImplemented)
 }
 
 func (o *Overlay) layerDirs(key string) ([]string, error) {

@@ -90,6 +90,14 @@ func (d *daemon) openSnapshotters() (map[string]snapshots.Snapshotter, error) {
 		d.onStop(func(context.Context) error { return one.Close() })
 		open[name] = one
 	}
+	for name, address := range d.cfg.ProxySnapshotters {
+		one, err := snapshotter.NewProxy(name, address)
+		if err != nil {
+			return nil, err
+		}
+		d.onStop(func(context.Context) error { return one.Close() })
+		open[name] = one
+	}
 	return open, nil
 }
 
