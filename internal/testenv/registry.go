@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -70,6 +71,25 @@ func EmptyRegistry(t testing.TB) *RegistryServer {
 	return startRegistry(t, t.TempDir())
 }
 
+// The user of a PrivateRegistry.
+const (
+	PrivateUser     = "me"
+	PrivatePassword = "secret"
+	// privateUsers is the file of users; the password is hashed by bcrypt.
+	privateUsers = PrivateUser + ":$2a$05$vByd3mJgCVSLGdrbs2Vnyu3ZZQxwjtnKo7YlatlVkQapyCLN.qaLa\n"
+)
+
+// PrivateRegistry starts a registry of this test's own that serves one user, by basic authentication.
+func PrivateRegistry(t testing.TB) *RegistryServer {
+	t.Helper()
+	Program(t, "docker-registry", "docker-registry")
+	users := filepath.Join(t.TempDir(), "htpasswd")
+	if err := os.WriteFile(users, []byte(privateUsers), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return startRegistry(t, t.TempDir(), fmt.Sprintf("auth:\n  htpasswd:\n    realm: tests\n    path: %s\n", users))
+}
+
 const registryConfig = `version: 0.1
 log:
   level: info
@@ -90,11 +110,11 @@ http:
 // listening is what the registry logs once it has its port.
 var listening = regexp.MustCompile(`listening on (127\.0\.0\.1:[0-9]+)`)
 
-func startRegistry(t testing.TB, storage string) *RegistryServer {
+func startRegistry(t testing.TB, storage string, more ...string) *RegistryServer {
 	t.Helper()
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.yml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, registryConfig, storage), 0o644); err != nil {
+	if err := os.WriteFile(config, append(fmt.Appendf(nil, registryConfig, storage), strings.Join(more, "")...), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("docker-registry", "serve", config)

@@ -150,9 +150,7 @@ func (l *login) ask() (err error) {
 	if l.password != "" {
 		return nil
 	}
-	fmt.Fprint(l.cli.Out, "Password: ")
-	l.password, err = terminal.ReadSecret(l.cli.In)
-	fmt.Fprintln(l.cli.Out)
+	l.password, err = terminal.ReadSecret(l.cli.In, l.cli.Out, "Password: ")
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}

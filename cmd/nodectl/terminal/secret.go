@@ -29,14 +29,16 @@ type oneByOne struct{ io.Reader }
 // Read reads one byte.
 func (o oneByOne) Read(p []byte) (int, error) { return o.Reader.Read(p[:min(len(p), 1)]) }
 
-// ReadSecret is ReadLine from a terminal that does not show what is typed
-// meanwhile, and is put back whatever ends this process.
-func ReadSecret(f *os.File) (string, error) {
+// ReadSecret asks on out, and reads a line from a terminal that does not show
+// what is typed from there on, and is put back whatever ends this process.
+func ReadSecret(f *os.File, out io.Writer, question string) (string, error) {
 	restore, err := silence(f)
 	if err != nil {
 		return "", err
 	}
 	defer restore()
+	fmt.Fprint(out, question)
+	defer fmt.Fprintln(out) // the person's own was not shown
 	return ReadLine(f)
 }
 
