@@ -8,9 +8,8 @@ import (
 	"io"
 
 	"github.com/containerd/errdefs"
-	"github.com/klauspost/compress/flate"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/nodeagent/nodeagent/imageservice/unpack/gzipstream"
 )
 
 // maxWindow bounds the memory one zstd stream asks for; it is what zstd's
@@ -21,14 +20,14 @@ const maxWindow = 128 << 20
 // it, and returns its plain form. Close the result to free the decoder; r
 // stays open.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
-	br := bufio.NewReaderSize(r, 64<<10)
+	br := bufio.NewReaderSize(r, 256<<10)
 	magic, err := br.Peek(6)
 	if err != nil && err != io.EOF {
 		return nil, streamError(err)
 	}
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(br)
+		z, err := gzipstream.NewReader(br)
 		if err != nil {
 			return nil, fmt.Errorf("read layer: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
@@ -53,12 +52,8 @@ func isZstd(magic []byte) bool {
 
 // isCorrupt knows what decoders say of bytes that they did not write.
 func isCorrupt(err error) bool {
-	var deflate flate.CorruptInputError
-	if errors.As(err, &deflate) {
-		return true
-	}
 	for _, known := range []error{
-		gzip.ErrChecksum, gzip.ErrHeader, zstd.ErrMagicMismatch, zstd.ErrCRCMismatch, zstd.ErrReservedBlockType,
+		gzipstream.ErrChecksum, gzipstream.ErrHeader, gzipstream.ErrCorrupt, zstd.ErrMagicMismatch, zstd.ErrCRCMismatch, zstd.ErrReservedBlockType,
 		zstd.ErrCompressedSizeTooBig, zstd.ErrBlockTooSmall, zstd.ErrUnexpectedBlockSize,
 		zstd.ErrWindowSizeTooSmall, zstd.ErrWindowSizeExceeded, zstd.ErrUnknownDictionary, zstd.ErrFrameSizeExceeded, zstd.ErrFrameSizeMismatch,
 	} {
@@ -90,7 +85,7 @@ type piece struct {
 
 const (
 	aheadBuffers = 4
-	aheadSize    = 256 << 10
+	aheadSize    = 512 << 10
 )
 
 // readAhead starts the goroutine; wait ends it.
