@@ -207,6 +207,12 @@ func (w *work) begin(ctx context.Context) (err error) {
 // A layer waits only for lower ones, which were started before it.
 func (w *work) launch(ctx context.Context, g *errgroup.Group) error {
 	places := make(chan struct{}, unpackers)
+	ahead := &aheadSync{s: w.s, in: w.in}
+	for _, sl := range w.slots {
+		if sl.own {
+			ahead.left++
+		}
+	}
 	for i, sl := range w.slots {
 		if !sl.own {
 			continue
@@ -217,10 +223,12 @@ func (w *work) launch(ctx context.Context, g *errgroup.Group) error {
 			return ctx.Err()
 		}
 		g.Go(func() error {
-			defer func() { <-places }()
-			if err := w.unpack(ctx, i); err != nil {
+			err := w.unpack(ctx, i)
+			<-places
+			if err != nil {
 				return fmt.Errorf("layer %s: %w", sl.desc.Digest, err)
 			}
+			ahead.unpacked(sl.result.Bytes + sl.desc.Size)
 			return nil
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -186,6 +187,39 @@ func (s *Store) sync(in Layers) error {
 	}
 	defer d.Close()
 	return os.NewSyscallError("syncfs", unix.Syncfs(int(d.Fd())))
+}
+
+// aheadSync has the disk write big layers while others are unpacked, so that
+// less is left for the sync that counts, after the last of them.
+type aheadSync struct {
+	s  *Store
+	in Layers
+
+	mu sync.Mutex
+	// left are the layers not unpacked yet, unsynced the bytes of others.
+	left     int
+	unsynced int64
+	syncing  bool
+}
+
+// aheadBytes is how much must have come together.
+const aheadBytes = 64 << 20
+
+// unpacked tells of one layer more, and may sync.
+func (a *aheadSync) unpacked(bytes int64) {
+	a.mu.Lock()
+	a.left--
+	a.unsynced += max(bytes, 0)
+	if a.left == 0 || a.syncing || a.unsynced < aheadBytes {
+		a.mu.Unlock()
+		return
+	}
+	a.unsynced, a.syncing = 0, true
+	a.mu.Unlock()
+	_ = a.s.sync(a.in) // it is done again, and that time looked at
+	a.mu.Lock()
+	a.syncing = false
+	a.mu.Unlock()
 }
 
 // layersOf are the snapshotters of a configuration.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -124,6 +125,12 @@ func (p *partial) write(data []byte, at int64) error {
 	end := at + int64(len(data))
 	if p.marks == nil {
 		return nil
+	}
+	if end%segmentSize == 0 || end == p.desc.Size {
+		// Its way to the disk begins, so that the sync in the end does not
+		// wait for all of it. It is advice: the sync is what counts.
+		from := (end - 1) / segmentSize * segmentSize
+		_ = unix.SyncFileRange(int(p.f.Fd()), from, end-from, unix.SYNC_FILE_RANGE_WRITE)
 	}
 	first, last := at/markSize, end/markSize
 	if end == p.desc.Size {

@@ -151,14 +151,15 @@ const perStep = 32
 // full. The loop's state is in local variables, and its helpers are written
 // into it, for its speed's sake.
 func (z *Reader) inflate() (err error) {
-	limit := z.end - perStep
-	if z.eof {
-		limit = z.end + padding - perStep
+	limit, full := z.end-perStep, outSize
+	if z.eof && z.pos > limit {
+		// One round at a time, since it may be the one that goes too far.
+		limit, full = z.end+padding-perStep, min(z.written+1, outSize)
 	}
 	in, out, lit, dist := &z.in, &z.out, &z.lit, &z.dist
 	acc, count, pos, at := z.bits, z.count, z.pos, z.written
 	ended := false
-	for at < outSize && pos <= limit {
+	for at < full && pos <= limit {
 		acc |= binary.LittleEndian.Uint64(in[pos:pos+8]) << (count & 63)
 		pos += int(63-count) >> 3
 		count |= 56

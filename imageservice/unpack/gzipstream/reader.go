@@ -143,7 +143,14 @@ func (z *Reader) step() error {
 	case storedBlock:
 		return z.copyStored()
 	}
-	return z.inflate()
+	before := z.written
+	err := z.inflate()
+	if z.overrun() {
+		// It was made of the zeros behind the end.
+		z.written = before
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // endBlock is what comes after a block.
