@@ -214,13 +214,20 @@ func look(t *testing.T, m *Manager, a Attachment, result *Result) footprint {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Port = fmt.Sprintf("%s %d %s %s", master.Attrs().Name, link.Attrs().MTU, link.Attrs().OperState, port.String())
+	f.Port = fmt.Sprintf("%s %s %s %s", master.Attrs().Name, shape(link), link.Attrs().OperState, port.String())
 	ns := openPlace(t, "pod", a.NetNS).ns
 	err = ns.Do(func() error { return lookInside(t, &f) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	return f
+}
+
+// shape is what of a link decides how fast it is.
+func shape(link netlink.Link) string {
+	a := link.Attrs()
+	return fmt.Sprint("mtu ", a.MTU, " queues ", a.NumTxQueues, "/", a.NumRxQueues, " of ", a.TxQLen, " gso ", a.GSOMaxSize, "/", a.GSOMaxSegs,
+		" gro ", a.GROMaxSize, " tso ", a.TSOMaxSize)
 }
 
 func lookInside(t *testing.T, f *footprint) error {
@@ -233,7 +240,7 @@ func lookInside(t *testing.T, f *footprint) error {
 	if err != nil {
 		return err
 	}
-	f.Link = fmt.Sprintf("%s %d %s", link.Type(), link.Attrs().MTU, link.Attrs().OperState)
+	f.Link = fmt.Sprintf("%s %s %s", link.Type(), shape(link), link.Attrs().OperState)
 	routes, err := h.RouteList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return err

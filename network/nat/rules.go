@@ -53,7 +53,7 @@ func writeRules(conn *nftables.Conn, table *nftables.Table, byName map[string]*n
 
 	guard := hooked("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	rule(guard, family(unix.NFPROTO_IPV4), inputLink(expr.CmpOpNeq, "lo"), loopback4(destination4), verdict(expr.VerdictDrop, ""))
-	rule(guard, family(unix.NFPROTO_IPV4), inSet(byName[setLinks], expr.MetaKeyIIFNAME), loopback4(source4), verdict(expr.VerdictDrop, ""))
+	rule(guard, family(unix.NFPROTO_IPV4), loopback4(source4), inSet(byName[setLinks], expr.MetaKeyIIFNAME), verdict(expr.VerdictDrop, ""))
 
 	writeForward(hooked("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter), byName, rule)
 

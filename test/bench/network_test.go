@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -17,9 +18,11 @@ import (
 )
 
 const (
-	// sandboxRounds is how many sandboxes of each kind are timed, streamRounds how many streams, of streamSeconds.
+	// sandboxRounds is how many sandboxes of each kind are timed, in so many turns; streamRounds is how many streams, of
+	// streamSeconds.
 	sandboxRounds = 30
-	streamRounds  = 9
+	sandboxTurns  = 5
+	streamRounds  = 21
 	streamSeconds = "1"
 	// What is promised of the medians: of containerd's, with plugins in process and executed; more than on the host's
 	// network; of the throughput with the wiring of the reference plugins.
@@ -54,11 +57,15 @@ func TestNetwork(t *testing.T) {
 	executed := newWired(t, registry, "executed", "10.234.0.0/16", "false")
 	onHost := &wired{peer: inProcess.peer, host: true}
 	all := []*wired{theirs, inProcess, executed, onHost}
-	// One after the other, so that none waits for what another's removals do in the background.
 	for _, one := range all {
-		for round := range sandboxRounds + 1 {
-			if took := one.sandbox(ctx, t); round > 0 { // what is only slow the first time
-				one.timings = append(one.timings, took)
+		one.sandbox(ctx, t) // what is only slow the first time
+	}
+	// By turns, so that what else the machine does hits all alike; of several each, since what the kernel has to take
+	// away for one runtime is in the way of the next one's first.
+	for range sandboxTurns {
+		for _, one := range all {
+			for range sandboxRounds / sandboxTurns {
+				one.timings = append(one.timings, one.sandbox(ctx, t))
 			}
 		}
 	}
@@ -87,7 +94,8 @@ func judgeTime(t *testing.T, theirs, inProcess, executed, onHost *wired) {
 	}
 }
 
-// judgeThroughput compares our wiring with that of the reference plugins, by turns.
+// judgeThroughput compares our wiring with that of the reference plugins. Both stand at once, and each round gives one
+// ratio of two streams that followed each other, so that a machine that grows slower or faster is none of its matter.
 func judgeThroughput(ctx context.Context, t *testing.T, ours, reference *wired) {
 	iperf := testenv.Program(t, "iperf3", "iperf3")
 	pairs := []*pair{newPair(ctx, t, iperf, ours), newPair(ctx, t, iperf, reference)}
@@ -99,10 +107,17 @@ func judgeThroughput(ctx context.Context, t *testing.T, ours, reference *wired) 
 	for name, bits := range map[string]func(*pair) []float64{
 		"between pods": func(p *pair) []float64 { return p.direct }, "by a host port": func(p *pair) []float64 { return p.published },
 	} {
-		our, their := middle(bits(pairs[0])), middle(bits(pairs[1]))
-		fmt.Printf("TCP %-16s %6.1f Gbit/s, with reference plugins %6.1f, ratio %.3f\n", name, our/1e9, their/1e9, our/their)
-		if our < minThroughput*their {
-			t.Errorf("TCP %s: %.3f of what reference plugins give, at least %.2f is promised", name, our/their, minThroughput)
+		ours, theirs := bits(pairs[0]), bits(pairs[1])
+		var ratios []float64
+		for round := range ours {
+			ratios = append(ratios, ours[round]/theirs[round])
+		}
+		slices.Sort(ratios)
+		ratio := middle(ratios)
+		fmt.Printf("TCP %-16s %6.1f Gbit/s, with reference plugins %6.1f, ratio %.3f, half of the rounds %.3f to %.3f\n",
+			name, middle(ours)/1e9, middle(theirs)/1e9, ratio, ratios[len(ratios)/4], ratios[len(ratios)*3/4])
+		if ratio < minThroughput {
+			t.Errorf("TCP %s: %.3f of what reference plugins give, at least %.2f is promised", name, ratio, minThroughput)
 		}
 	}
 }
@@ -200,7 +215,9 @@ func (p *pair) measure(ctx context.Context, t *testing.T, iperf string) {
 func stream(ctx context.Context, t *testing.T, command ...string) float64 {
 	t.Helper()
 	command = append(command, "--time", streamSeconds, "--json")
-	out, err := exec.CommandContext(ctx, command[0], command[1:]...).Output()
+	if runtime.NumCPU() > 1 {
+		command = append(command, "--affinity", "0,1") // client and server, lest the scheduler decide
+	}
 	var report struct {
 		Error string
 		End   struct {
@@ -209,9 +226,15 @@ func stream(ctx context.Context, t *testing.T, command ...string) float64 {
 			} `json:"sum_received"`
 		}
 	}
-	if jsonErr := json.Unmarshal(out, &report); err != nil || jsonErr != nil || report.Error != "" {
-		t.Fatalf("%s: %v, %v, %s", command, err, jsonErr, report.Error)
-	}
+	// A server says that it is busy until it has seen the end of the stream before.
+	testenv.Eventually(t, limit, "a stream", func() error {
+		report.Error = ""
+		out, err := exec.CommandContext(ctx, command[0], command[1:]...).Output()
+		if jsonErr := json.Unmarshal(out, &report); err != nil || jsonErr != nil || report.Error != "" {
+			return fmt.Errorf("%s: %w, %w, %s", command, err, jsonErr, report.Error)
+		}
+		return nil
+	})
 	return report.End.Received.Bits
 }
 
