@@ -27,6 +27,9 @@ const (
 	podInterface
 )
 
+// queueLength is the kernel's own for a link.
+const queueLength = 1000
+
 // portUpLimit bounds the wait for the bridge's port to carry packets.
 const portUpLimit = 5 * time.Second
 
@@ -139,6 +142,9 @@ func (w *wiring) connect(ctx context.Context, pod *netns.Namespace) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = hostVethName(w.call.ContainerID, w.call.IfName)
 	attrs.MTU = w.conf.MTU
+	// The queue is the pod's, as the plugin makes it; neither end has a
+	// discipline that uses it unless somebody adds one.
+	attrs.TxQLen = 0
 	mac := w.conf.mac
 	if mac == nil {
 		mac = addressMAC(w.result.IPs)
@@ -146,6 +152,7 @@ func (w *wiring) connect(ctx context.Context, pod *netns.Namespace) error {
 	w.veth = &netlink.Veth{
 		LinkAttrs:        attrs,
 		PeerName:         w.call.IfName,
+		PeerTxQLen:       queueLength,
 		PeerHardwareAddr: mac,
 		PeerNamespace:    netlink.NsFd(pod.FD()),
 	}

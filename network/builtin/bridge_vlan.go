@@ -122,8 +122,8 @@ func makeGatewayLink(h *netlink.Handle, bridge *netlink.Bridge, conf *bridgeConf
 	name, portName := vlanGatewayName(conf), vlanPortName(conf)
 	if link == nil {
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MTU = portName, bridge.MTU
-		if err := h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: name}); err != nil {
+		attrs.Name, attrs.MTU = name, bridge.MTU
+		if err := h.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: portName}); err != nil {
 			return nil, fmt.Errorf("create %s, the gateway of VLAN %d: %w", name, conf.VLAN, err)
 		}
 		if link, err = h.LinkByName(name); err != nil {
