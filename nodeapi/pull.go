@@ -24,6 +24,9 @@ func (s *images) Pull(req *nodev1.PullRequest, stream pullStream) error {
 	ctx, cancel := s.bound(stream.Context())
 	defer cancel()
 	var result imageservice.PullResult
+	// An image is newer than what a name meant before also when all its
+	// layers were here under another name.
+	before, _ := s.images.Image(ctx, req.GetRef())
 	err := s.tellProgress(func(tell func(imageservice.Progress)) (err error) {
 		result, err = s.images.Pull(ctx, imageservice.PullRequest{
 			Ref: req.GetRef(), Platform: req.GetPlatform(), Auth: authOf(req.GetAuth()), Progress: tell,
@@ -37,7 +40,7 @@ func (s *images) Pull(req *nodev1.PullRequest, stream pullStream) error {
 	}
 	s.emitImage("pull", result.Image, withDefaultTag(req.GetRef()))
 	return stream.Send(&nodev1.PullResponse{Message: &nodev1.PullResponse_Result{Result: &nodev1.PullResult{
-		Id: result.Image.ID, Digest: result.Digest, New: result.New,
+		Id: result.Image.ID, Digest: result.Digest, New: result.New || before.ID != result.Image.ID,
 	}}})
 }
 
