@@ -76,6 +76,10 @@ bench-net: test-packages build tools peers ## time and throughput of pods' netwo
 bench-cri: test-packages build tools peers ## time of calls with 30 pods, here and in containerd with runc
 	hack/bench-pods TestCalls
 
+.PHONY: bench-cli
+bench-cli: test-packages build tools peers ## time of nodectl run beside ctr's, and of ps with many containers
+	hack/bench-pods TestCLI
+
 .PHONY: bench-images
 bench-images: test-packages build tools peers ## time and memory of pulls, here and in containerd
 	@hack/install-packages debootstrap

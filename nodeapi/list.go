@@ -82,7 +82,7 @@ func (s *Server) containerMessage(c sandbox.Container, pod sandbox.Pod, names ma
 		m.NetworkMode = spec.GetNetwork().GetMode()
 		s.addUpkeep(m, c, pod, spec)
 	}
-	if id, ok := names[normalRef(m.Image)]; ok && id != c.ImageID {
+	if id, ok := names[s.normals.of(m.Image)]; ok && id != c.ImageID {
 		m.Image = c.ImageID
 	}
 	return m

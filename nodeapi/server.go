@@ -168,6 +168,7 @@ type Server struct {
 	operations Operations
 	calls      Calls
 	host       doctor.Host
+	normals    normals
 	files      files
 	volumes    *volume.Store
 	log        eventlog.Log

@@ -168,8 +168,22 @@ func madeOf(c *nodev1.Container, image string) bool {
 	return err == nil && have.String() == wanted.String()
 }
 
-// shortImage is an image's name without what docker leaves out in lists.
+// shortImages remembers what shortImage made: in a list many containers have
+// the same image, and a reference is slow to parse.
+var shortImages = map[string]string{}
+
+// shortImage is an image's name without what docker leaves out in lists. It is
+// for one goroutine.
 func shortImage(name string) string {
+	short, ok := shortImages[name]
+	if !ok {
+		short = familiar(name)
+		shortImages[name] = short
+	}
+	return short
+}
+
+func familiar(name string) string {
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
 		return name
