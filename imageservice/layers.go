@@ -80,6 +80,9 @@ func (s *Store) unpackImage(ctx context.Context, l *lease, f *found, p *progress
 		l.keepBlobs(desc.Digest)
 	}
 	l.keepChains(f.chainIDs...)
+	if err := s.checkRoom(in, f); err != nil {
+		return false, err
+	}
 	if isSerial(in) {
 		return s.unpackSerially(ctx, in, f, p)
 	}

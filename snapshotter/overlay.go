@@ -32,6 +32,7 @@ package snapshotter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,6 +41,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // Labels with a meaning for this package.
@@ -210,6 +212,13 @@ func (o *Overlay) fsDir(id uint64) string {
 func (o *Overlay) discard(id uint64) error {
 	name := strconv.FormatUint(id, 10)
 	err := os.Rename(filepath.Join(o.root, name), filepath.Join(o.root, trashName, name))
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		// There is no room for a name in the trash. The record goes first:
+		// what is left without it is dropped at the next start.
+		if err = os.Remove(filepath.Join(o.dir(id), recordName)); err == nil || os.IsNotExist(err) {
+			err = os.RemoveAll(o.dir(id))
+		}
+	}
 	if err != nil && !os.IsNotExist(err) {
 		return err
 	}

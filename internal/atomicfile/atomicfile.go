@@ -1,16 +1,23 @@
 // Package atomicfile replaces files as a whole: a reader sees the old content
 // or the new one, and a killed writer leaves at most a temporary file, whose
 // name IsTemp knows.
+//
+// A disk that is full is the exception: there is no room for a temporary file
+// then, and what gives room back must still be noted. A file that is there and
+// has the room is written over; a power cut in that moment may tear it.
 package atomicfile
 
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // tempMark stands in the names of temporary files.
@@ -36,7 +43,39 @@ func IsTemp(name string) bool {
 	return strings.HasPrefix(base, ".") && strings.Contains(base, tempMark)
 }
 
-func write(path string, data []byte, perm os.FileMode, sync bool) (err error) {
+func write(path string, data []byte, perm os.FileMode, sync bool) error {
+	err := replace(path, data, perm, sync)
+	if isFull(err) && writeOver(path, data, perm, sync) == nil {
+		return nil
+	}
+	return err
+}
+
+// isFull tells that there is no room, for bytes or for files.
+func isFull(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// writeOver writes into the blocks that a file has.
+func writeOver(path string, data []byte, perm os.FileMode, sync bool) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || int64(len(data)) > st.Blocks*512 {
+		f.Close()
+		return errors.Join(err, unix.ENOSPC)
+	}
+	// Only what is behind the new content is given back.
+	if err := f.Truncate(int64(len(data))); err != nil {
+		f.Close()
+		return err
+	}
+	return fill(f, data, perm, sync)
+}
+
+func replace(path string, data []byte, perm os.FileMode, sync bool) (err error) {
 	var random [8]byte
 	rand.Read(random[:])
 	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+tempMark+hex.EncodeToString(random[:]))
