@@ -22,6 +22,15 @@ func (f *fakeSandboxes) OpenRootfs(_ context.Context, id string) (*os.File, erro
 	return os.Open(c.Rootfs)
 }
 
+func (f *fakeSandboxes) ChangeRootfs(ctx context.Context, id string, change func(*os.File) error) error {
+	root, err := f.OpenRootfs(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return change(root)
+}
+
 func (f *fakeImages) Push(ctx context.Context, req imageservice.PushRequest) (imageservice.PushResult, error) {
 	if _, err := f.Image(ctx, req.Ref); err != nil {
 		return imageservice.PushResult{}, err

@@ -61,6 +61,8 @@ type Sandboxes interface {
 	// OpenRootfs opens what the container sees; paths in it are resolved by
 	// openat2 only.
 	OpenRootfs(ctx context.Context, containerID string) (*os.File, error)
+	// ChangeRootfs opens it for writing while the container does not run.
+	ChangeRootfs(ctx context.Context, containerID string, change func(root *os.File) error) error
 	PodDetail(ctx context.Context, podID string) (*sandbox.PodDetail, error)
 
 	Exec(ctx context.Context, req sandbox.ExecRequest) (int, error)

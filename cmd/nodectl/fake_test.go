@@ -40,6 +40,8 @@ type fakeAgent struct {
 	info    func() *nodev1.InfoResponse
 	// networkCreated is the last network that was asked for.
 	networkCreated *nodev1.CreateNetworkRequest
+	// files are those of containers, for cp.
+	files string
 	// readings counts those of statistics.
 	readings atomic.Int32
 }
@@ -48,6 +50,7 @@ type fakeAgent struct {
 func (f *fakeAgent) serve(t testing.TB, dir string) string {
 	t.Helper()
 	path := filepath.Join(dir, "a.sock")
+	f.files = filepath.Join(dir, "files")
 	listener, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)

@@ -75,7 +75,7 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		container.NewLogs(cli), container.NewPort(cli), visible(container.NewPs(cli)), container.NewRestart(cli), container.NewRemove(cli),
 		container.NewRun(cli), container.NewStart(cli), container.NewStop(cli), container.NewWait(cli),
 		container.NewPause(cli), container.NewUnpause(cli), container.NewRename(cli), container.NewTop(cli),
-		container.NewDiff(cli), container.NewStats(cli), container.NewUpdate(cli), system.NewEvents(cli),
+		container.NewDiff(cli), container.NewStats(cli), container.NewUpdate(cli), container.NewCopy(cli), system.NewEvents(cli),
 		container.NewCommit(cli), container.NewExport(cli), registry.NewLogin(cli), registry.NewLogout(cli),
 		image.NewHistory(cli), image.NewImport(cli), image.NewLoad(cli), image.NewPush(cli), image.NewSave(cli), image.NewSearch(cli),
 		image.NewList(cli, "images"), image.NewPull(cli), image.NewPulls(cli), image.NewRemove(cli, "rmi"), image.NewTag(cli),
@@ -105,7 +105,7 @@ func containerGroup(cli *command.CLI) *cobra.Command {
 		container.NewLogs(cli), container.NewPort(cli), list, container.NewRestart(cli), container.NewRemove(cli),
 		container.NewRun(cli), container.NewStart(cli), container.NewStop(cli), container.NewWait(cli),
 		container.NewPause(cli), container.NewUnpause(cli), container.NewRename(cli), container.NewTop(cli),
-		container.NewDiff(cli), container.NewStats(cli), container.NewUpdate(cli), system.NewInspect(cli, "container"),
+		container.NewDiff(cli), container.NewStats(cli), container.NewUpdate(cli), container.NewCopy(cli), system.NewInspect(cli, "container"),
 		container.NewCommit(cli), container.NewExport(cli),
 	)
 }

@@ -1,0 +1,100 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/terminal"
+	"github.com/nodeagent/nodeagent/internal/filetree"
+)
+
+// out copies out of the container.
+func (c *copying) out(ctx context.Context, source, target string) error {
+	stream, err := c.client.CopyFrom(ctx, &nodev1.CopyFromRequest{Container: c.container, Path: source, Follow: c.flags.follow})
+	if err != nil {
+		return err
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	in := &tarReceiver{c: c, stream: stream}
+	if target == "-" {
+		if terminal.Is(c.cli.Out) {
+			return errors.New("refusing to write a tar archive to a terminal")
+		}
+		_, err := io.Copy(c.cli.Out, in)
+		return err
+	}
+	to, err := localEnd(target)
+	if err != nil {
+		return err
+	}
+	folder, name, err := into(source, isFolder(first.GetStat()), to, func(p string) string {
+		if p == source {
+			return path.Base(path.Clean("/" + source))
+		}
+		return filepath.Base(p)
+	}, filepath.Dir)
+	if err != nil {
+		return err
+	}
+	root, err := os.Open(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("invalid output path: directory %q does not exist", folder)
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if name == "/" {
+		name = "."
+	}
+	return filetree.Write(ctx, in, root, "/", filetree.WriteOptions{Owners: c.flags.archive, Rename: name})
+}
+
+// localEnd looks at the local path that is copied to.
+func localEnd(target string) (end, error) {
+	to := end{path: target}
+	info, err := os.Stat(target)
+	switch {
+	case err == nil:
+		to.exists, to.isDir = true, info.IsDir()
+	case !errors.Is(err, fs.ErrNotExist):
+		return to, err
+	}
+	if !strings.Contains(target, "/") {
+		to.path = "./" + target
+	}
+	return to, nil
+}
+
+// tarReceiver reads the tar of a CopyFrom.
+type tarReceiver struct {
+	c      *copying
+	stream nodev1.Containers_CopyFromClient
+	rest   []byte
+}
+
+// Read returns data as it comes.
+func (r *tarReceiver) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		m, err := r.stream.Recv()
+		if err != nil {
+			return 0, err
+		}
+		r.rest = m.GetData()
+		r.c.size += int64(len(r.rest))
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
