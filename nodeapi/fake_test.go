@@ -19,6 +19,7 @@ import (
 	"github.com/nodeagent/nodeagent/cgroups"
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/imageservice/imageconfig"
+	"github.com/nodeagent/nodeagent/imageservice/registry"
 	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/sandbox"
 	sandboxns "github.com/nodeagent/nodeagent/sandbox/namespace"
@@ -464,6 +465,10 @@ func (f *fakeImages) DiskUsage(context.Context) (imageservice.DiskUsage, error) 
 }
 
 func (f *fakeImages) Pulls() []imageservice.PullUnderWay { return nil }
+
+func (f *fakeImages) Explain(context.Context, string, imageservice.Auth) (string, registry.Explanation, error) {
+	return "", registry.Explanation{}, nil
+}
 
 func (f *fakeImages) FilesystemUsage(context.Context) (imageservice.FilesystemUsage, error) {
 	return imageservice.FilesystemUsage{Mountpoint: "/images", Bytes: 7}, nil

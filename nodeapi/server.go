@@ -24,6 +24,7 @@ import (
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/imageservice"
+	"github.com/nodeagent/nodeagent/imageservice/registry"
 	"github.com/nodeagent/nodeagent/internal/recorder"
 	"github.com/nodeagent/nodeagent/nodeapi/doctor"
 	"github.com/nodeagent/nodeagent/nodeapi/eventlog"
@@ -82,6 +83,7 @@ type Images interface {
 	Tag(ctx context.Context, ref, newRef string) error
 	FilesystemUsage(ctx context.Context) (imageservice.FilesystemUsage, error)
 	Pulls() []imageservice.PullUnderWay
+	Explain(ctx context.Context, ref string, auth imageservice.Auth) (string, registry.Explanation, error)
 	Verify(ctx context.Context, opts imageservice.VerifyOptions) (imageservice.Verified, error)
 	DiskUsage(ctx context.Context) (imageservice.DiskUsage, error)
 }

@@ -132,6 +132,33 @@ func (fakeRegistries) Login(_ context.Context, r *nodev1.LoginRequest) (*nodev1.
 	return &nodev1.LoginResponse{}, nil
 }
 
+func (fakeRegistries) Explain(_ context.Context, r *nodev1.ExplainRequest) (*nodev1.ExplainResponse, error) {
+	resp := &nodev1.ExplainResponse{
+		Ref: r.GetRef(), Files: []*nodev1.ConfigFile{{Path: "/etc/nodeagent/certs.d/r.test/hosts.toml", State: "used"}},
+		Attempts: []*nodev1.Attempt{{
+			Url: "http://mirror.test/v2/x/manifests/1?ns=r.test", Role: "mirror", Config: "/etc/nodeagent/certs.d/r.test/hosts.toml:3", Tls: "none",
+			Answer: "HEAD http://mirror.test/v2/x/manifests/1: 404 Not Found", Millis: 2,
+		}},
+	}
+	if !strings.Contains(r.GetRef(), "nosuch") {
+		resp.Attempts = append(resp.Attempts, &nodev1.Attempt{
+			Url: "https://r.test/v2/x/manifests/1", Role: "registry", Tls: "verified", Credentials: "the caller", Proxy: "http://proxy.test:3128",
+			Answer: "200 OK: application/vnd.oci.image.index.v1+json, 123 bytes", Digest: "sha256:abc", WouldServe: true, Millis: 31,
+		})
+	}
+	return resp, nil
+}
+
+func (fakeRegistries) Pulls(context.Context, *nodev1.PullsRequest) (*nodev1.PullsResponse, error) {
+	return &nodev1.PullsResponse{Pulls: []*nodev1.PullUnderWay{
+		{Ref: "docker.io/library/big:1", Waiters: 2, StartedAt: timestamppb.Now(), Layers: []*nodev1.PullProgress{
+			{Digest: "sha256:" + strings.Repeat("a", 64), Status: "Downloading", Current: 5 << 20, Total: 10 << 20},
+			{Digest: "sha256:" + strings.Repeat("b", 64), Status: "Already exists"},
+		}},
+		{Ref: "r.test/slow:1", Waiters: 1, StartedAt: timestamppb.Now()},
+	}}, nil
+}
+
 func (fakeRegistries) Search(_ context.Context, r *nodev1.SearchRequest) (*nodev1.SearchResponse, error) {
 	all := []*nodev1.FoundRepository{
 		{Name: "nginx", Description: "Official build of Nginx,\nwhich serves pages and does much more than that.", Stars: 20000, Official: true},

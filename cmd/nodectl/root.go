@@ -82,7 +82,7 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		system.NewInspect(cli, ""), system.NewVersion(cli, build), system.NewInfo(cli, build),
 		pod.NewPods(cli), pod.NewInspect(cli), pod.NewRun(cli), pod.NewStop(cli), pod.NewRemove(cli),
 		debug.NewWhy(cli), debug.NewOps(cli), debug.NewDoctor(cli),
-		containerGroup(cli), volumeGroup(cli), imageGroup(cli), networkGroup(cli), storeGroup(cli), systemGroup(cli, build),
+		containerGroup(cli), volumeGroup(cli), imageGroup(cli), networkGroup(cli), storeGroup(cli), registryGroup(cli), systemGroup(cli, build),
 	)
 	root.AddCommand(newMan())
 	addHelp(root)
@@ -120,6 +120,11 @@ func imageGroup(cli *command.CLI) *cobra.Command {
 		image.NewHistory(cli), image.NewImport(cli), system.NewInspect(cli, "image"), image.NewLoad(cli), list, image.NewPrune(cli),
 		image.NewPull(cli), image.NewPush(cli), remove, image.NewSave(cli), image.NewTag(cli),
 	)
+}
+
+// registryGroup is `nodectl registry`.
+func registryGroup(cli *command.CLI) *cobra.Command {
+	return group("registry", "Look at registries", registry.NewExplain(cli, image.Credentials))
 }
 
 // networkGroup is `nodectl network`.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,7 +80,7 @@ func (a *attempt) endpoints() ([]*endpoint, error) {
 	for i, h := range hosts {
 		list[i] = &endpoint{
 			host: h, registry: a.registry, repository: a.repository, timeout: a.client.cfg.HeaderTimeout,
-			mirror: i < len(hosts)-1, config: file.line(h.Host), foreign: h.Host != a.registry && !(isHub(a.registry) && isHub(h.Host)),
+			mirror: i < len(hosts)-1, config: file.line(h.Scheme, h.Host), foreign: h.Host != a.registry && !(isHub(a.registry) && isHub(h.Host)),
 		}
 	}
 	return list, nil
@@ -101,11 +102,12 @@ func (a *attempt) hostDir(host string) (string, error) {
 			return "", err
 		}
 		path := filepath.Join(dir, hostsToml)
-		if err := checkHostsFile(path); err != nil {
+		state, err := checkHostsFile(path)
+		if err != nil {
 			a.looked = append(a.looked, ConfigFile{path, err.Error()})
 			return "", err
 		}
-		a.looked = append(a.looked, ConfigFile{path, "used"})
+		a.looked = append(a.looked, ConfigFile{path, state})
 		a.found = dir
 		return dir, nil
 	}
@@ -118,41 +120,44 @@ var hostsFileKeys = map[string]bool{
 	"header": true, "override_path": true, "dial_timeout": true,
 }
 
-// checkHostsFile refuses what would be read as something else than was meant.
-func checkHostsFile(path string) error {
+// checkHostsFile refuses a file that does not parse. Keys that are not known
+// are named in what it returns: the folder may be shared with programs that know
+// more.
+func checkHostsFile(path string) (state string, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return "missing; certificates beside it are used", nil
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer f.Close()
 	var top map[string]any
 	if err := toml.NewDecoder(io.LimitReader(f, maxHostsFile)).Decode(&top); err != nil {
-		return fmt.Errorf("read %s: %s: %w", path, tomlError(err), errdefs.ErrInvalidArgument)
+		return "", fmt.Errorf("read %s: %s: %w", path, tomlError(err), errdefs.ErrInvalidArgument)
 	}
+	var unknown []string
 	for key, value := range top {
-		if !hostsFileKeys[key] {
-			return fmt.Errorf("read %s: unknown key %q: %w", path, key, errdefs.ErrInvalidArgument)
-		}
-		hosts, ok := value.(map[string]any)
-		if key != "host" || !ok {
-			continue
-		}
-		for name, entries := range hosts {
-			table, ok := entries.(map[string]any)
-			if !ok {
-				return fmt.Errorf("read %s: host %q is not a table: %w", path, name, errdefs.ErrInvalidArgument)
-			}
-			for key := range table {
-				if !hostsFileKeys[key] || key == "server" || key == "host" {
-					return fmt.Errorf("read %s: unknown key %q of host %q: %w", path, key, name, errdefs.ErrInvalidArgument)
+		hosts, isTable := value.(map[string]any)
+		switch {
+		case !hostsFileKeys[key]:
+			unknown = append(unknown, key)
+		case key == "host" && isTable:
+			for name, entries := range hosts {
+				table, _ := entries.(map[string]any)
+				for key := range table {
+					if !hostsFileKeys[key] || key == "server" || key == "host" {
+						unknown = append(unknown, name+" "+key)
+					}
 				}
 			}
 		}
 	}
-	return nil
+	if len(unknown) == 0 {
+		return "used", nil
+	}
+	slices.Sort(unknown)
+	return fmt.Sprintf("used, but for what is not known: %.300s", strings.Join(unknown, ", ")), nil
 }
 
 // tomlError says where a file is wrong.
@@ -188,11 +193,12 @@ func (f *hostsFile) read() {
 }
 
 // line is the file and line that names a host; empty when none does.
-func (f *hostsFile) line(host string) string {
-	for i, line := range f.lines {
-		named := strings.HasPrefix(line, "server") || strings.HasPrefix(line, "[host.")
-		if named && (strings.Contains(line, "//"+host) || strings.Contains(line, `"`+host)) {
-			return fmt.Sprintf("%s:%d", f.path, i+1)
+func (f *hostsFile) line(scheme, host string) string {
+	for _, how := range []string{scheme + "://" + host, "//" + host, `"` + host} {
+		for i, line := range f.lines {
+			if (strings.HasPrefix(line, "server") || strings.HasPrefix(line, "[host.")) && strings.Contains(line, how) {
+				return fmt.Sprintf("%s:%d", f.path, i+1)
+			}
 		}
 	}
 	return ""

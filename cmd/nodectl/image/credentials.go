@@ -1,12 +1,22 @@
 package image
 
 import (
+	"github.com/distribution/reference"
 	"github.com/docker/cli/cli/config"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 )
 
 // dockerHub is the name docker's configuration has for docker.io.
 const dockerHub = "https://index.docker.io/v1/"
+
+// Credentials are those that an image would be pulled with; nil for none.
+func Credentials(ref string) *nodev1.Auth {
+	named, err := reference.ParseDockerRef(ref)
+	if err != nil {
+		return nil
+	}
+	return credentials(reference.Domain(named))
+}
 
 // credentials are what docker's config.json and its helpers have for a
 // registry; nil where they have none. A configuration that cannot be read is
