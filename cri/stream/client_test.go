@@ -149,15 +149,20 @@ func (c *spdyClient) stream(t *testing.T, kind string) httpstream.Stream {
 	return c.open(t, "streamType", kind)
 }
 
-// wsClient speaks v4.channel.k8s.io.
+// wsClient speaks one of the protocols with channels.
 type wsClient struct {
 	*websocket.Conn
 }
 
 func dialWS(t *testing.T, link string) *wsClient {
 	t.Helper()
+	return dialProtocol(t, link, "v4.channel.k8s.io")
+}
+
+func dialProtocol(t *testing.T, link string, protocol ...string) *wsClient {
+	t.Helper()
 	config := must[*websocket.Config](t)(websocket.NewConfig("ws"+strings.TrimPrefix(link, "http"), "http://localhost/"))
-	config.Protocol = []string{"v4.channel.k8s.io"}
+	config.Protocol = protocol
 	conn := must[*websocket.Conn](t)(websocket.DialConfig(config))
 	t.Cleanup(func() { _ = conn.Close() })
 	return &wsClient{conn}

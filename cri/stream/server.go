@@ -197,18 +197,34 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	session := newSession(r.Context(), s, ticket)
 	defer session.end()
 
+	s.run(w, r, session)
+}
+
+// run speaks the protocol that the client asks for.
+func (s *Server) run(w http.ResponseWriter, r *http.Request, session *session) {
+	ticket := session.ticket
 	options := &remotecommand.Options{
 		Stdin: ticket.wanted.Stdin, Stdout: ticket.wanted.Stdout, Stderr: ticket.wanted.Stderr, TTY: ticket.wanted.TTY,
 	}
-	switch ticket.kind {
-	case kindExec:
-		remotecommand.ServeExec(w, r, session, "", "", ticket.id, ticket.cmd, options,
-			s.config.IdleTimeout, s.config.CreationTimeout, remotecommand.SupportedStreamingProtocols)
-	case kindAttach:
-		remotecommand.ServeAttach(w, r, session, "", "", ticket.id, options,
-			s.config.IdleTimeout, s.config.CreationTimeout, remotecommand.SupportedStreamingProtocols)
-	case kindPortForward:
+	isV5 := offers(r, remotecommand.StreamProtocolV5Name)
+	forward := func(w http.ResponseWriter, r *http.Request) {
 		portforward.ServePortForward(w, r, session, ticket.id, "", &portforward.V4Options{Ports: ticket.ports},
 			s.config.IdleTimeout, s.config.CreationTimeout, portforward.SupportedProtocols)
+	}
+	switch {
+	case ticket.kind == kindExec && isV5:
+		s.serveV5(w, r, session, v5.exec)
+	case ticket.kind == kindExec:
+		remotecommand.ServeExec(w, r, session, "", "", ticket.id, ticket.cmd, options,
+			s.config.IdleTimeout, s.config.CreationTimeout, remotecommand.SupportedStreamingProtocols)
+	case ticket.kind == kindAttach && isV5:
+		s.serveV5(w, r, session, v5.attach)
+	case ticket.kind == kindAttach:
+		remotecommand.ServeAttach(w, r, session, "", "", ticket.id, options,
+			s.config.IdleTimeout, s.config.CreationTimeout, remotecommand.SupportedStreamingProtocols)
+	case offers(r, tunnelProtocol):
+		tunnel(w, r, forward)
+	default:
+		forward(w, r)
 	}
 }
