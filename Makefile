@@ -63,6 +63,10 @@ test-e2e: test-packages build tools ## tests of the whole path: agent, registry,
 critest: test-packages build tools ## the CRI conformance suite
 	NODEAGENT_TEST_REQUIRE=yes go test -count=1 -v -timeout 20m ./test/critest/...
 
+.PHONY: critest-repeat
+critest-repeat: test-packages build tools ## the CRI conformance suite in each mode, five times
+	NODEAGENT_TEST_CRITEST_RUNS=5 NODEAGENT_TEST_REQUIRE=yes go test -count=1 -v -timeout 60m ./test/critest/...
+
 .PHONY: bench-pods
 bench-pods: test-packages build tools peers ## time and memory of a pod, here and in containerd with runc
 	hack/bench-pods
@@ -99,10 +103,11 @@ generate: ## write the generated Go of the protobuf files anew
 	@hack/generate
 
 .PHONY: tools
-tools: ## build crictl, critest and the CNI plugins into .cache/bin
+tools: ## build crictl, critest, ginkgo and the CNI plugins into .cache/bin
 	@mkdir -p $(TOOLS)/cni
 	cd hack/tools/critools && go build -trimpath -ldflags '-s -w -X sigs.k8s.io/cri-tools/pkg/version.Version=v1.36.0' -o $(TOOLS)/crictl sigs.k8s.io/cri-tools/cmd/crictl
 	cd hack/tools/critools && go test -c -trimpath -ldflags '-s -w -X sigs.k8s.io/cri-tools/pkg/version.Version=v1.36.0' -o $(TOOLS)/critest sigs.k8s.io/cri-tools/cmd/critest
+	cd hack/tools/critools && go build -trimpath -ldflags '-s -w' -o $(TOOLS)/ginkgo github.com/onsi/ginkgo/v2/ginkgo
 	cd hack/tools/cni && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(TOOLS)/cni/ \
 		github.com/containernetworking/plugins/plugins/main/{bridge,loopback} \
 		github.com/containernetworking/plugins/plugins/ipam/host-local \
