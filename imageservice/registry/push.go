@@ -27,7 +27,7 @@ const (
 	// pushAnswer is how long a registry may think about what it got.
 	pushAnswer = 5 * time.Minute
 	// pushPause is the pause after the first failure; it doubles.
-	pushPause = 300 * time.Millisecond
+	pushPause = 200 * time.Millisecond
 )
 
 // Target is a repository that something is pushed to.
