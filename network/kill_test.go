@@ -56,31 +56,81 @@ func TestKilledAnywhere(t *testing.T) {
 		"network.bridge.veth", "network.bridge.masquerade", "network.bridge.wait", "network.add.plugins.after",
 		"network.bandwidth.link", "network.bridge.down", "network.bridge.released", "network.reap.before", "network.reap.after",
 	} {
-		t.Run(point, func(t *testing.T) {
-			rooted(t)
-			cfg := testConfig(t)
-			a := newPod(t)
-			a.Ports = []PortMapping{{Protocol: TCP, HostPort: 8080, ContainerPort: 80}}
-			a.Annotations = map[string]string{ingressAnnotation: "10M", egressAnnotation: "20M"}
-			text, err := json.Marshal(job{cfg, a, true})
-			if err != nil {
+		for _, network := range []string{"embedded", "configured"} {
+			t.Run(network+" "+point, func(t *testing.T) {
+				rooted(t)
+				cfg := testConfig(t)
+				data := filepath.Join(cfg.StateDir, "ipam")
+				if network == "configured" {
+					data = filepath.Join(t.TempDir(), "addresses")
+					writeConf(t, cfg, "10-test.conflist", conflist(data))
+					t.Cleanup(func() { tidy(t) })
+				}
+				killedAt(t, point, cfg, data)
+			})
+		}
+	}
+}
+
+func killedAt(t *testing.T, point string, cfg Config, data string) {
+	a := newPod(t)
+	a.Ports = []PortMapping{{Protocol: TCP, HostPort: 8080, ContainerPort: 80}}
+	a.Annotations = map[string]string{ingressAnnotation: "10M", egressAnnotation: "20M"}
+	text, err := json.Marshal(job{cfg, a, true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestChild$")
+	cmd.Env = append(os.Environ(), childJob+"="+string(text), failpoint.EnvVar+"="+point+"=exit")
+	out, err := cmd.CombinedOutput()
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
+		t.Fatalf("%v: %s", err, out)
+	}
+	m := newManager(t, cfg)
+	if err := m.GC(context.Background(), nil); err != nil {
+		t.Error(err)
+	}
+	checkNothing(t, m, data)
+	mustAdd(t, m, a)
+	mustDel(t, m, a)
+}
+
+// TestRebooted: a reboot took namespaces, links and rules, and all that is on tmpfs;
+// the next agent gives back what is on disk, and wires pods again.
+func TestRebooted(t *testing.T) {
+	ways(t, func(t *testing.T, cfg Config) {
+		data := filepath.Join(t.TempDir(), "addresses")
+		writeConf(t, cfg, "10-test.conflist", conflist(data))
+		before, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := newPod(t)
+		a.Ports = []PortMapping{{Protocol: TCP, HostPort: 8080, ContainerPort: 80}}
+		mustAdd(t, before, a)
+		before.Close()
+		dropNetNS(t, a.NetNS)
+		tidy(t)
+		nft(t, "flush", "ruleset")
+		left, err := filepath.Glob(filepath.Join(cfg.StateDir, "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range left {
+			if err := os.RemoveAll(path); err != nil {
 				t.Fatal(err)
 			}
-			cmd := exec.Command("/proc/self/exe", "-test.run=^TestChild$")
-			cmd.Env = append(os.Environ(), childJob+"="+string(text), failpoint.EnvVar+"="+point+"=exit")
-			out, err := cmd.CombinedOutput()
-			if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
-				t.Fatalf("%v: %s", err, out)
-			}
-			m := newManager(t, cfg)
-			if err := m.GC(context.Background(), nil); err != nil {
-				t.Error(err)
-			}
-			checkNothing(t, m, filepath.Join(cfg.StateDir, "ipam"))
-			mustAdd(t, m, a)
-			mustDel(t, m, a)
-		})
-	}
+		}
+		m := newManager(t, cfg)
+		if err := m.GC(context.Background(), nil); err != nil {
+			t.Error(err)
+		}
+		checkNothing(t, m, data)
+		b := newPod(t)
+		b.Ports = a.Ports
+		mustAdd(t, m, b)
+		mustDel(t, m, b)
+	})
 }
 
 // TestForbiddingChainIsTold: others' rules are not touched, but told.
