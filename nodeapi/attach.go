@@ -96,10 +96,7 @@ func (s *containers) serveAttach(ctx context.Context, stream attachStream, st *s
 	}
 	s.tellEnd(ended)
 	if s.specOf(c).GetAutoRemove() {
-		// The name is free again when the client goes on.
-		if err := s.remove(ctx, c, true); err != nil {
-			return err
-		}
+		s.leave(c)
 	}
 	st.sending.Lock()
 	defer st.sending.Unlock()

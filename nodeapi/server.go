@@ -197,6 +197,8 @@ type Server struct {
 	ports map[publishedPort]bool
 	// specs holds decoded annotations by pod ID.
 	specs map[string]*nodev1.ContainerSpec
+	// leaving are the removals that nobody waits for yet.
+	leaving map[chan struct{}]bool
 	// holds counts who waits for a container's exit code: it removes
 	// itself only after them.
 	holds map[string]int
@@ -231,7 +233,7 @@ func New(deps Deps) (*Server, error) {
 		files: files{root: deps.Config.Root, state: deps.Config.State},
 		life:  life, end: end,
 		names: map[string]bool{}, ports: map[publishedPort]bool{},
-		specs: map[string]*nodev1.ContainerSpec{}, holds: map[string]int{},
+		specs: map[string]*nodev1.ContainerSpec{}, leaving: map[chan struct{}]bool{}, holds: map[string]int{},
 		keeps: map[string]*keep{}, still: map[string]int{}, runs: map[string]runRecord{}, bootID: bootID(),
 	}
 	var err error

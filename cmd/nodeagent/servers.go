@@ -105,6 +105,7 @@ func (d *daemon) host() doctor.Host {
 }
 
 func (d *daemon) buildGRPC(context.Context) error {
+	d.calls.Before(d.node.Settle)
 	d.grpc = grpc.NewServer(append(cri.ServerOptions(logrus.NewEntry(logrus.StandardLogger())), d.calls.ServerOptions()...)...)
 	d.cri.Register(d.grpc)
 	d.node.Register(d.grpc)

@@ -52,6 +52,9 @@ type Table struct {
 	recorder *recorder.Recorder
 	// resolve finds the IDs of what a person calls a container.
 	resolve func(name string) (pod, container string)
+	// before is called before each unary call of the node API and of images;
+	// nil does nothing.
+	before func(ctx context.Context, method string, req any)
 
 	// mu guards the fields below.
 	mu     sync.Mutex
@@ -66,6 +69,9 @@ func NewTable(r *recorder.Recorder, resolve func(name string) (pod, container st
 	}
 	return &Table{recorder: r, resolve: resolve, calls: map[*Call]bool{}, probed: map[string]time.Time{}}
 }
+
+// Before has fn called before a call is handled; nothing is served yet.
+func (t *Table) Before(fn func(ctx context.Context, method string, req any)) { t.before = fn }
 
 // UnderWay lists the calls, the oldest first, without those that last as long
 // as somebody looks.
@@ -89,6 +95,9 @@ func (t *Table) ServerOptions() []grpc.ServerOption {
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 			c := t.begin(ctx, info.FullMethod, req)
 			watch := c.watch()
+			if t.before != nil && !strings.HasPrefix(info.FullMethod, "/runtime.v1.RuntimeService/") {
+				t.before(ctx, c.Method, req)
+			}
 			resp, err := handler(recorder.WithCaller(ctx, c.By), req)
 			if watch != nil {
 				watch.Stop()
