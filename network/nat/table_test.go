@@ -51,7 +51,9 @@ func sample() (map[string]Rules, string) {
 				{Protocol: unix.IPPROTO_SCTP, HostPort: 99, HostIP: netip.MustParseAddr("2001:db8::7"), Target: netip.MustParseAddrPort("[fd00:1::2]:9")},
 			}},
 		},
-		"bbb/eth0": {Sources: []netip.Prefix{netip.MustParsePrefix("10.1.0.3/16")}},
+		"bbb/eth0":     {Sources: []netip.Prefix{netip.MustParsePrefix("10.1.0.3/16")}},
+		"user-net-ccc": {Bridge: Bridge{Link: "br1"}},
+		"user-net-ddd": {Bridge: Bridge{Link: "br2", Internal: true}},
 	}, "nodeagent-test"
 }
 
@@ -59,6 +61,9 @@ func fill(t *testing.T, table *Table, all map[string]Rules) {
 	t.Helper()
 	for owner, rules := range all {
 		if err := table.Masquerade(owner, rules.Sources); err != nil {
+			t.Fatal(err)
+		}
+		if err := table.Isolate(owner, rules.Bridge); err != nil {
 			t.Fatal(err)
 		}
 		if len(rules.Ports) == 0 {
@@ -98,7 +103,7 @@ func TestTableIsFoundAgain(t *testing.T) {
 	}
 	for owner, rules := range all {
 		got := again.Owned(owner)
-		if len(got.Sources) != len(rules.Sources) || len(got.Ports) != len(rules.Ports) || got.Link != rules.Link || len(got.Targets) != len(rules.Targets) {
+		if len(got.Sources) != len(rules.Sources) || len(got.Ports) != len(rules.Ports) || got.Link != rules.Link || len(got.Targets) != len(rules.Targets) || got.Bridge != rules.Bridge {
 			t.Errorf("owner %s: got %+v, want %+v", owner, got, rules)
 		}
 	}
@@ -114,6 +119,9 @@ func TestTableIsFoundAgain(t *testing.T) {
 			t.Error(err)
 		}
 		if err := again.Unmasquerade(owner); err != nil {
+			t.Error(err)
+		}
+		if err := again.Isolate(owner, Bridge{}); err != nil {
 			t.Error(err)
 		}
 	}

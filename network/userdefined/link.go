@@ -123,17 +123,40 @@ func (m *Manager) ensureLink(n *Network) error {
 	default:
 		return worded(errdefs.ErrNotFound, "network %s: parent interface %s is not there", n.Name, n.Link)
 	}
-	if err := netlink.LinkAdd(link); err != nil && !errors.Is(err, unix.EEXIST) {
+	err := netlink.LinkAdd(link)
+	if errors.Is(err, unix.EOPNOTSUPP) && link.Type() == "dummy" {
+		return m.addPair(n, attrs)
+	}
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("network %s: create %s: %w", n.Name, n.Link, err)
 	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return fmt.Errorf("network %s: bring up %s: %w", n.Name, n.Link, err)
+	return m.bringUp(n, n.Link)
+}
+
+// addPair makes a parent that leads nowhere of a pair of links, on a kernel that
+// has no dummy ones. Both ends are up, since a parent without a carrier carries
+// nothing between its children either.
+func (m *Manager) addPair(n *Network, attrs netlink.LinkAttrs) error {
+	peer := "p" + n.Link[1:]
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: peer}); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("network %s: create %s: %w", n.Name, n.Link, err)
+	}
+	return errors.Join(m.bringUp(n, peer), m.bringUp(n, n.Link))
+}
+
+func (m *Manager) bringUp(n *Network, name string) error {
+	link, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkSetUp(link)
+	}
+	if err != nil {
+		return fmt.Errorf("network %s: bring up %s: %w", n.Name, name, err)
 	}
 	return nil
 }
 
 // linkTypes are the kinds of links that networks make.
-var linkTypes = map[string]bool{"bridge": true, "dummy": true, "vlan": true}
+var linkTypes = map[string]bool{"bridge": true, "dummy": true, "vlan": true, "veth": true}
 
 // removeLink takes away what ensureLink makes, and the network's addresses.
 // What is gone already is no error.

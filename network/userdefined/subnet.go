@@ -111,7 +111,10 @@ func (m *Manager) chooseSubnets(n *Network, others []*Network) error {
 		n.Subnets = append(n.Subnets, Subnet{Prefix: chosen})
 	}
 	for i := range n.Subnets {
-		n.Subnets[i].chooseGateway()
+		s := &n.Subnets[i]
+		if s.chooseGateway(); !usable(s.Prefix, s.Gateway) {
+			return worded(errdefs.ErrInvalidArgument, "subnet %s has no address left for the gateway", s.Prefix)
+		}
 	}
 	return nil
 }
