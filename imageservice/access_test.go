@@ -266,7 +266,7 @@ func TestPullErrors(t *testing.T) {
 		"overloaded":     {answer(http.StatusTooManyRequests).host + "/x", errdefs.IsUnavailable, "429"},
 		"flipped bit":    {flip.host + "/x", errdefs.IsDataLoss, layer},
 		"too many bytes": {long.host + "/x", errdefs.IsDataLoss, ""},
-		"a web page":     {html.host + "/x", errdefs.IsInvalidArgument, ""},
+		"a web page":     {html.host + "/x", errdefs.IsUnavailable, "web page"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, Config{})

@@ -268,16 +268,16 @@ func (w *work) unpack(ctx context.Context, i int) error {
 // blameTimeout is how long a layer that does not unpack may take to arrive.
 const blameTimeout = 10 * time.Second
 
-// blame finds out whether a layer that does not unpack is bad, or arrived
-// damaged, which is the better reason.
+// blame finds out whether a layer that does not unpack is bad, or did not
+// arrive as it should, which is the better reason.
 func blame(ctx context.Context, t *content.Transfer, err error) error {
-	if !errdefs.IsInvalidArgument(err) && !errdefs.IsDataLoss(err) {
-		return err
+	if errdefs.IsInvalidArgument(err) || errdefs.IsDataLoss(err) {
+		limited, cancel := context.WithTimeout(ctx, blameTimeout)
+		defer cancel()
+		_ = t.Wait(limited)
 	}
-	ctx, cancel := context.WithTimeout(ctx, blameTimeout)
-	defer cancel()
-	if terr := t.Wait(ctx); errdefs.IsDataLoss(terr) {
-		return terr
+	if failed := t.Failed(); failed != nil {
+		return failed
 	}
 	return err
 }

@@ -114,7 +114,7 @@ func New(cfg Config) (*Store, error) {
 		content:    blobs,
 		layers:     layers,
 		others:     others,
-		registry:   registry.New(registry.Config{CertsDirs: cfg.CertsDirs}),
+		registry:   registry.New(registry.Config{CertsDirs: cfg.CertsDirs, HeaderTimeout: cfg.StallTimeout}),
 		collectNow: make(chan struct{}, 1),
 		healing:    make(chan struct{}, 1),
 		images:     map[string]*record{},

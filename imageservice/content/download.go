@@ -221,7 +221,7 @@ func (b *stream) explain(err error) error {
 		return stalled
 	}
 	if err == io.EOF {
-		return io.ErrUnexpectedEOF
+		return fmt.Errorf("it ended after %d of %d bytes: %w: %w", b.pos, b.d.t.desc.Size, io.ErrUnexpectedEOF, errdefs.ErrUnavailable)
 	}
 	return err
 }

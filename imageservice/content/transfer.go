@@ -122,6 +122,13 @@ func (t *Transfer) Wait(ctx context.Context) error {
 	return t.err
 }
 
+// Failed returns why the transfer has failed; nil when it has not, so far.
+func (t *Transfer) Failed() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.err
+}
+
 // Watch has f called with the number of bytes that arrived, each time more
 // have, from the transfer's goroutines. f must not block.
 func (t *Transfer) Watch(f func(arrived int64)) {

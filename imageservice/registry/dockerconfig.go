@@ -24,9 +24,10 @@ const (
 	// credential helper answers.
 	maxDockerConfig = 4 << 20
 	maxHelperOutput = 1 << 20
-	// helperTimeout is how long a credential helper may take.
-	helperTimeout = 10 * time.Second
 )
+
+// helperTimeout is how long a credential helper may take.
+var helperTimeout = 10 * time.Second
 
 // hubKey is the name docker's configuration has for docker.io.
 const hubKey = "https://index.docker.io/v1/"

@@ -28,8 +28,8 @@ type Error struct {
 
 // Failure is what happened at one host.
 type Failure struct {
-	// Address is where the host's API is.
-	Address string
+	// Host is the one that was asked.
+	Host string
 	// Text says what was asked and what went wrong, without secrets.
 	Text string
 	// Config is the file and line that names the host; empty for none.
@@ -42,8 +42,8 @@ func (e *Error) Error() string {
 	texts := make([]string, len(e.Failures))
 	for i, f := range e.Failures {
 		texts[i] = f.Text
-		if !strings.Contains(f.Text, f.Address) {
-			texts[i] = f.Address + ": " + f.Text
+		if !strings.Contains(f.Text, f.Host) {
+			texts[i] = f.Host + ": " + f.Text
 		}
 		if f.Config != "" {
 			texts[i] += " (configured in " + f.Config + ")"
@@ -71,7 +71,7 @@ type trial struct {
 // failed notes a failure, and tells whether to give up.
 func (t *trial) failed(ctx context.Context, e *endpoint, err error) bool {
 	if ctx.Err() != nil {
-		t.failures, t.kinds = append(t.failures, Failure{Address: e.address(), Text: "no time was left", Config: e.config, Err: context.Cause(ctx)}), append(t.kinds, nil)
+		t.failures, t.kinds = append(t.failures, Failure{Host: e.host.Host, Text: "no time was left", Config: e.config, Err: context.Cause(ctx)}), append(t.kinds, nil)
 		return true
 	}
 	kind, text := classify(err)
@@ -79,7 +79,7 @@ func (t *trial) failed(ctx context.Context, e *endpoint, err error) bool {
 		kind = errdefs.ErrUnavailable
 	}
 	t.kinds = append(t.kinds, kind)
-	t.failures = append(t.failures, Failure{Address: e.address(), Text: text, Config: e.config, Err: err})
+	t.failures = append(t.failures, Failure{Host: e.host.Host, Text: text, Config: e.config, Err: err})
 	return false
 }
 

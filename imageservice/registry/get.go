@@ -39,7 +39,7 @@ type query struct {
 }
 
 // errNoAnswer ends a request whose answer does not begin.
-var errNoAnswer = fmt.Errorf("no answer: %w", errdefs.ErrUnavailable)
+var errNoAnswer = errors.New("no answer")
 
 // do makes a request, and answers with what is not an error.
 func (e *endpoint) do(ctx context.Context, r query) (*http.Response, error) {
@@ -88,7 +88,7 @@ func (e *endpoint) once(ctx context.Context, r query) (*http.Response, error) {
 		}
 		resp.Body.Close()
 		if err != nil {
-			return nil, fmt.Errorf("%s %s: %w", r.method, withoutSecrets(req.URL.String()), err)
+			return nil, fmt.Errorf("%s %s: %w", r.method, withoutSecrets(resp.Request.URL.String()), err)
 		}
 	}
 }
@@ -176,7 +176,7 @@ func (e *endpoint) rest(ctx context.Context, patient bool) error {
 		return nil
 	}
 	if !patient || wait > maxPause {
-		return fmt.Errorf("%s: it asked not to be asked again for %s: %w", e.address(), wait.Round(time.Second), errdefs.ErrUnavailable)
+		return fmt.Errorf("%s: it asked not to be asked again for %s: %w", e.host.Host, wait.Round(time.Second), errdefs.ErrUnavailable)
 	}
 	return pause(ctx, wait)
 }
@@ -220,12 +220,11 @@ func worthRetrying(err error) bool {
 		return false
 	}
 	var dns *net.DNSError
-	if errors.As(err, &dns) && dns.IsNotFound || isTLS(err) || errors.Is(err, errNoAnswer) {
+	if errors.As(err, &dns) && dns.IsNotFound || isTLS(err) || errors.Is(err, errNoAnswer) || errors.Is(err, errRedirect) {
 		return false
 	}
 	var netErr net.Error
-	var urlErr *url.Error
-	return errors.As(err, &netErr) || errors.As(err, &urlErr) && !errors.Is(err, errRedirect)
+	return errors.As(err, &netErr)
 }
 
 // backoff grows, and differs from one caller to another.

@@ -64,8 +64,6 @@ func (c *Client) newAttempt(ref reference.Named, creds Credentials) *attempt {
 	return &attempt{client: c, creds: creds, registry: reference.Domain(ref), repository: reference.Path(ref)}
 }
 
-func (e *endpoint) address() string { return e.host.Scheme + "://" + e.host.Host + e.host.Path }
-
 // endpoints lists whom to ask, the registry itself last.
 func (a *attempt) endpoints() ([]*endpoint, error) {
 	hosts, err := a.hosts(a.registry)

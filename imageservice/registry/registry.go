@@ -53,7 +53,7 @@ type Config struct {
 	// registry, or one called _default, is taken.
 	CertsDirs []string
 	// HeaderTimeout is how long a host may take to begin an answer; zero
-	// means 15 seconds.
+	// means 10 seconds.
 	HeaderTimeout time.Duration
 }
 
@@ -63,7 +63,7 @@ type Client struct{ cfg Config }
 // New returns a client.
 func New(cfg Config) *Client {
 	if cfg.HeaderTimeout <= 0 {
-		cfg.HeaderTimeout = 15 * time.Second
+		cfg.HeaderTimeout = 10 * time.Second
 	}
 	return &Client{cfg}
 }
@@ -182,10 +182,13 @@ func (e *endpoint) read(ctx context.Context, req query) (ocispec.Descriptor, err
 	return ocispec.Descriptor{MediaType: mediaType(resp.Header), Digest: digest.FromBytes(raw), Size: int64(len(raw))}, nil
 }
 
+// errPage is an answer that no registry gives.
+var errPage = fmt.Errorf("it answers with a web page: is it a registry, or a proxy's or network's login page?: %w", errdefs.ErrUnavailable)
+
 // checkResolved refuses what cannot be the answer.
 func checkResolved(ref reference.Named, desc ocispec.Descriptor) error {
 	if desc.MediaType == "text/html" {
-		return fmt.Errorf("it answers with a web page in place of a manifest: is it a registry, or a proxy's or network's login page? %w", errdefs.ErrInvalidArgument)
+		return errPage
 	}
 	if err := desc.Digest.Validate(); err != nil {
 		return fmt.Errorf("it answers with digest %.100q: %w", desc.Digest, errdefs.ErrInvalidArgument)
@@ -247,6 +250,9 @@ func (s *Source) OpenRange(ctx context.Context, desc ocispec.Descriptor, offset,
 // checkLength refuses an answer that cannot be the blob.
 func checkLength(resp *http.Response, desc ocispec.Descriptor, offset int64) (start int64, err error) {
 	total := resp.ContentLength
+	if mediaType(resp.Header) == "text/html" {
+		return 0, errPage
+	}
 	if resp.StatusCode == http.StatusPartialContent {
 		var end int64
 		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/%d", &start, &end, &total); err != nil || start != offset {
@@ -310,6 +316,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
 		b.s.blame(b.e)
+		err = fmt.Errorf("%s broke off: %w: %w", b.e.host.Host, err, errdefs.ErrUnavailable)
 	}
 	return n, err
 }
