@@ -29,7 +29,15 @@ func (s *Store) History(ctx context.Context, ref string) (Image, []Step, error) 
 		return Image{}, nil, fmt.Errorf("history of image %s: %w", rec.ID, err)
 	}
 	var steps []Step
-	layer := 0
+	// Layers that nobody tells of are the lowest, as when an image is made of
+	// one without a history.
+	layer := len(rec.chainIDs)
+	for _, h := range rec.config.History {
+		if !h.EmptyLayer {
+			layer--
+		}
+	}
+	layer = max(layer, 0)
 	for _, h := range rec.config.History {
 		step := Step{CreatedBy: h.CreatedBy, Comment: h.Comment}
 		if h.Created != nil {

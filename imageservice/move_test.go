@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/nodeagent/nodeagent/imageservice/imageconfig"
+	"github.com/nodeagent/nodeagent/imageservice/unpack"
 	"github.com/nodeagent/nodeagent/internal/testenv"
 )
 
@@ -331,7 +333,7 @@ func TestCommitImage(t *testing.T) {
 		t.Errorf("files %q", got)
 	}
 	_, steps, err := s.History(t.Context(), "made:v1")
-	if err != nil || len(steps) != 1 || steps[0].Comment != "why" || steps[0].CreatedBy != "sh" || steps[0].Created.IsZero() {
+	if err != nil || len(steps) != 1 || steps[0].Comment != "why" || steps[0].CreatedBy != "sh" || steps[0].Created.IsZero() || steps[0].Size >= img.Size {
 		t.Errorf("%+v, %v", steps, err)
 	}
 	if c := img.Config; c.Author != "me" || c.Config.User != "you" || !slices.Equal(c.Config.Env, []string{"A=1"}) || !slices.Equal(c.Config.Cmd, []string{"sh"}) {
@@ -393,6 +395,45 @@ func TestImportRoot(t *testing.T) {
 		if _, err := s.ImportRoot(t.Context(), bytes.NewReader(data), ImportRequest{}); !errdefs.IsInvalidArgument(err) && !errdefs.IsDataLoss(err) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	s.mustBeEmpty(t)
+}
+
+// What lay on the disk and has changed is not given on, and neither are bombs
+// taken in.
+func TestDamageAndBombs(t *testing.T) {
+	reg := testenv.EmptyRegistry(t)
+	i := newTestImage(asGzip, tarOf("a=1"))
+	push(t, reg.URL, "x", "v1", i)
+	s := openStore(t, Config{Limits: unpack.Limits{Bytes: 1 << 20}})
+	img := s.mustPull(t, reg.Host+"/x:v1").Image
+	blob := i.manifest.Layers[0].Digest
+	path := filepath.Join(s.root, "images", "content", "blobs", "sha256", blob.Encoded())
+	data := readFileOf(t, path)
+	data[len(data)/2] ^= 1
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(t.Context(), io.Discard, []string{img.ID}, ""); !errdefs.IsDataLoss(err) {
+		t.Errorf("save: %v", err)
+	}
+	other := testenv.EmptyRegistry(t)
+	if err := s.Tag(t.Context(), img.ID, other.Host+"/x:v1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Push(t.Context(), PushRequest{Ref: other.Host + "/x:v1"}); err == nil {
+		t.Error("a damaged layer is pushed")
+	}
+	if err := s.Remove(t.Context(), img.ID); err != nil {
+		t.Fatal(err)
+	}
+	bomb, _ := asZstd(tarOf("zeros=" + strings.Repeat("\x00", 2<<20)))
+	if _, err := s.ImportRoot(t.Context(), bytes.NewReader(bomb), ImportRequest{}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("import: %v", err)
+	}
+	packed, _ := asGzip(readFileOf(t, writeTar(t, ociLayout(t, "bomb:v1", newTestImage(asZstd, tarOf("zeros="+strings.Repeat("\x00", 2<<20)))), asPlain)))
+	if _, err := s.Load(t.Context(), bytes.NewReader(packed), ""); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("load: %v", err)
 	}
 	s.mustBeEmpty(t)
 }
