@@ -196,7 +196,10 @@ func TestContainerStatus(t *testing.T) {
 	ctr.ExitCode, ctr.Reason, ctr.Message = 137, "OOMKilled", "out of memory"
 	ctr.LogPath, ctr.StopSignal = "/var/log/pods/x/0.log", "SIGRTMIN+3"
 	ctr.User = &runtime.ContainerUser{Linux: &runtime.LinuxContainerUser{Uid: 1, Gid: 2, SupplementalGroups: []int64{2, 3}}}
-	ctr.Mounts = []*runtime.Mount{{ContainerPath: "/m", Image: &runtime.ImageSpec{Image: "i", ImageRef: "sha256:22"}}}
+	ctr.Mounts = []*runtime.Mount{
+		{ContainerPath: "/m", Image: &runtime.ImageSpec{Image: "i", ImageRef: "sha256:22"}},
+		{ContainerPath: "/gone", Image: &runtime.ImageSpec{Image: "j", ImageRef: "sha256:44"}},
+	}
 	ctr.Config.Linux = &runtime.LinuxContainerConfig{Resources: &runtime.LinuxContainerResources{CpuShares: 5}}
 	ctr.Config.Image = &runtime.ImageSpec{Image: "sha256:1111", UserSpecifiedImage: "busybox"}
 	ctr.PID, ctr.Args = 99, []string{"sleep", "1"}
@@ -205,7 +208,7 @@ func TestContainerStatus(t *testing.T) {
 		ID:      "sha256:1111",
 		Tags:    []string{"mirror.example:5000/busybox:1", "docker.io/library/busybox:latest"},
 		Digests: []string{"mirror.example:5000/busybox@sha256:99", "docker.io/library/busybox@sha256:99"},
-	}}
+	}, {ID: "sha256:22", Digests: []string{"example/i@sha256:33"}}}
 	h.serve(t)
 	resp, err := h.ContainerStatus(t.Context(), &runtime.ContainerStatusRequest{ContainerId: "c1", Verbose: true})
 	if err != nil {
@@ -215,11 +218,13 @@ func TestContainerStatus(t *testing.T) {
 		Id: testID("c1"), Metadata: ctr.Config.Metadata, State: runtime.ContainerState_CONTAINER_EXITED,
 		CreatedAt: 200_000_000_001, StartedAt: 201_000_000_002, FinishedAt: 202_000_000_003,
 		ExitCode: 137, Reason: "OOMKilled", Message: "out of memory",
-		Image:      &runtime.ImageSpec{Image: "docker.io/library/busybox:latest", UserSpecifiedImage: "busybox"},
-		ImageRef:   "docker.io/library/busybox@sha256:99",
-		ImageId:    "sha256:1111",
-		Labels:     ctr.Config.Labels,
-		Mounts:     ctr.Mounts,
+		Image:    &runtime.ImageSpec{Image: "docker.io/library/busybox:latest", UserSpecifiedImage: "busybox"},
+		ImageRef: "docker.io/library/busybox@sha256:99",
+		ImageId:  "sha256:1111",
+		Labels:   ctr.Config.Labels,
+		Mounts: []*runtime.Mount{
+			{ContainerPath: "/m", Image: &runtime.ImageSpec{Image: "i", ImageRef: "example/i@sha256:33"}}, ctr.Mounts[1],
+		},
 		LogPath:    "/var/log/pods/x/0.log",
 		Resources:  &runtime.ContainerResources{Linux: &runtime.LinuxContainerResources{CpuShares: 5}},
 		User:       ctr.User,

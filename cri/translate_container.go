@@ -2,11 +2,13 @@ package cri
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/sandbox"
+	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -66,7 +68,7 @@ func (s *Server) containerStatus(ctx context.Context, ctr *sandbox.Container) *r
 		Message:     ctr.Message,
 		Labels:      ctr.Config.GetLabels(),
 		Annotations: ctr.Config.GetAnnotations(),
-		Mounts:      ctr.Mounts,
+		Mounts:      s.mountsOf(ctx, ctr.Mounts),
 		LogPath:     ctr.LogPath,
 		Resources:   &runtime.ContainerResources{Linux: ctr.Config.GetLinux().GetResources()},
 		User:        ctr.User,
@@ -109,6 +111,27 @@ func (s *Server) imageOf(ctx context.Context, ctr *sandbox.Container) (name, ref
 		name = ref
 	}
 	return name, ref
+}
+
+// mountsOf gives a container's mounts; those of images tell the image by its
+// repository digest, as the container's status tells its own.
+func (s *Server) mountsOf(ctx context.Context, mounts []*runtime.Mount) []*runtime.Mount {
+	told := slices.Clone(mounts)
+	for i, mount := range told {
+		id := mount.GetImage().GetImageRef()
+		if id == "" {
+			continue
+		}
+		img, err := s.images.Image(ctx, id)
+		if err != nil {
+			continue
+		}
+		if digest := digestFor(img, mount.GetImage().GetImage()); digest != "" {
+			told[i] = proto.CloneOf(mount)
+			told[i].Image.ImageRef = digest
+		}
+	}
+	return told
 }
 
 // tagFor picks the tag that asked is a shorter form of ("busybox" for

@@ -302,13 +302,19 @@ func (m *Manager) Containers() []Container {
 }
 
 // ImagesInUse returns the IDs of the images of all containers, also of those
-// being created.
+// being created, and of those mounted in them.
 func (m *Manager) ImagesInUse() map[string]bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	used := map[string]bool{}
 	for _, c := range m.containers {
-		used[c.get().ImageID] = true
+		s := c.get()
+		used[s.ImageID] = true
+		for _, mt := range s.Mounts {
+			if id := mt.GetImage().GetImageRef(); id != "" {
+				used[id] = true
+			}
+		}
 	}
 	for id := range m.creating {
 		used[id] = true

@@ -115,7 +115,7 @@ func (m *Manager) resolveMounts(ctx context.Context, c *containerState, p *podSt
 		out := proto.CloneOf(in)
 		var err error
 		if in.GetImage().GetImage() != "" {
-			if out.HostPath, err = m.mountImage(ctx, c, p, i); err != nil {
+			if out.HostPath, out.Image.ImageRef, err = m.mountImage(ctx, c, p, i); err != nil {
 				err = fmt.Errorf("%w on %s: %w", ErrImageVolume, in.GetContainerPath(), err)
 			}
 		} else {
@@ -130,35 +130,36 @@ func (m *Manager) resolveMounts(ctx context.Context, c *containerState, p *podSt
 }
 
 // mountImage mounts an image's files read-only, and gives the path of what is
-// asked for of them.
-func (m *Manager) mountImage(ctx context.Context, c *containerState, p *podState, i int) (string, error) {
+// asked for of them, and the image's ID.
+func (m *Manager) mountImage(ctx context.Context, c *containerState, p *podState, i int) (source, id string, err error) {
 	mt := c.Config.GetMounts()[i]
 	image, err := m.deps.Images.ResolveImage(ctx, mt.GetImage().GetImage())
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	key := c.ID + "-image-" + strconv.Itoa(i)
 	in, err := m.deps.Images.Unpack(ctx, image.ID, p.Handler)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	mounts, err := m.deps.Snapshots.View(ctx, key, image.ChainID,
 		snapshots.WithLabels(map[string]string{labelContainer: c.ID}), in)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	c.Views = append(c.Views, key)
 	target := filepath.Join(m.imagesDir(c.ID), strconv.Itoa(i))
 	if err := os.MkdirAll(target, 0o755); err != nil {
-		return "", err
+		return "", "", err
 	}
 	if err := m.mountMapped(ctx, mounts, target, m.imagesDir(c.ID), p); err != nil {
-		return "", err
+		return "", "", err
 	}
 	if mt.GetImageSubPath() == "" {
-		return target, nil
+		return target, image.ID, nil
 	}
-	return subPath(target, mt.GetImageSubPath())
+	source, err = subPath(target, mt.GetImageSubPath())
+	return source, image.ID, err
 }
 
 // subPath finds a path within an image, whose links do not lead out of it.
