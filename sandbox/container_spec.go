@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,6 +35,7 @@ func (m *Manager) specification(ctx context.Context, c *containerState, p *pod, 
 	if err != nil {
 		return nil, err
 	}
+	handler := m.cfg.Handlers[s.Handler]
 	in := spec.Input{
 		ID: c.ID, Container: c.Config, Pod: s.Config, Image: image, Rootfs: c.Rootfs, User: c.RunAs,
 		NamespacePaths: paths, Mounts: c.Mounts, CgroupsPath: m.cgroupsPath(c, s),
@@ -43,7 +45,8 @@ func (m *Manager) specification(ctx context.Context, c *containerState, p *pod, 
 			ResolvConf: filepath.Join(m.podDir(s.ID), resolvFile),
 		},
 		ShmPath: m.shmPath(s), Hostname: s.Hostname, Host: m.cfg.Features,
-		SeccompProfile: profile, DefaultMasks: c.Owner == OwnerNodectl, PidsLimit: m.cfg.PidsLimit, Extra: c.Extra,
+		SeccompProfile: profile, DefaultMasks: c.Owner == OwnerNodectl, Extra: c.Extra,
+		PidsLimit: cmp.Or(handler.PidsLimit, m.cfg.PidsLimit), NoHostDevices: handler.NoHostDevices,
 	}
 	if c.Extra != nil {
 		in.DefaultMasks = in.DefaultMasks && !c.Extra.Unmasked
@@ -54,7 +57,7 @@ func (m *Manager) specification(ctx context.Context, c *containerState, p *pod, 
 	if in.Devices, err = hostdevice.Resolve(c.Config.GetDevices()); err != nil {
 		return nil, err
 	}
-	if c.Config.GetLinux().GetSecurityContext().GetPrivileged() {
+	if c.Config.GetLinux().GetSecurityContext().GetPrivileged() && !handler.NoHostDevices {
 		if in.HostDevices, err = hostdevice.List("/dev"); err != nil {
 			return nil, err
 		}

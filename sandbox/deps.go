@@ -32,8 +32,9 @@ type Config struct {
 	// SystemdCgroup says that cgroup parents are slices, and that
 	// containers are put into scopes below them.
 	SystemdCgroup bool
-	// Handlers are the runtime handlers there are; the empty one is always there.
-	Handlers []string
+	// Handlers are the runtime handlers there are, by name; the empty one is
+	// always there.
+	Handlers map[string]Handler
 	// Features is what the host can do.
 	Features spec.Features
 	// CDIDirs are where CDI files are looked for; nil means the usual ones.
@@ -57,6 +58,15 @@ type Config struct {
 	SlowAfter time.Duration
 	// retryPause is the first pause between two attempts in the background.
 	retryPause time.Duration
+}
+
+// Handler is what the containers of a runtime handler's pods have of their own.
+type Handler struct {
+	// PidsLimit takes the place of Config.PidsLimit; zero does not.
+	PidsLimit int64
+	// NoHostDevices gives privileged containers the devices that they name,
+	// and no others.
+	NoHostDevices bool
 }
 
 // Image is what a container needs to know of its image.

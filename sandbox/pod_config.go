@@ -70,7 +70,7 @@ func (m *Manager) planPod(req RunPodRequest) (*podState, error) {
 	if err := checkPodNames(config, req.Owner); err != nil {
 		return nil, err
 	}
-	if req.Handler != "" && !slices.Contains(m.cfg.Handlers, req.Handler) {
+	if _, known := m.cfg.Handlers[req.Handler]; !known && req.Handler != "" {
 		return nil, invalid("no runtime handler %q", req.Handler)
 	}
 	sc := config.GetLinux().GetSecurityContext()

@@ -16,6 +16,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/nodeagent/nodeagent/imageservice"
+	"github.com/nodeagent/nodeagent/sandbox"
 )
 
 // maxConfigSize bounds the configuration file, in bytes.
@@ -68,6 +69,11 @@ type Handler struct {
 	// Snapshotter is the one that images for its pods are unpacked with; empty
 	// means the usual one.
 	Snapshotter string `toml:"snapshotter,omitempty" comment:"How layers of its pods' images are kept, if not as the others'."`
+	// PidsLimit limits the tasks of each of its containers that names no limit
+	// of its own; zero sets none.
+	PidsLimit int64 `toml:"pids_limit,omitempty" comment:"Tasks of each of its containers, where nothing else is said; 0 for no limit."`
+	// NoHostDevices keeps the host's devices from its privileged containers.
+	NoHostDevices bool `toml:"no_host_devices,omitempty" comment:"Privileged containers get no devices but those they name."`
 }
 
 // defaultConfig is what holds where nothing is said.
@@ -163,6 +169,9 @@ func (c *Config) validate() error {
 		if strings.Contains(handler.Network, "/") && !filepath.IsAbs(handler.Network) {
 			return fmt.Errorf("handlers.%s.network: %q is neither an absolute path nor a name", name, handler.Network)
 		}
+		if handler.PidsLimit < 0 {
+			return fmt.Errorf("handlers.%s.pids_limit: %d is negative", name, handler.PidsLimit)
+		}
 	}
 	return nil
 }
@@ -172,6 +181,15 @@ var handlerName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // handlerNames lists the handlers, in order.
 func (c *Config) handlerNames() []string { return slices.Sorted(maps.Keys(c.Handlers)) }
+
+// handlerDefaults are what the handlers' containers have of their own.
+func (c *Config) handlerDefaults() map[string]sandbox.Handler {
+	defaults := map[string]sandbox.Handler{}
+	for name, handler := range c.Handlers {
+		defaults[name] = sandbox.Handler{PidsLimit: handler.PidsLimit, NoHostDevices: handler.NoHostDevices}
+	}
+	return defaults
+}
 
 // handlerNetworks are the handlers' networks, of those that have one.
 func (c *Config) handlerNetworks() map[string]string {

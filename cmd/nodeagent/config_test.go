@@ -39,6 +39,7 @@ func TestValidateNamesTheKey(t *testing.T) {
 		"cgroup_parent":          func(c *Config) { c.CgroupParent = "/../x" },
 		"log_level":              func(c *Config) { c.LogLevel = "loud" },
 		"handlers":               func(c *Config) { c.Handlers = map[string]Handler{"Upper": {}} },
+		"handlers.x.pids_limit":  func(c *Config) { c.Handlers = map[string]Handler{"x": {PidsLimit: -1}} },
 		"handlers.x.snapshotter": func(c *Config) { c.Handlers = map[string]Handler{"x": {Snapshotter: "aufs"}} },
 		"proxy_snapshotters":     func(c *Config) { c.ProxySnapshotters = map[string]string{"overlay": "/run/x.sock"} },
 		"proxy_snapshotters.x":   func(c *Config) { c.ProxySnapshotters = map[string]string{"x": "run/x.sock"} },

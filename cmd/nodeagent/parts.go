@@ -224,7 +224,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) (err error) {
 		CgroupParent:  d.cfg.CgroupParent,
 		SystemdCgroup: d.cfg.CgroupDriver == string(cgroups.Systemd),
 		Features:      d.specFeatures(),
-		Handlers:      d.cfg.handlerNames(),
+		Handlers:      d.cfg.handlerDefaults(),
 	}, sandbox.Deps{
 		Images:     images{d.images, &d.cfg},
 		Snapshots:  d.snapshots,

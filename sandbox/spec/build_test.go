@@ -355,3 +355,19 @@ func TestExec(t *testing.T) {
 		t.Error("no container is no error")
 	}
 }
+
+// A runtime handler may keep the host's devices from privileged containers.
+func TestNoHostDevices(t *testing.T) {
+	in := plain()
+	privileged(&in)
+	in.NoHostDevices = true
+	in.Devices = []Device{{ContainerPath: "/dev/fuse", HostPath: "/dev/fuse", Type: "c", Major: 10, Minor: 229, Permissions: "rw"}}
+	s, err := Build(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := s.Linux.Resources.Devices
+	if len(s.Linux.Devices) != 1 || len(rules) != 2 || rules[0].Allow || !rules[1].Allow || *rules[1].Minor != 229 {
+		t.Errorf("devices %+v, rules %+v", s.Linux.Devices, rules)
+	}
+}

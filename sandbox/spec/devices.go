@@ -18,7 +18,8 @@ func (b *builder) devices() error {
 	}
 	all := b.in.Devices
 	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
-	if b.privileged {
+	everything := b.privileged && !b.in.NoHostDevices
+	if everything {
 		// The configuration's own come last and win.
 		all = slices.Concat(b.in.HostDevices, b.in.Devices)
 		rules[0].Allow = true
@@ -36,7 +37,7 @@ func (b *builder) devices() error {
 			b.spec.Linux.Devices = append(b.spec.Linux.Devices, node)
 		}
 		// A named pipe is no device to the cgroup.
-		if !b.privileged && d.Type != "p" {
+		if !everything && d.Type != "p" {
 			rules = append(rules, rule)
 		}
 	}

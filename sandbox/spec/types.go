@@ -71,6 +71,8 @@ type Input struct {
 	// hostdevice.Resolve); HostDevices are all of the host's /dev, used
 	// only for a privileged container (see hostdevice.List).
 	Devices, HostDevices []Device
+	// NoHostDevices has a privileged container use no devices but Devices.
+	NoHostDevices bool
 	// Edit changes the specification after everything but the order of
 	// mounts is in place, as CDI injection does (see cdidevice.Injector).
 	// Nil changes nothing. It may do what it likes but touch capabilities,
