@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -209,7 +210,9 @@ func (r *starting) record(context.Context) error {
 func (r *starting) fail(cause error) error {
 	err := r.changeContainer(r.c, func(s *containerState) {
 		s.State, s.PID, s.FinishedAt = ContainerExited, 0, now()
-		s.ExitCode, s.Reason, s.Message = startErrorCode, "StartError", cause.Error()
+		s.ExitCode, s.Reason = startErrorCode, "StartError"
+		// The kind says nothing that the rest does not.
+		s.Message = strings.TrimSuffix(cause.Error(), ": "+errdefs.ErrInvalidArgument.Error())
 	})
 	r.publish(EventStopped, r.c.get().ID, r.c.pod)
 	return errors.Join(err, r.unmountContainer(r.c.get().ID))
