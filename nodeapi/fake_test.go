@@ -93,6 +93,15 @@ func (f *fakeSandboxes) RemovePod(_ context.Context, id string) error {
 	return nil
 }
 
+func (f *fakeSandboxes) RevivePod(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	pod := f.pods[id]
+	pod.State = sandbox.PodReady
+	f.pods[id] = pod
+	return nil
+}
+
 func (f *fakeSandboxes) Pod(id string) (sandbox.Pod, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -321,6 +330,14 @@ func (f *fakeSandboxes) UpdateContainer(_ context.Context, id string, res *runti
 	return f.change(id, func(c *sandbox.Container) { c.Config.Linux.Resources = res })
 }
 
+func (f *fakeSandboxes) ReopenLog(_ context.Context, id string) error {
+	c, err := f.find(id)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(c.LogPath, nil, 0o600)
+}
+
 func (f *fakeSandboxes) RenameContainer(_ context.Context, id, name string) error {
 	return f.change(id, func(c *sandbox.Container) {
 		c.Config = proto.CloneOf(c.Config)
@@ -373,6 +390,10 @@ func (f *fakeLayers) LayerDirs(key string) ([]string, error) {
 			return dirs, nil
 		}
 	}
+}
+
+func (f *fakeLayers) ChainUsage(_ context.Context, key string) (own, all int64, err error) {
+	return 10, 30, nil
 }
 
 func (f *fakeSandboxes) Subscribe() (<-chan sandbox.Event, func()) {

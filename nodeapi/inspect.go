@@ -26,6 +26,11 @@ func (s *containers) Inspect(ctx context.Context, req *nodev1.InspectRequest) (*
 		Rootfs: c.Rootfs, SnapshotKey: c.SnapshotKey, CgroupPath: c.CgroupPath,
 		StopSignal: c.StopSignal, PodId: c.PodID, Addresses: addresses(pod), Endpoints: s.endpoints(pod),
 	}
+	if req.GetSizes() {
+		if err := s.addSizes(ctx, resp.Container, c); err != nil {
+			return nil, err
+		}
+	}
 	if resp.Spec == nil {
 		resp.Spec = criSpec(c, pod)
 	} else {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -28,7 +29,13 @@ func (s *containers) List(ctx context.Context, req *nodev1.ListRequest) (*nodev1
 		if c.Owner != sandbox.OwnerNodectl && !req.GetPods() {
 			continue
 		}
-		resp.Containers = append(resp.Containers, s.containerMessage(c, pods[c.PodID], names))
+		m := s.containerMessage(c, pods[c.PodID], names)
+		if req.GetSizes() {
+			if err := s.addSizes(ctx, m, c); err != nil {
+				return nil, err
+			}
+		}
+		resp.Containers = append(resp.Containers, m)
 	}
 	slices.SortFunc(resp.Containers, func(a, b *nodev1.Container) int {
 		if order := b.GetCreatedAt().AsTime().Compare(a.GetCreatedAt().AsTime()); order != 0 {
@@ -37,6 +44,20 @@ func (s *containers) List(ctx context.Context, req *nodev1.ListRequest) (*nodev1
 		return strings.Compare(a.GetId(), b.GetId())
 	})
 	return resp, nil
+}
+
+// addSizes adds what a container takes on disk. One that is being removed
+// takes nothing.
+func (s *Server) addSizes(ctx context.Context, m *nodev1.Container, c sandbox.Container) error {
+	own, all, err := s.layers.ChainUsage(ctx, c.SnapshotKey)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("size of container %s: %w", c.ID, err)
+	}
+	m.SizeRw, m.SizeRootFs = own, all
+	return nil
 }
 
 // imageNames maps each normalised reference to the ID it means now.

@@ -61,24 +61,31 @@ func (m *making) writeNetworkFiles(context.Context) error {
 	if m.networking.shared != nil {
 		return nil
 	}
-	s := m.server
-	pod, err := s.sandboxes.Pod(m.podID)
+	pod, err := m.server.sandboxes.Pod(m.podID)
 	if err != nil {
 		return err
 	}
-	hosts, err := s.hostsContent(m.spec, pod)
+	return m.server.refreshNetworkFiles(m.key, pod, m.spec)
+}
+
+// refreshNetworkFiles writes the files of a network that is a container's own.
+func (s *Server) refreshNetworkFiles(key string, pod sandbox.Pod, spec *nodev1.ContainerSpec) error {
+	if strings.HasPrefix(spec.GetNetwork().GetMode(), "container:") {
+		return nil
+	}
+	hosts, err := s.hostsContent(spec, pod)
 	if err == nil && !s.onPeople(pod) {
-		hosts, err = s.addLinks(hosts, m.spec.GetLinks())
+		hosts, err = s.addLinks(hosts, spec.GetLinks())
 	}
 	if err != nil {
 		return err
 	}
 	for name, content := range map[string][]byte{
 		hostsName:    hosts,
-		resolvName:   resolvConfFor(m.spec, s.onPeople(pod), hostConf()),
-		hostnameName: []byte(m.spec.GetHostname() + "\n"),
+		resolvName:   resolvConfFor(spec, s.onPeople(pod), hostConf()),
+		hostnameName: []byte(spec.GetHostname() + "\n"),
 	} {
-		if err := os.WriteFile(s.files.path(m.key, name), content, 0o644); err != nil {
+		if err := os.WriteFile(s.files.path(key, name), content, 0o644); err != nil {
 			return err
 		}
 	}

@@ -42,6 +42,7 @@ type Sandboxes interface {
 	RunPod(ctx context.Context, req sandbox.RunPodRequest) (string, error)
 	StopPod(ctx context.Context, podID string) error
 	RemovePod(ctx context.Context, podID string) error
+	RevivePod(ctx context.Context, podID string) error
 	Pod(podID string) (sandbox.Pod, error)
 	Pods() []sandbox.Pod
 
@@ -56,6 +57,7 @@ type Sandboxes interface {
 	PauseContainer(ctx context.Context, containerID string) error
 	ResumeContainer(ctx context.Context, containerID string) error
 	RenameContainer(ctx context.Context, containerID, name string) error
+	ReopenLog(ctx context.Context, containerID string) error
 	UpdateContainer(ctx context.Context, containerID string, res *runtime.LinuxContainerResources) error
 	Processes(containerID string) ([]int, error)
 	ContainerDetail(ctx context.Context, containerID string) (*sandbox.ContainerDetail, error)
@@ -109,6 +111,9 @@ type Layers interface {
 	// LayerDirs are the folders of a snapshot's own files and of the layers
 	// below it, the uppermost first, in overlayfs' upper format.
 	LayerDirs(key string) ([]string, error)
+	// ChainUsage is what a snapshot takes on disk, by itself and with those
+	// below it, in bytes.
+	ChainUsage(ctx context.Context, key string) (own, all int64, err error)
 }
 
 // Supervisor tells of the node's supervisor; supervisor.Client has it.
@@ -261,6 +266,7 @@ func New(deps Deps) (*Server, error) {
 	empty := s.emptyPods()
 	s.goBackground(func(ctx context.Context) { s.discardPods(ctx, empty) })
 	s.goBackground(s.upkeep)
+	s.goBackground(s.rotateLogs)
 	return s, nil
 }
 

@@ -37,6 +37,9 @@ func (s *Server) start(ctx context.Context, c sandbox.Container, streams *sandbo
 	}
 	spec := s.spec(pod)
 	if spec != nil {
+		if err := s.revive(ctx, pod, spec); err != nil {
+			return nil, err
+		}
 		if err := s.mountVolumes(ctx, spec); err != nil {
 			return nil, err
 		}
@@ -49,6 +52,22 @@ func (s *Server) start(ctx context.Context, c sandbox.Container, streams *sandbo
 		s.goBackground(func(ctx context.Context) { s.removeLogged(ctx, c) })
 	}
 	return attachment, err
+}
+
+// revive gives a container its namespaces and its network back that a reboot
+// took, and tells its files of the new addresses.
+func (s *Server) revive(ctx context.Context, pod sandbox.Pod, spec *nodev1.ContainerSpec) error {
+	if pod.State == sandbox.PodReady {
+		return nil
+	}
+	if err := s.sandboxes.RevivePod(ctx, pod.ID); err != nil {
+		return err
+	}
+	pod, err := s.sandboxes.Pod(pod.ID)
+	if err != nil {
+		return err
+	}
+	return s.refreshNetworkFiles(podKey(pod), pod, spec)
 }
 
 // running says whether a container has a process.

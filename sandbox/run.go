@@ -201,7 +201,7 @@ func (r *podRun) unpublishPod(context.Context) error {
 
 // addPod lists a pod.
 func (m *Manager) addPod(s *podState) *pod {
-	p := &pod{busy: newGate(), children: map[string]*container{}}
+	p := &pod{busy: newGate(), standing: newGate(), children: map[string]*container{}}
 	p.state.Store(s)
 	m.mu.Lock()
 	defer m.mu.Unlock()

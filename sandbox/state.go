@@ -21,11 +21,13 @@ import (
 // list, and found at start it is undone.
 const podMaking PodState = "making"
 
-// podMoves are the changes of state that happen. There is no way back.
+// podMoves are the changes of state that happen.
 var podMoves = map[PodState][]PodState{
 	podMaking:   {PodReady},
 	PodReady:    {PodStopping},
-	PodStopping: {PodNotReady},
+	PodStopping: {PodNotReady, PodReady},
+	// Only nodectl's pods come back, see RevivePod.
+	PodNotReady: {PodStopping},
 }
 
 // containerMoves are the changes of state that happen.
@@ -111,6 +113,9 @@ type pod struct {
 	state atomic.Pointer[podState]
 	// busy is held while the pod's init is made.
 	busy gate
+	// standing is held by what stops or revives the pod; it is taken before
+	// the gates of containers.
+	standing gate
 	// retrying says that a background goroutine is finishing its stop.
 	retrying atomic.Bool
 	// change guards the replacing of state together with its record.

@@ -41,6 +41,8 @@ type PodState string
 // The states of a pod. A pod that is being made is not listed at all.
 //
 //	ready ──stop──▶ stopping ──▶ notready ──remove──▶ (gone)
+//	  ▲                              │
+//	  └── stopping ◀──── revive ─────┘   (nodectl's only)
 const (
 	PodReady    PodState = "ready"
 	PodStopping PodState = "stopping"
@@ -224,6 +226,8 @@ type Service interface {
 	RunPod(ctx context.Context, req RunPodRequest) (podID string, err error)
 	StopPod(ctx context.Context, podID string) error
 	RemovePod(ctx context.Context, podID string) error
+	// RevivePod makes a stopped pod of nodectl ready again.
+	RevivePod(ctx context.Context, podID string) error
 	Pod(podID string) (Pod, error)
 	Pods() []Pod
 

@@ -2,11 +2,14 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 )
@@ -19,7 +22,7 @@ func TestUpkeep(t *testing.T) {
 		test func(*testing.T)
 	}{
 		{"restart policies", p.restartPolicies}, {"restarts and the agent", p.restartsAndTheAgent}, {"health", p.healthChecks},
-		{"events", p.events}, {"stopping", p.stopping}, {"update", p.updates},
+		{"events", p.events}, {"stopping", p.stopping}, {"update", p.updates}, {"logs", p.logOptions}, {"reboot", p.reboot},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			defer p.removeAll(t)
@@ -167,6 +170,74 @@ func (p *person) updates(t *testing.T) {
 		t.Error(said)
 	}
 	p.want("u", "rm", "-f", "u")
+}
+
+// logOptions: a log is rotated, and read as one; details go before its lines.
+func (p *person) logOptions(t *testing.T) {
+	p.t = t
+	p.ctl("run", "-d", "--name", "l", "--log-opt", "max-size=1k", "--log-opt", "max-file=3", "--log-opt", "labels=a,none", "--log-opt", "env=E",
+		"-l", "a=b", "-e", "E=f g", "busybox", "sh", "-c", "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.02; done")
+	path := p.ctl("inspect", "-f", "{{.LogPath}}", "l")
+	testenv.Eventually(t, patience, "the log is rotated", func() error { _, err := os.Stat(path + ".1"); return err })
+	p.ctl("stop", "-t", "0", "l")
+	lines := strings.Split(p.ctl("logs", "l"), "\n")
+	for i, line := range lines {
+		if line != fmt.Sprintf("line %d", i) {
+			t.Fatalf("line %d is %q", i, line)
+		}
+	}
+	last := len(lines) - 1
+	tail := strings.Split(p.ctl("logs", "-n", fmt.Sprint(last), "--details", "l"), "\n")
+	if len(tail) != last || tail[0] != "E=f+g,a=b line 1" {
+		t.Errorf("%d lines, the first %q", len(tail), tail[0])
+	}
+	p.want("l", "rm", "l")
+	if said := p.fails("run", "--log-driver", "syslog", "busybox", "true"); said != "Error: logger: no log driver named 'syslog' is registered" {
+		t.Error(said)
+	}
+}
+
+// reboot takes away all that a reboot does: what ran, and the state folder.
+// Containers are started again as their policies say, the others when a person
+// does it, with their layers and volumes.
+func (p *person) reboot(t *testing.T) {
+	p.t = t
+	p.ctl("run", "-d", "--name", "back", "--restart", "always", "-v", "kept:/v", "-p", "127.0.0.1::80", "busybox", "sh", "-c",
+		"echo $(cat /v/x) > /index.html; echo x >> /v/x; exec httpd -f -p 80 -h /")
+	p.ctl("run", "-d", "--name", "later", "busybox", "sh", "-c", "echo y >> /kept; sleep 1000")
+	p.eventuallyRuns("exec", "later", "test", "-e", "/kept")
+	p.ctl("run", "-d", "--name", "stays", "--restart", "unless-stopped", "busybox", "sleep", "1000")
+	p.ctl("stop", "-t", "0", "stays")
+	pids := []string{p.ctl("inspect", "-f", "{{.State.Pid}}", "back"), p.ctl("inspect", "-f", "{{.State.Pid}}", "later"), p.ctl("info", "-f", "{{.SupervisorPid}}")}
+	p.Kill9()
+	slices.Reverse(pids) // the supervisor first: it tells nobody any more
+	for _, pid := range pids {
+		testenv.Run(t, "kill", "-9", pid)
+	}
+	testenv.Run(t, "sh", "-c", "for m in $(awk -v s="+p.State+"/ 'index($5, s) == 1 {print $5}' /proc/self/mountinfo | sort -r); do umount -l $m; done; rm -rf "+p.State)
+	p.Start()
+	p.eventually("running", "inspect", "-f", "{{.State.Status}}", "back")
+	addr := p.ctl("port", "back", "80")
+	testenv.Eventually(t, patience, "it serves again", func() error {
+		client := http.Client{Timeout: time.Second}
+		resp, err := client.Get("http://" + addr + "/")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if text, _ := io.ReadAll(resp.Body); string(text) != "x\n" {
+			return fmt.Errorf("%q", text)
+		}
+		return nil
+	})
+	ip := p.ctl("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "back")
+	p.want(ip, "exec", "back", "sh", "-c", "grep -w $(hostname) /etc/hosts | head -n 1 | cut -f1")
+	p.want("exited", "inspect", "-f", "{{.State.Status}}", "later")
+	p.want("later", "start", "later")
+	p.want("y\ny", "exec", "later", "cat", "/kept")
+	p.want("exited", "inspect", "-f", "{{.State.Status}}", "stays")
+	p.ctl("rm", "-f", "back", "later", "stays")
+	p.want("kept", "volume", "rm", "kept")
 }
 
 // TestRunFlags tries flags of run against a real agent.

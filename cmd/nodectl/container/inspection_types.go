@@ -25,6 +25,8 @@ type (
 		ExecIDs         []string
 		HostConfig      hostConfig
 		GraphDriver     graphDriver
+		SizeRw          *int64 `json:",omitempty"`
+		SizeRootFs      *int64 `json:",omitempty"`
 		Mounts          []mountPoint
 		Config          containerConfig
 		NetworkSettings networkSettings

@@ -19,7 +19,10 @@ import (
 // NewInspect is `nodectl inspect`; with a kind, such as "container", it is
 // `nodectl container inspect`.
 func NewInspect(cli *command.CLI, kind string) *cobra.Command {
-	var source string
+	var (
+		source string
+		sizes  bool
+	)
 	wanted := kind
 	cmd := &cobra.Command{
 		Use:   "inspect [OPTIONS] NAME|ID [NAME|ID...]",
@@ -31,10 +34,13 @@ func NewInspect(cli *command.CLI, kind string) *cobra.Command {
 			default:
 				return fmt.Errorf("unknown type: %q: must be one of \"container\", \"image\", \"volume\"", wanted)
 			}
-			return inspect(cmd.Context(), cli, inspectOptions{kind: wanted, format: source, names: args})
+			return inspect(cmd.Context(), cli, inspectOptions{kind: wanted, format: source, names: args, sizes: sizes})
 		},
 	}
 	cmd.Flags().StringVarP(&source, "format", "f", "", `Format output: "json" or a Go template`)
+	if kind == "" || kind == "container" {
+		cmd.Flags().BoolVarP(&sizes, "size", "s", false, "Display total file sizes if the type is container")
+	}
 	if kind == "" {
 		cmd.Flags().StringVar(&wanted, "type", "", `Only inspect objects of the given type ("container", "image", "volume")`)
 	}
@@ -45,6 +51,7 @@ func NewInspect(cli *command.CLI, kind string) *cobra.Command {
 type inspectOptions struct {
 	kind, format string
 	names        []string
+	sizes        bool
 }
 
 // inspect prints what is found, then says what is not.
@@ -52,7 +59,7 @@ func inspect(ctx context.Context, cli *command.CLI, o inspectOptions) error {
 	found := []any{}
 	var failures []error
 	for _, name := range o.names {
-		value, err := inspectOne(ctx, cli, o.kind, name)
+		value, err := inspectOne(ctx, cli, o, name)
 		if err != nil {
 			failures = append(failures, err)
 			continue
@@ -93,16 +100,23 @@ var inspectors = []struct {
 	kind    string
 	inspect func(context.Context, *command.CLI, string) (any, error)
 }{
-	{"container", container.Inspect}, {"image", image.Inspect}, {"volume", volume.Inspect},
+	{"container", func(ctx context.Context, cli *command.CLI, name string) (any, error) {
+		return container.Inspect(ctx, cli, name, false)
+	}},
+	{"image", image.Inspect}, {"volume", volume.Inspect},
 }
 
 // inspectOne looks for an object of a kind, or of any.
-func inspectOne(ctx context.Context, cli *command.CLI, kind, name string) (any, error) {
+func inspectOne(ctx context.Context, cli *command.CLI, o inspectOptions, name string) (any, error) {
+	kind := o.kind
 	for _, i := range inspectors {
 		if kind != "" && kind != i.kind {
 			continue
 		}
 		value, err := i.inspect(ctx, cli, name)
+		if err == nil && i.kind == "container" && o.sizes {
+			value, err = container.Inspect(ctx, cli, name, true)
+		}
 		if err == nil || kind != "" || command.Code(err) != codes.NotFound {
 			return value, err
 		}
