@@ -67,3 +67,11 @@ func (fakeDebug) Doctor(_ context.Context, r *nodev1.DoctorRequest) (*nodev1.Doc
 		{Level: nodev1.Finding_NOTE, Check: "checkpoints", Text: "CRIU is not installed", Remedy: "apt-get install criu"},
 	}}, nil
 }
+
+// DiskUsage has busybox, which a container needs, and another image.
+func (fakeStore) DiskUsage(context.Context, *nodev1.DiskUsageRequest) (*nodev1.DiskUsageResponse, error) {
+	return &nodev1.DiskUsageResponse{
+		Bytes: 10_000_000, ReclaimableBytes: 4_000_000,
+		Images: []*nodev1.ImageDiskUsage{{Id: boxID, ExclusiveBytes: 5_000_000, SharedBytes: 1_000_000, InUse: true}, {Id: webHash, ExclusiveBytes: 4_000_000, SharedBytes: 1_000_000}},
+	}, nil
+}

@@ -106,7 +106,7 @@ func containerGroup(cli *command.CLI) *cobra.Command {
 		container.NewRun(cli), container.NewStart(cli), container.NewStop(cli), container.NewWait(cli),
 		container.NewPause(cli), container.NewUnpause(cli), container.NewRename(cli), container.NewTop(cli),
 		container.NewDiff(cli), container.NewStats(cli), container.NewUpdate(cli), container.NewCopy(cli), system.NewInspect(cli, "container"),
-		container.NewCommit(cli), container.NewExport(cli),
+		container.NewCommit(cli), container.NewExport(cli), container.NewPrune(cli),
 	)
 }
 
@@ -137,7 +137,7 @@ func networkGroup(cli *command.CLI) *cobra.Command {
 
 // systemGroup is `nodectl system`.
 func systemGroup(cli *command.CLI, build system.Build) *cobra.Command {
-	return group("system", "Manage the node", system.NewInfo(cli, build), system.NewEvents(cli))
+	return group("system", "Manage the node", system.NewDf(cli), system.NewPrune(cli), system.NewInfo(cli, build), system.NewEvents(cli))
 }
 
 // volumeGroup is `nodectl volume`.

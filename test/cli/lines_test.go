@@ -81,14 +81,6 @@ func TestLines(t *testing.T) {
 			env.Setenv("ANYPORT", freePort(tb, 0))
 			return nil
 		},
-		// A command that is not there yet holds its scripts back, and no others.
-		Condition: func(condition string) (bool, error) {
-			name, ok := strings.CutPrefix(condition, "has:")
-			if !ok {
-				return false, fmt.Errorf("unknown condition %s", condition)
-			}
-			return strings.Contains(testenv.Run(t, testenv.Binary(t, "nodectl"), "--help").Stdout, "\n  "+name+" "), nil
-		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"terminal": terminal, "get": get, "keep": keep, "eventually": eventually,
 		},

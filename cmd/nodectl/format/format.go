@@ -75,7 +75,7 @@ func (l List) writeTable(out io.Writer, tmpl *template.Template, rows io.Reader)
 // writeJSON writes an object a line.
 func (l List) writeJSON(out io.Writer) error {
 	for _, row := range l.Rows {
-		if _, err := fmt.Fprintln(out, encode(fieldsOf(row))); err != nil {
+		if _, err := fmt.Fprintln(out, encode(Fields(row))); err != nil {
 			return err
 		}
 	}

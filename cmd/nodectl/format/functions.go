@@ -38,7 +38,7 @@ var headerFunctions = template.FuncMap{
 // encode is a value in JSON on one line; of a row its fields.
 func encode(v any) string {
 	if isRow(v) {
-		v = fieldsOf(v)
+		v = Fields(v)
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -112,8 +112,8 @@ func isRow(v any) bool {
 	return true
 }
 
-// fieldsOf are what the methods of a row return, by their names.
-func fieldsOf(row any) map[string]any {
+// Fields are what the methods of a row return, by their names.
+func Fields(row any) map[string]any {
 	fields := map[string]any{}
 	v := reflect.ValueOf(row)
 	for i := range v.NumMethod() {

@@ -1,0 +1,124 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/container"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
+	"github.com/spf13/cobra"
+)
+
+// pruneFlags are the flags of system prune.
+type pruneFlags struct {
+	all, volumes, force bool
+	filters             []string
+}
+
+// NewPrune is `nodectl system prune`.
+func NewPrune(cli *command.CLI) *cobra.Command {
+	var flags pruneFlags
+	cmd := &cobra.Command{
+		Use:   "prune [OPTIONS]",
+		Short: "Remove unused data",
+		Args:  command.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			filters, err := command.ParseFilters(flags.filters, "until", "label", "label!")
+			if err != nil {
+				return err
+			}
+			if flags.volumes && len(filters["until"]) > 0 {
+				return errors.New(`The "until" filter is not supported with "--volumes"`)
+			}
+			if !flags.force && !cli.Confirm(flags.warning()) {
+				return nil
+			}
+			bytes, err := flags.prune(cmd.Context(), cli, filters)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cli.Out, "Total reclaimed space: "+format.Size(bytes))
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&flags.all, "all", "a", false, "Remove all unused images not just dangling ones")
+	f.BoolVar(&flags.volumes, "volumes", false, "Prune anonymous volumes")
+	f.BoolVarP(&flags.force, "force", "f", false, "Do not prompt for confirmation")
+	f.StringArrayVar(&flags.filters, "filter", nil, `Provide filter values (e.g. "label=<key>=<value>")`)
+	return cmd
+}
+
+// warning says what is about to go.
+func (f pruneFlags) warning() string {
+	items := []string{"all stopped containers", "all networks not used by at least one container"}
+	if f.volumes {
+		items = append(items, "all anonymous volumes not used by at least one container")
+	}
+	if f.all {
+		items = append(items, "all images without at least one container associated to them")
+	} else {
+		items = append(items, "all dangling images")
+	}
+	text := "WARNING! This will remove:\n  - " + strings.Join(items, "\n  - ") + "\n\n"
+	if len(f.filters) > 0 {
+		text += "  Items to be pruned will be filtered with:\n  - " + strings.Join(f.filters, "\n  - ") + "\n\n"
+	}
+	return text + "Are you sure you want to continue?"
+}
+
+// prune removes what nothing needs, the users of things before the things.
+func (f pruneFlags) prune(ctx context.Context, cli *command.CLI, filters command.Filters) (int64, error) {
+	total, err := container.Prune(ctx, cli, f.filters)
+	if err != nil {
+		return 0, err
+	}
+	if err := pruneNetworks(ctx, cli, filters); err != nil {
+		return 0, err
+	}
+	if f.volumes {
+		bytes, err := pruneVolumes(ctx, cli, filters)
+		if err != nil {
+			return 0, err
+		}
+		total += bytes
+	}
+	bytes, err := image.Prune(ctx, cli, image.PruneOptions{All: f.all, Filters: f.filters})
+	return total + bytes, err
+}
+
+func pruneNetworks(ctx context.Context, cli *command.CLI, filters command.Filters) error {
+	req := &nodev1.PruneNetworksRequest{Labels: filters["label"], LabelsNot: filters["label!"]}
+	for _, value := range filters["until"] {
+		var err error
+		if req.Until, err = command.ParseTime(value); err != nil {
+			return err
+		}
+	}
+	client, err := cli.Networks()
+	if err != nil {
+		return err
+	}
+	resp, err := client.Prune(ctx, req)
+	if err == nil && len(resp.GetRemoved()) > 0 {
+		fmt.Fprintln(cli.Out, "Deleted Networks:\n"+strings.Join(resp.GetRemoved(), "\n")+"\n")
+	}
+	return err
+}
+
+func pruneVolumes(ctx context.Context, cli *command.CLI, filters command.Filters) (int64, error) {
+	client, err := cli.Volumes()
+	if err != nil {
+		return 0, err
+	}
+	resp, err := client.Prune(ctx, &nodev1.PruneVolumesRequest{Labels: filters["label"], WithoutLabels: filters["label!"]})
+	if err == nil && len(resp.GetNames()) > 0 {
+		fmt.Fprintln(cli.Out, "Deleted Volumes:\n"+strings.Join(resp.GetNames(), "\n")+"\n")
+	}
+	return resp.GetReclaimedBytes(), err
+}
