@@ -114,14 +114,19 @@ func newAgent(t *testing.T, registry *testenv.RegistryServer) *peer {
 
 func newPeer(t *testing.T, name, dir string, conn *grpc.ClientConn) *peer {
 	t.Helper()
-	p := &peer{name: name, dir: dir, runtime: runtimeapi.NewRuntimeServiceClient(conn), parent: fmt.Sprintf("/nodeagent-test-%d-bench-%s", os.Getpid(), name)}
-	t.Cleanup(func() { removeCgroups(t, p.parent) })
+	p := newPeerWithoutImages(t, name, dir, conn)
 	pull := &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: images.Busybox}}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if _, err := runtimeapi.NewImageServiceClient(conn).PullImage(ctx, pull); err != nil {
 		t.Fatalf("%s: pull: %v", name, err)
 	}
+	return p
+}
+
+func newPeerWithoutImages(t *testing.T, name, dir string, conn *grpc.ClientConn) *peer {
+	p := &peer{name: name, dir: dir, runtime: runtimeapi.NewRuntimeServiceClient(conn), parent: fmt.Sprintf("/nodeagent-test-%d-bench-%s", os.Getpid(), name)}
+	t.Cleanup(func() { removeCgroups(t, p.parent) })
 	return p
 }
 
