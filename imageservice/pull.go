@@ -100,6 +100,7 @@ func (s *Store) join(ref reference.Named, req PullRequest, creds registry.Creden
 	s.running.Go(func() {
 		defer cancel()
 		p.res, p.err = s.pull(ctx, p)
+		s.metrics.pulled(p.res, p.err, time.Since(p.started))
 		s.mu.Lock()
 		if s.pulls[key] == p {
 			delete(s.pulls, key)

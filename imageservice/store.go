@@ -54,6 +54,7 @@ type Store struct {
 	layers   Layers
 	others   map[string]Layers
 	registry *registry.Client
+	metrics  *metrics
 
 	// ctx ends with Close; running are the goroutines that do.
 	ctx     context.Context
@@ -115,6 +116,7 @@ func New(cfg Config) (*Store, error) {
 		layers:     layers,
 		others:     others,
 		registry:   registry.New(registry.Config{CertsDirs: cfg.CertsDirs, HeaderTimeout: cfg.StallTimeout}),
+		metrics:    newMetrics(),
 		collectNow: make(chan struct{}, 1),
 		healing:    make(chan struct{}, 1),
 		images:     map[string]*record{},

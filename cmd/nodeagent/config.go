@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -34,6 +35,8 @@ type Config struct {
 	// StreamAddress is where exec, attach and port-forward streams are
 	// served, over HTTP.
 	StreamAddress string `toml:"stream_address" comment:"Where exec, attach and port-forward are streamed from, by HTTP. Port 0 takes any."`
+	// MetricsAddress is where Prometheus' metrics are served; empty for nowhere.
+	MetricsAddress string `toml:"metrics_address" comment:"Where Prometheus finds metrics, by HTTP at /metrics, such as 127.0.0.1:9324; empty for nowhere."`
 	// CertsDirs are read at each pull, in this order.
 	CertsDirs []string `toml:"certs_dirs" comment:"Registry configuration (HOST/hosts.toml), read at each pull, first found first."`
 	// CNIConfDir and CNIBinDirs are where CNI's configurations and plugins lie.
@@ -146,6 +149,11 @@ func (c *Config) validate() error {
 	}
 	if _, err := c.socketPath(); err != nil {
 		return err
+	}
+	if c.MetricsAddress != "" {
+		if _, _, err := net.SplitHostPort(c.MetricsAddress); err != nil {
+			return fmt.Errorf("metrics_address: %w", err)
+		}
 	}
 	if err := c.validateSnapshotters(); err != nil {
 		return err

@@ -52,6 +52,7 @@ type daemon struct {
 	cri         *cri.Server
 	node        *nodeapi.Server
 	grpc        *grpc.Server
+	measured    cri.CallMetrics
 
 	// stops undo what was built, in reverse.
 	stops []func(ctx context.Context) error
@@ -72,6 +73,7 @@ func serve(ctx context.Context, cfg Config, load func() (Config, error)) error {
 	parts := append(d.mechanisms(),
 		part{"CRI server", d.buildCRI},
 		part{"node API", d.buildNodeAPI},
+		part{"metrics", d.buildMetrics},
 		part{"gRPC server", d.buildGRPC},
 	)
 	built := d.build(ctx, parts)

@@ -25,6 +25,7 @@ func (f *flagValues) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.values.State, "state", d.State, "`folder` for what a reboot voids")
 	flags.StringVar(&f.values.Listen, "listen", d.Listen, "`socket` to serve on")
 	flags.StringVar(&f.values.StreamAddress, "stream-address", d.StreamAddress, "`address` that exec, attach and port-forward are streamed from")
+	flags.StringVar(&f.values.MetricsAddress, "metrics-address", d.MetricsAddress, "`address` that Prometheus' metrics are served on")
 	flags.StringSliceVar(&f.values.CertsDirs, "certs-dir", d.CertsDirs, "`folders` of registry configuration")
 	flags.StringVar(&f.values.CNIConfDir, "cni-conf-dir", d.CNIConfDir, "`folder` of CNI configurations")
 	flags.StringSliceVar(&f.values.CNIBinDirs, "cni-bin-dir", d.CNIBinDirs, "`folders` of CNI plugins")
@@ -56,6 +57,7 @@ func (f *flagValues) override(flags *pflag.FlagSet, cfg *Config) {
 		"state":           func() { cfg.State = f.values.State },
 		"listen":          func() { cfg.Listen = f.values.Listen },
 		"stream-address":  func() { cfg.StreamAddress = f.values.StreamAddress },
+		"metrics-address": func() { cfg.MetricsAddress = f.values.MetricsAddress },
 		"certs-dir":       func() { cfg.CertsDirs = f.values.CertsDirs },
 		"cni-conf-dir":    func() { cfg.CNIConfDir = f.values.CNIConfDir },
 		"cni-bin-dir":     func() { cfg.CNIBinDirs = f.values.CNIBinDirs },

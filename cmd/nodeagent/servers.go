@@ -4,6 +4,7 @@ import (
 	"context"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -106,7 +107,7 @@ func (d *daemon) host() doctor.Host {
 
 func (d *daemon) buildGRPC(context.Context) error {
 	d.calls.Before(d.node.Settle)
-	d.grpc = grpc.NewServer(append(cri.ServerOptions(logrus.NewEntry(logrus.StandardLogger())), d.calls.ServerOptions()...)...)
+	d.grpc = grpc.NewServer(slices.Concat(d.measured.Options(), cri.ServerOptions(logrus.NewEntry(logrus.StandardLogger())), d.calls.ServerOptions())...)
 	d.cri.Register(d.grpc)
 	d.node.Register(d.grpc)
 	d.onStop(d.stopGRPC)

@@ -25,6 +25,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -67,6 +68,8 @@ type Store struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
+	// received counts the bytes that transfers brought.
+	received atomic.Int64
 
 	// mu guards what follows.
 	mu        sync.Mutex
@@ -170,6 +173,9 @@ func (s *Store) Digests() []digest.Digest {
 	}
 	return list
 }
+
+// Received is how many bytes transfers brought since the store was opened.
+func (s *Store) Received() int64 { return s.received.Load() }
 
 // Usage returns the bytes and the number of all blobs, from memory.
 func (s *Store) Usage() (bytes, files int64) {

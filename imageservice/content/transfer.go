@@ -326,6 +326,7 @@ func (t *Transfer) write(i int, data []byte, at int64) error {
 	if err := t.p.write(data, at); err != nil {
 		return err
 	}
+	t.store.received.Add(int64(len(data)))
 	t.mu.Lock()
 	t.p.wrote(i, int64(len(data)))
 	arrived := t.p.arrived
