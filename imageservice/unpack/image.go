@@ -29,6 +29,7 @@ func ApplyImage(ctx context.Context, r io.ReadCloser, opts ImageOptions) (Result
 	defer r.Close()
 	t := newTree(opts)
 	defer t.below.close()
+	defer t.w.Close()
 	diffID, err := feed(ctx, r, &t.budget, t.entry)
 	if err != nil {
 		return Result{}, nil, err

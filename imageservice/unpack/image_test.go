@@ -161,13 +161,14 @@ func flip(t *testing.T, f *os.File, off int64) {
 func TestImageOfSparseFile(t *testing.T) {
 	testenv.Root(t)
 	testenv.Leaks(t)
-	const size = 5<<30 + 77
+	const size = 2<<30 + 77
 	f, err := os.Create(filepath.Join(t.TempDir(), "layer"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	w := erofs.NewWriter(f)
+	defer w.Close()
 	content := io.MultiReader(strings.NewReader("begin"), io.LimitReader(zeroReader{}, size-8), strings.NewReader("end"))
 	nid, err := w.Sparse(erofs.Attr{Mode: 0o100644}, size, content)
 	if err != nil {

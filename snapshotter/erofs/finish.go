@@ -10,6 +10,9 @@ import (
 // Finish writes the directories and the superblock. The image is whole then,
 // but not yet on the disk. Xattrs of the root are left out.
 func (w *Writer) Finish(root *Dir) (*Sums, error) {
+	if err := w.out.wait(); err != nil {
+		return nil, err
+	}
 	if err := w.settle(); err != nil {
 		return nil, err
 	}
@@ -25,7 +28,7 @@ func (w *Writer) Finish(root *Dir) (*Sums, error) {
 	}
 	sums := &Sums{Size: out.end()}
 	for seg := int64(0); seg*segmentSize < out.end(); seg++ {
-		sum, ok := w.sums[seg]
+		sum, ok := w.out.sums[seg]
 		// The last one may be short, and is summed as far as it goes.
 		if !ok || w.dirty[seg] || (seg+1)*segmentSize > out.end() {
 			if sum, err = sumSegment(w.f, seg, out.end()); err != nil {
@@ -39,16 +42,15 @@ func (w *Writer) Finish(root *Dir) (*Sums, error) {
 
 // directories decides where each directory goes, and then writes them.
 func (w *Writer) directories(root *Dir) (*tail, error) {
-	if err := w.flush(&w.data); err != nil {
-		return nil, err
-	}
+	w.flush(&w.data)
 	// They go on in the last segment when it is one of metadata.
 	w.meta.pad(slotSize)
 	start := w.meta.pos()
 	if w.meta.index+1 != w.next {
 		start = w.next * segmentSize
 	}
-	if err := w.flush(&w.meta); err != nil {
+	w.flush(&w.meta)
+	if err := w.out.wait(); err != nil {
 		return nil, err
 	}
 	at := start

@@ -24,6 +24,7 @@ func WriteTree(ctx context.Context, f *os.File, dir string) (*Sums, error) {
 	}
 	defer root.Close()
 	c := &copier{ctx: ctx, w: NewWriter(f), seen: map[uint64]Entry{}}
+	defer c.w.Close()
 	top, err := c.dir(root, 0)
 	if err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package erofs
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"os"
 	"strings"
@@ -17,9 +16,9 @@ type Writer struct {
 	// nobody has.
 	data, meta segment
 	next       int64
-	// sums are those of the segments written, dirty those to be read again
-	// for theirs, because something in them was changed.
-	sums  map[int64]uint32
+	out  *flusher
+	// dirty are segments to be read again for their checksums, because
+	// something in them was changed.
 	dirty map[int64]bool
 	// links counts the names of inodes that have more than one.
 	links map[uint64]uint32
@@ -47,13 +46,14 @@ func (s *segment) room() int64 {
 
 func (s *segment) pos() int64 { return s.index*segmentSize + int64(len(s.buf)) }
 
-// NewWriter starts an image in an empty file, which stays the caller's.
+// NewWriter starts an image in an empty file, which stays the caller's. Close
+// ends it in any case.
 func NewWriter(f *os.File) *Writer {
 	w := &Writer{
 		f: f, next: 1, inodes: 1,
 		data:    segment{index: -1},
-		meta:    segment{buf: make([]byte, rootOffset+inodeSize, segmentSize)},
-		sums:    map[int64]uint32{},
+		meta:    segment{buf: newBuffer()[:rootOffset+inodeSize]},
+		out:     startFlusher(f),
 		dirty:   map[int64]bool{},
 		links:   map[uint64]uint32{},
 		scratch: make([]byte, 0, blockSize),
@@ -61,33 +61,29 @@ func NewWriter(f *os.File) *Writer {
 	return w
 }
 
-// flush writes a segment, and forgets it.
-func (w *Writer) flush(s *segment) error {
+// Close gives back what the writer has, finished or not. The file stays open.
+// It may be called twice.
+func (w *Writer) Close() { w.out.stop() }
+
+// flush has a segment written, and forgets it.
+func (w *Writer) flush(s *segment) {
 	if s.index < 0 {
-		return nil
+		return
 	}
-	if _, err := w.f.WriteAt(s.buf, s.index*segmentSize); err != nil {
-		return err
-	}
-	sum := crc32.Update(0, castagnoli, s.buf)
-	w.sums[s.index] = crc32.Update(sum, castagnoli, zeros[:segmentSize-len(s.buf)])
-	s.index, s.buf = -1, s.buf[:0]
-	return nil
+	empty := w.out.write(*s)
+	s.index, s.buf = -1, empty
 }
 
 var zeros = make([]byte, segmentSize)
 
 // open makes s the next segment.
-func (w *Writer) open(s *segment) error {
-	if err := w.flush(s); err != nil {
-		return err
-	}
+func (w *Writer) open(s *segment) {
+	w.flush(s)
 	if s.buf == nil {
-		s.buf = make([]byte, 0, segmentSize)
+		s.buf = newBuffer()[:0]
 	}
 	s.index = w.next
 	w.next++
-	return nil
 }
 
 // pad fills up to a multiple of align.
@@ -100,16 +96,15 @@ func (s *segment) pad(align int64) {
 // place finds a place for an inode and what is behind it, at most a segment
 // long. What is within a block does not go over its end when it can be
 // avoided: it must not, for the end of a file.
-func (w *Writer) place(size int64) error {
+func (w *Writer) place(size int64) {
 	s := &w.meta
 	s.pad(slotSize)
 	if left := blockSize - int64(len(s.buf))%blockSize; min(size, blockSize) > left && (size <= blockSize || left < inodeSize) {
 		s.pad(blockSize)
 	}
 	if size > s.room() {
-		return w.open(s)
+		w.open(s)
 	}
-	return nil
 }
 
 // put writes an inode and what is behind it, and returns its number.
@@ -120,9 +115,7 @@ func (w *Writer) put(n *inode, behind []byte) (uint64, error) {
 	if size > segmentSize {
 		return 0, fmt.Errorf("an inode of %d bytes", size)
 	}
-	if err := w.place(size); err != nil {
-		return 0, err
-	}
+	w.place(size)
 	nid := uint64(w.meta.pos() / slotSize)
 	w.meta.buf = append(n.encode(w.meta.buf), behind...)
 	return nid, nil
@@ -132,9 +125,7 @@ func (w *Writer) put(n *inode, behind []byte) (uint64, error) {
 // one piece, and returns its first block.
 func (w *Writer) begin(size int64) (uint32, error) {
 	if size > w.data.room() && (w.data.index < 0 || w.data.index+1 != w.next) || w.data.room() == 0 {
-		if err := w.open(&w.data); err != nil {
-			return 0, err
-		}
+		w.open(&w.data)
 	}
 	block := w.data.pos() / blockSize
 	if block+size/blockSize >= nullBlock {
@@ -147,9 +138,7 @@ func (w *Writer) begin(size int64) (uint32, error) {
 func (w *Writer) copy(r io.Reader, size int64) error {
 	for size > 0 {
 		if w.data.room() == 0 {
-			if err := w.open(&w.data); err != nil {
-				return err
-			}
+			w.open(&w.data)
 		}
 		at, n := len(w.data.buf), min(size, w.data.room())
 		w.data.buf = w.data.buf[:at+int(n)]
