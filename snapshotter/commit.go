@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/nodeagent/nodeagent/internal/atomicfile"
 	"golang.org/x/sys/unix"
 )
 
@@ -106,7 +107,7 @@ func (o *Overlay) seal(ctx context.Context, c *snapshot, base *snapshots.Info) (
 	sync := base.Labels[LabelSync] != "caller"
 	c.info.Labels = stored(base.Labels)
 	if sync {
-		if err := syncfs(o.dir(c.id)); err != nil {
+		if err := o.sync(c); err != nil {
 			return err
 		}
 	}
@@ -118,6 +119,20 @@ func (o *Overlay) seal(ctx context.Context, c *snapshot, base *snapshots.Info) (
 	_ = os.RemoveAll(filepath.Join(o.dir(c.id), workName))
 	if c.image {
 		_ = os.RemoveAll(o.fsDir(c.id))
+	}
+	return nil
+}
+
+// sync waits until the files of c are on the disk: an image by itself, and a
+// directory with the whole filesystem.
+func (o *Overlay) sync(c *snapshot) error {
+	if !c.image {
+		return syncfs(o.dir(c.id))
+	}
+	for _, path := range []string{o.imageFile(c.id), o.sumsFile(c.id), o.dir(c.id), o.root} {
+		if err := atomicfile.SyncDir(path); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -64,6 +64,7 @@ func openProxy(root string) (*Proxy, func() error, error) {
 func TestProxySuite(t *testing.T) {
 	testenv.Root(t)
 	testenv.Leaks(t)
+	inMemory(t)
 	testsuite.SnapshotterSuite(t, "overlayfs", func(_ context.Context, root string) (snapshots.Snapshotter, func() error, error) {
 		return openProxy(root)
 	})

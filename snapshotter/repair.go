@@ -81,7 +81,7 @@ func (o *Overlay) RestoreLayer(ctx context.Context, name, key string) error {
 	}
 	err = restore(c, s)
 	if err == nil {
-		err = syncfs(o.dir(c.id))
+		err = o.sync(c)
 	}
 	o.release(s)
 	if err != nil {

@@ -117,7 +117,8 @@ func fill(f *os.File, data []byte, perm os.FileMode, sync bool) error {
 	return err
 }
 
-// SyncDir waits until the names in a directory are on the disk.
+// SyncDir waits until the names in a directory, or the content of a file, are on
+// the disk.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

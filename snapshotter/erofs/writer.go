@@ -16,7 +16,7 @@ type Writer struct {
 	// nobody has.
 	data, meta segment
 	next       int64
-	out  *flusher
+	out        *flusher
 	// dirty are segments to be read again for their checksums, because
 	// something in them was changed.
 	dirty map[int64]bool
