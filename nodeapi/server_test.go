@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -76,7 +77,8 @@ func (n *node) serve() {
 		n.t.Fatal(err)
 	}
 	server := grpc.NewServer(
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
+			s.Settle(ctx, path.Base(info.FullMethod), req)
 			resp, err := h(ctx, req)
 			return resp, errgrpc.ToGRPC(err)
 		}),
