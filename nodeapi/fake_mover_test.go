@@ -12,6 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/imageservice/imageconfig"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 func (f *fakeSandboxes) OpenRootfs(_ context.Context, id string) (*os.File, error) {
@@ -29,6 +31,11 @@ func (f *fakeSandboxes) ChangeRootfs(ctx context.Context, id string, change func
 	}
 	defer root.Close()
 	return change(root)
+}
+
+func (f *fakeImages) ManifestOf(ctx context.Context, id string) (ocispec.Descriptor, error) {
+	img, err := f.Image(ctx, id)
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.Digest(img.Manifest), Size: 7}, err
 }
 
 func (f *fakeImages) Push(ctx context.Context, req imageservice.PushRequest) (imageservice.PushResult, error) {

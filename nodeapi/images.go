@@ -62,6 +62,10 @@ func (s *images) Inspect(ctx context.Context, req *nodev1.InspectImageRequest) (
 	if err != nil {
 		return nil, err
 	}
+	manifest, err := s.images.ManifestOf(ctx, img.ID)
+	if err != nil {
+		return nil, err
+	}
 	users := int64(0)
 	for _, c := range s.sandboxes.Containers() {
 		if c.ImageID == img.ID {
@@ -70,6 +74,7 @@ func (s *images) Inspect(ctx context.Context, req *nodev1.InspectImageRequest) (
 	}
 	return &nodev1.InspectImageResponse{
 		Image: imageMessage(img, users), Config: config, Manifest: img.Manifest, ChainId: img.ChainID,
+		MediaType: manifest.MediaType, ManifestSize: manifest.Size,
 	}, nil
 }
 

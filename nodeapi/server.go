@@ -31,6 +31,7 @@ import (
 	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/nodeagent/nodeagent/supervisor"
 	"github.com/nodeagent/nodeagent/volume"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/singleflight"
 	"google.golang.org/grpc"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -80,6 +81,8 @@ type Images interface {
 	Image(ctx context.Context, ref string) (imageservice.Image, error)
 	// Configuration is an image's as it was pulled.
 	Configuration(ctx context.Context, id string) ([]byte, error)
+	// ManifestOf describes an image's manifest.
+	ManifestOf(ctx context.Context, id string) (ocispec.Descriptor, error)
 	Images(ctx context.Context) ([]imageservice.Image, error)
 	Untag(ctx context.Context, ref string, force bool) (untagged, deleted []string, err error)
 	Tag(ctx context.Context, ref, newRef string) error

@@ -501,7 +501,7 @@ func (s fakeImages) Inspect(_ context.Context, r *nodev1.InspectImageRequest) (*
 		return nil, status.Errorf(codes.NotFound, "No such image: %s:latest", r.GetImage())
 	}
 	return &nodev1.InspectImageResponse{
-		Image: s.f.images()[0], Manifest: digest,
+		Image: s.f.images()[0], Manifest: digest, MediaType: "application/vnd.oci.image.manifest.v1+json", ManifestSize: 1024,
 		Config: []byte(`{"architecture":"amd64","os":"linux","config":{"Cmd":["sh"]},"rootfs":{"type":"layers","diff_ids":["` + digest + `"]}}`),
 	}, nil
 }

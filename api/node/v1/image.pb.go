@@ -629,9 +629,12 @@ type InspectImageResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Image *Image                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
 	// config is the image's configuration, JSON of the OCI image specification.
-	Config        []byte `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
-	Manifest      string `protobuf:"bytes,3,opt,name=manifest,proto3" json:"manifest,omitempty"`
-	ChainId       string `protobuf:"bytes,4,opt,name=chain_id,json=chainId,proto3" json:"chain_id,omitempty"`
+	Config   []byte `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
+	Manifest string `protobuf:"bytes,3,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	ChainId  string `protobuf:"bytes,4,opt,name=chain_id,json=chainId,proto3" json:"chain_id,omitempty"`
+	// media_type and manifest_size are of the manifest.
+	MediaType     string `protobuf:"bytes,5,opt,name=media_type,json=mediaType,proto3" json:"media_type,omitempty"`
+	ManifestSize  int64  `protobuf:"varint,6,opt,name=manifest_size,json=manifestSize,proto3" json:"manifest_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -692,6 +695,20 @@ func (x *InspectImageResponse) GetChainId() string {
 		return x.ChainId
 	}
 	return ""
+}
+
+func (x *InspectImageResponse) GetMediaType() string {
+	if x != nil {
+		return x.MediaType
+	}
+	return ""
+}
+
+func (x *InspectImageResponse) GetManifestSize() int64 {
+	if x != nil {
+		return x.ManifestSize
+	}
+	return 0
 }
 
 type RemoveImageRequest struct {
@@ -2031,12 +2048,15 @@ const file_image_proto_rawDesc = "" +
 	"\x12ListImagesResponse\x120\n" +
 	"\x06images\x18\x01 \x03(\v2\x18.nodeagent.node.v1.ImageR\x06images\"+\n" +
 	"\x13InspectImageRequest\x12\x14\n" +
-	"\x05image\x18\x01 \x01(\tR\x05image\"\x95\x01\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\"\xd9\x01\n" +
 	"\x14InspectImageResponse\x12.\n" +
 	"\x05image\x18\x01 \x01(\v2\x18.nodeagent.node.v1.ImageR\x05image\x12\x16\n" +
 	"\x06config\x18\x02 \x01(\fR\x06config\x12\x1a\n" +
 	"\bmanifest\x18\x03 \x01(\tR\bmanifest\x12\x19\n" +
-	"\bchain_id\x18\x04 \x01(\tR\achainId\"[\n" +
+	"\bchain_id\x18\x04 \x01(\tR\achainId\x12\x1d\n" +
+	"\n" +
+	"media_type\x18\x05 \x01(\tR\tmediaType\x12#\n" +
+	"\rmanifest_size\x18\x06 \x01(\x03R\fmanifestSize\"[\n" +
 	"\x12RemoveImageRequest\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\x12\x19\n" +

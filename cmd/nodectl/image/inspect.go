@@ -41,6 +41,10 @@ type (
 		Entrypoint   []string
 		Labels       map[string]string
 		StopSignal   string `json:",omitempty"`
+		// What follows is docker's, and shown as it is written.
+		Healthcheck any      `json:",omitempty"`
+		OnBuild     []string `json:",omitempty"`
+		Shell       []string `json:",omitempty"`
 	}
 	rootFS struct {
 		Type   string
@@ -50,7 +54,9 @@ type (
 		LastTagTime string
 	}
 	descriptor struct {
-		Digest string `json:"digest"`
+		MediaType string `json:"mediaType"`
+		Digest    string `json:"digest"`
+		Size      int64  `json:"size"`
 	}
 )
 
@@ -69,7 +75,18 @@ func Inspect(ctx context.Context, cli *command.CLI, name string) (any, error) {
 	if err := json.Unmarshal(info.GetConfig(), &config); err != nil {
 		return nil, fmt.Errorf("decode configuration of image %s: %w", name, err)
 	}
-	return inspection(info, config), nil
+	out := inspection(info, config)
+	var more struct {
+		Config struct {
+			Healthcheck    any
+			OnBuild, Shell []string
+		} `json:"config"`
+	}
+	if err := json.Unmarshal(info.GetConfig(), &more); err != nil {
+		return nil, fmt.Errorf("decode configuration of image %s: %w", name, err)
+	}
+	out.Config.Healthcheck, out.Config.OnBuild, out.Config.Shell = more.Config.Healthcheck, more.Config.OnBuild, more.Config.Shell
+	return out, nil
 }
 
 func inspection(info *nodev1.InspectImageResponse, config ocispec.Image) inspected {
@@ -85,7 +102,7 @@ func inspection(info *nodev1.InspectImageResponse, config ocispec.Image) inspect
 		},
 		RootFS:     rootFS{Type: config.RootFS.Type},
 		Metadata:   metadata{LastTagTime: img.GetPulledAt().AsTime().Format(time.RFC3339Nano)},
-		Descriptor: descriptor{Digest: info.GetManifest()},
+		Descriptor: descriptor{MediaType: info.GetMediaType(), Digest: info.GetManifest(), Size: info.GetManifestSize()},
 	}
 	for _, id := range config.RootFS.DiffIDs {
 		out.RootFS.Layers = append(out.RootFS.Layers, id.String())
