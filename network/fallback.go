@@ -141,7 +141,8 @@ func (m *Manager) fallbackConfig(f *fallback) ([]byte, error) {
 		"plugins": []any{
 			map[string]any{
 				"type": "bridge", "bridge": m.bridgeName(f.Subnets), "isDefaultGateway": true, "ipMasq": true,
-				"hairpinMode": true, "mtu": mtu,
+				"capabilities": map[string]bool{"mac": true},
+				"hairpinMode":  true, "mtu": mtu,
 				"ipam": map[string]any{"type": "host-local", "ranges": ranges, "dataDir": filepath.Join(m.cfg.StateDir, "ipam")},
 			},
 			map[string]any{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}},

@@ -120,7 +120,7 @@ func (m *making) prepareMounts(context.Context) error {
 // runPod runs the pod.
 func (m *making) runPod(ctx context.Context) error {
 	id, err := m.server.sandboxes.RunPod(ctx, sandbox.RunPodRequest{
-		Config: m.config.pod, Owner: sandbox.OwnerNodectl, ShmSize: m.spec.GetShmBytes(), Networks: m.networking.membership,
+		Config: m.config.pod, Owner: sandbox.OwnerNodectl, ShmSize: m.spec.GetShmBytes(), Networks: m.networking.membership, MAC: m.networking.mac,
 	})
 	m.podID = id
 	return personal(err)

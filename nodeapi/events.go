@@ -87,6 +87,7 @@ func (s *Server) emitChange(e sandbox.Event, c sandbox.Container) {
 		s.emitContainer("create", c)
 	case sandbox.EventStarted:
 		s.emitUses("mount", c)
+		s.emitNetworks("connect", c)
 		s.emitContainer("start", c)
 	}
 }

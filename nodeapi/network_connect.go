@@ -23,7 +23,7 @@ func (s *peopleNetworks) Connect(ctx context.Context, req *nodev1.ConnectNetwork
 			return nil, personal(err)
 		}
 	}
-	_, pod, err := s.movable(req.GetContainer(), name)
+	c, pod, err := s.movable(req.GetContainer(), name)
 	if err != nil {
 		return nil, err
 	}
@@ -34,12 +34,25 @@ func (s *peopleNetworks) Connect(ctx context.Context, req *nodev1.ConnectNetwork
 	if name == networkBridge && (len(spec.Aliases) > 0 || len(spec.Links) > 0 || spec.IPv4.IsValid() || spec.IPv6.IsValid()) {
 		return nil, failf(errdefs.ErrInvalidArgument, "user specified IP address is supported on user defined networks only")
 	}
-	return &nodev1.ConnectNetworkResponse{}, s.changeNetworks(pod, func(joining userdefined.Pod) error {
+	err = s.changeNetworks(pod, func(joining userdefined.Pod) error {
 		if name == networkBridge {
 			return s.networks.ConnectNode(ctx, joining, s.nodeAttachment(pod))
 		}
 		return s.networks.Connect(ctx, joining, spec)
 	})
+	if err == nil && running(c) {
+		s.tellMember("connect", wish.GetNetwork(), c)
+	}
+	return &nodev1.ConnectNetworkResponse{}, err
+}
+
+// tellMember tells that a running container joined or left a network.
+func (s *Server) tellMember(action, network string, c sandbox.Container) {
+	id, name := s.predefinedID(s.predefinedName(network)), s.predefinedName(network)
+	if n, err := s.networks.Find(network); err == nil && name == "" {
+		id, name = n.ID, n.Name
+	}
+	s.emitMember(action, id, name, s.driverOf(name), c)
 }
 
 // movable finds a container that may join and leave networks. predefined is the

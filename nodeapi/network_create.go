@@ -26,6 +26,7 @@ func (s *peopleNetworks) Create(ctx context.Context, req *nodev1.CreateNetworkRe
 	if err != nil {
 		return nil, personal(err)
 	}
+	s.emitNetwork("create", n)
 	return &nodev1.CreateNetworkResponse{Id: n.ID}, nil
 }
 

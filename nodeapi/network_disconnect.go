@@ -40,5 +40,8 @@ func (s *peopleNetworks) Disconnect(ctx context.Context, req *nodev1.DisconnectN
 		}
 		return nil, failf(errdefs.ErrPermissionDenied, "container %s is not connected to network %s", c.ID, network)
 	}
+	if err == nil && running(c) {
+		s.tellMember("disconnect", req.GetNetwork(), c)
+	}
 	return &nodev1.DisconnectNetworkResponse{}, err
 }

@@ -18,6 +18,8 @@ type networking struct {
 	membership *network.Membership
 	// shared is the pod whose network is shared; nil for all others.
 	shared *sandbox.Pod
+	// mac is the hardware address wanted on the node's own network.
+	mac string
 }
 
 // planNetworks resolves the networks of a specification, in which it writes
@@ -62,7 +64,11 @@ func (s *Server) planPredefined(net *nodev1.Network) (networking, error) {
 	if net.GetMode() == networkNone {
 		return networking{membership: &network.Membership{}}, nil
 	}
-	return networking{}, nil
+	plan := networking{}
+	for _, e := range net.GetEndpoints() {
+		plan.mac = e.GetMac()
+	}
+	return plan, checkMAC(plan.mac)
 }
 
 // planEndpoints is planNetworks for people's networks.

@@ -20,6 +20,7 @@ func (s *peopleNetworks) Prune(ctx context.Context, req *nodev1.PruneNetworksReq
 			logrus.WithError(err).WithField("network", n.Name).Warn("network is not pruned")
 			continue
 		}
+		s.emitNetwork("destroy", n)
 		resp.Removed = append(resp.Removed, n.Name)
 	}
 	return resp, nil

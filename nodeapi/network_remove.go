@@ -12,8 +12,10 @@ func (s *peopleNetworks) Remove(ctx context.Context, req *nodev1.RemoveNetworkRe
 	if name := s.predefinedName(req.GetNetwork()); name != "" {
 		return nil, failf(errdefs.ErrPermissionDenied, "%s is a pre-defined network and cannot be removed", name)
 	}
-	if _, err := s.networks.Remove(ctx, req.GetNetwork()); err != nil {
+	n, err := s.networks.Remove(ctx, req.GetNetwork())
+	if err != nil {
 		return nil, personal(err)
 	}
+	s.emitNetwork("destroy", n)
 	return &nodev1.RemoveNetworkResponse{}, nil
 }

@@ -89,6 +89,7 @@ func (s *Server) tellEnd(c sandbox.Container) {
 	}
 	s.emitEnd(c)
 	s.emitUses("unmount", c)
+	s.emitNetworks("disconnect", c)
 }
 
 // noteEnd says whether the end of a container is news.

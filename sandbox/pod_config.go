@@ -99,7 +99,7 @@ func (m *Manager) planPod(req RunPodRequest) (*podState, error) {
 			ID: newID(), Owner: req.Owner, State: podMaking, Config: config,
 			Handler: req.Handler, CreatedAt: now(),
 		},
-		BootID: m.bootID, Own: own, UIDs: uids, GIDs: gids, Hostname: config.GetHostname(), Networks: req.Networks,
+		BootID: m.bootID, Own: own, UIDs: uids, GIDs: gids, Hostname: config.GetHostname(), Networks: req.Networks, MAC: req.MAC,
 		ShmSize: req.ShmSize,
 	}
 	if slices.Contains(own, namespace.Net) {
@@ -257,7 +257,7 @@ func (s *podState) attachment() network.Attachment {
 		PodID: s.ID, NetNS: s.NetNS, Name: meta.GetName(), Namespace: meta.GetNamespace(), UID: meta.GetUid(),
 		Handler: s.Handler, Ports: ports, Annotations: s.Config.GetAnnotations(),
 		DNSServers: dns.GetServers(), DNSSearches: dns.GetSearches(), DNSOptions: dns.GetOptions(),
-		CgroupParent: s.CgroupPath, Membership: s.Networks,
+		CgroupParent: s.CgroupPath, Membership: s.Networks, MAC: s.MAC,
 	}
 }
 

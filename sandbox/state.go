@@ -55,6 +55,8 @@ type podState struct {
 	OwnsCgroup bool
 	// Networks is RunPodRequest's.
 	Networks *network.Membership `json:",omitempty"`
+	// MAC is RunPodRequest's.
+	MAC string `json:",omitempty"`
 	// NetworkGone says that the network has been given back.
 	NetworkGone bool
 	// ShmSize is RunPodRequest's.

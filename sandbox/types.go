@@ -143,6 +143,9 @@ type RunPodRequest struct {
 	// Networks are the people's networks that a person's pod is on; nil puts
 	// it on the one that is configured.
 	Networks *network.Membership
+	// MAC is the hardware address a person wants on the network that is
+	// configured; empty leaves it open.
+	MAC string
 }
 
 // CreateContainerRequest asks for a container in a pod.

@@ -26,9 +26,30 @@ func completeArguments(root *cobra.Command, cli *command.CLI) {
 	for _, cmd := range below(root, "image") {
 		complete(cmd, images)
 	}
+	completeNetworks(root, cli, anyContainer)
 	for _, cmd := range append(below(root, "container"), root.Commands()...) {
 		if cmd.Name() == "rm" || cmd.Name() == "inspect" {
 			complete(cmd, anyContainer)
+		}
+	}
+}
+
+// completeNetworks does so for networks: connect and disconnect take a container
+// after one.
+func completeNetworks(root *cobra.Command, cli *command.CLI, containers cobra.CompletionFunc) {
+	networks := cli.NetworkNames()
+	then := func(cmd *cobra.Command, args []string, begin string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 1 {
+			return containers(cmd, nil, begin)
+		}
+		return first(networks)(cmd, args, begin)
+	}
+	for _, cmd := range below(root, "network") {
+		complete(cmd, map[string]cobra.CompletionFunc{"connect": then, "disconnect": then, "inspect": networks, "rm": networks}[cmd.Name()])
+	}
+	for _, cmd := range append(below(root, "container"), root.Commands()...) {
+		if cmd.Flags().Lookup("network") != nil {
+			_ = cmd.RegisterFlagCompletionFunc("network", networks) // it is there
 		}
 	}
 }

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
@@ -328,4 +330,111 @@ func TestUserNetworkKilledBetween(t *testing.T) {
 	}
 	n.ctl("rm", "-f", "box")
 	n.ctl("network", "rm", "keep")
+}
+
+// What run says of networks, and what inspect, ps and events say of it afterwards.
+func TestNetworkFlags(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.ctl("pull", images.Busybox)
+	n.ctl("network", "create", "--subnet", "10.205.0.0/24", "--ip-range", "10.205.0.128/25", "--aux-address", "printer=10.205.0.129", "net")
+	if out := n.ctlFails("network", "create", "--subnet", "10.205.0.0/16", "wide"); !strings.Contains(out, "subnet 10.205.0.0/16 overlaps 10.205.0.0/24 of network net") {
+		t.Errorf("overlap: %s", out)
+	}
+	if out := n.ctlFails("network", "create", "net"); out != "Error: network with name net already exists" {
+		t.Errorf("taken name: %s", out)
+	}
+	if out := n.ctlFails("run", "--network", "nope", images.Busybox, "true"); out != "Error: network nope not found" {
+		t.Errorf("unknown network: %s", out)
+	}
+	if out := n.ctlFails("network", "rm", "host", "nope"); !strings.Contains(out, "host is a pre-defined network and cannot be removed") || !strings.Contains(out, "network nope not found") {
+		t.Errorf("rm: %s", out)
+	}
+	n.sleeper("fixed", "--network", "name=net,ip=10.205.0.9,alias=other", "--mac-address", "02:42:0a:cd:00:09", "--hostname", "Box",
+		"--add-host", "host.docker.internal:host-gateway", "--dns-search", "example.org", "-P", "--expose", "8080")
+	for template, want := range map[string]string{
+		"{{.NetworkSettings.Networks.net.IPAddress}} {{.NetworkSettings.Networks.net.MacAddress}}": "10.205.0.9 02:42:0a:cd:00:09",
+		"{{.NetworkSettings.Networks.net.IPAMConfig.IPv4Address}}":                                 "10.205.0.9",
+		"{{.NetworkSettings.Networks.net.Aliases}} {{.HostConfig.NetworkMode}}":                    "[other] net",
+	} {
+		if got := n.format("fixed", template); got != want {
+			t.Errorf("%s: %s", template, got)
+		}
+	}
+	hosts := n.ctl("exec", "fixed", "cat", "/etc/hosts")
+	if !strings.Contains(hosts, "10.205.0.128\thost.docker.internal") || !strings.Contains(hosts, "10.205.0.9\tBox") {
+		t.Errorf("hosts: %s", hosts)
+	}
+	if got := n.ctl("exec", "fixed", "cat", "/etc/resolv.conf"); !strings.Contains(got, "search example.org\n") || !strings.Contains(got, "ndots:0") {
+		t.Errorf("resolv.conf: %s", got)
+	}
+	if got := n.ctl("exec", "fixed", "cat", "/etc/hostname", "/sys/class/net/eth0/address"); got != "Box\n02:42:0a:cd:00:09" {
+		t.Errorf("hostname and hardware address: %s", got)
+	}
+	if got := n.ctl("port", "fixed", "8080"); !strings.HasPrefix(got, "0.0.0.0:") {
+		t.Errorf("port: %s", got)
+	}
+	if out := n.ctlFails("run", "--rm", "--network", "net", "--ip", "10.205.0.9", images.Busybox, "true"); out != "Error: Address already in use" {
+		t.Errorf("taken address: %s", out)
+	}
+	n.sleeper("next", "--network", "net", "--link", "fixed:db")
+	if got := n.format("next", "{{.NetworkSettings.Networks.net.IPAddress}}"); got != "10.205.0.130" {
+		t.Errorf("the first free address of the range: %s", got)
+	}
+	for _, name := range []string{"db", "box", "other", "fixed"} {
+		if !n.reach("next", name) {
+			t.Errorf("next does not reach %s", name)
+		}
+	}
+	if got := n.ctl("ps", "--filter", "network=net", "--format", "{{.Names}} {{.Networks}}"); got != "next net\nfixed net" {
+		t.Errorf("ps: %s", got)
+	}
+	if got := n.ctl("inspect", "--type", "network", "-f", "{{.Driver}}", "net"); got != "bridge" {
+		t.Errorf("inspect: %s", got)
+	}
+	if got := n.ctl("run", "--rm", "--mac-address", "02:42:0a:00:00:07", images.Busybox, "cat", "/sys/class/net/eth0/address"); got != "02:42:0a:00:00:07" {
+		t.Errorf("hardware address on bridge: %s", got)
+	}
+	// Whoever does not run loses a network that is removed, and says so when it is to start.
+	n.ctl("stop", "-t", "0", "fixed", "next")
+	n.ctl("network", "rm", "net")
+	if out := n.ctlFails("start", "next"); !strings.Contains(out, "network net not found") {
+		t.Errorf("start: %s", out)
+	}
+	n.ctl("rm", "-f", "fixed", "next")
+	events := n.ctl("events", "--since", "10m", "--until", "0s", "--filter", "type=network", "--format", "{{.Action}} {{index .Actor.Attributes \"name\"}}")
+	for _, want := range []string{"create net", "connect net", "disconnect net", "destroy net"} {
+		if !strings.Contains(events, want) {
+			t.Errorf("no event %q: %s", want, events)
+		}
+	}
+}
+
+// A container's own resolvers are asked from where it is: here one at the gateway of its network, who sees that it is
+// the container that asks.
+func TestUserNetworkResolvers(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.ctl("pull", images.Busybox)
+	n.ctl("network", "create", "--subnet", "10.206.0.0/24", "net")
+	n.sleeper("client", "--network", "net", "--ip", "10.206.0.7", "--dns", "10.206.0.1")
+	packets, err := net.ListenPacket("udp4", "10.206.0.1:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &dns.Server{PacketConn: packets, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		m := new(dns.Msg).SetReply(q)
+		asker, _, _ := net.SplitHostPort(w.RemoteAddr().String())
+		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.ParseIP(asker)}}
+		_ = w.WriteMsg(m)
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.ActivateAndServe() }()
+	defer func() { packets.Close(); <-done }()
+	if out := n.Nodectl("exec", "client", "nslookup", "-type=a", "example.org"); !strings.Contains(out.Stdout, "Address: 10.206.0.7") {
+		t.Errorf("a name of others: %s%s", out.Stdout, out.Stderr)
+	}
+	if !n.reach("client", "client") {
+		t.Error("names on the network are not answered")
+	}
+	n.ctl("rm", "-f", "client")
+	n.ctl("network", "rm", "net")
 }

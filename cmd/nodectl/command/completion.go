@@ -60,6 +60,22 @@ func (c *CLI) ContainerNames(choose func(*nodev1.Container) bool) cobra.Completi
 	})
 }
 
+// NetworkNames completes the names of networks.
+func (c *CLI) NetworkNames() cobra.CompletionFunc {
+	return Completion(func(ctx context.Context) ([]string, error) {
+		client, err := c.Networks()
+		if err != nil {
+			return nil, err
+		}
+		resp, err := client.List(ctx, &nodev1.ListNetworksRequest{})
+		var names []string
+		for _, n := range resp.GetNetworks() {
+			names = append(names, n.GetName())
+		}
+		return names, err
+	})
+}
+
 // FullName is what a person calls a container by in a command.
 func FullName(c *nodev1.Container) string {
 	if pod := c.GetPod(); pod.GetName() != "" {

@@ -11,6 +11,7 @@ import (
 	"github.com/nodeagent/nodeagent/cmd/nodectl/container"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/network"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/volume"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -30,9 +31,9 @@ func NewInspect(cli *command.CLI, kind string) *cobra.Command {
 		Args:  command.MinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch wanted {
-			case "", "container", "image", "volume":
+			case "", "container", "image", "network", "volume":
 			default:
-				return fmt.Errorf("unknown type: %q: must be one of \"container\", \"image\", \"volume\"", wanted)
+				return fmt.Errorf("unknown type: %q: must be one of \"container\", \"image\", \"network\", \"volume\"", wanted)
 			}
 			return inspect(cmd.Context(), cli, inspectOptions{kind: wanted, format: source, names: args, sizes: sizes})
 		},
@@ -42,7 +43,7 @@ func NewInspect(cli *command.CLI, kind string) *cobra.Command {
 		cmd.Flags().BoolVarP(&sizes, "size", "s", false, "Display total file sizes if the type is container")
 	}
 	if kind == "" {
-		cmd.Flags().StringVar(&wanted, "type", "", `Only inspect objects of the given type ("container", "image", "volume")`)
+		cmd.Flags().StringVar(&wanted, "type", "", `Only inspect objects of the given type ("container", "image", "network", "volume")`)
 	}
 	return cmd
 }
@@ -103,7 +104,7 @@ var inspectors = []struct {
 	{"container", func(ctx context.Context, cli *command.CLI, name string) (any, error) {
 		return container.Inspect(ctx, cli, name, false)
 	}},
-	{"image", image.Inspect}, {"volume", volume.Inspect},
+	{"image", image.Inspect}, {"network", network.Inspect}, {"volume", volume.Inspect},
 }
 
 // inspectOne looks for an object of a kind, or of any.
