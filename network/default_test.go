@@ -222,6 +222,28 @@ func TestSetPodCIDR(t *testing.T) {
 	mustDel(t, next, a)
 }
 
+// TestPodCIDRInTheWay: pods do not come while their subnet would cut the host
+// off from its own, and come when that is over.
+func TestPodCIDRInTheWay(t *testing.T) {
+	rooted(t)
+	m := newManager(t, testConfig(t))
+	ctx := context.Background()
+	if err := m.SetPodCIDR(ctx, []netip.Prefix{netip.MustParsePrefix("198.51.0.0/16")}); err != nil {
+		t.Fatal(err)
+	}
+	a := newPod(t)
+	for what, err := range map[string]error{"Status": m.Status(ctx), "Add": addError(m, a)} {
+		if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "overlaps 198.51.100.7/24 of the host's uplink0") {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	if err := m.SetPodCIDR(ctx, []netip.Prefix{netip.MustParsePrefix("10.66.7.0/24")}); err != nil {
+		t.Fatal(err)
+	}
+	mustAdd(t, m, a)
+	mustDel(t, m, a)
+}
+
 // TestCapabilities: a network that asks for ranges, hardware and other addresses
 // is told, the same in process and executed.
 func TestCapabilities(t *testing.T) {

@@ -41,6 +41,8 @@ type fallback struct {
 	Bridges []string `json:"bridges"`
 
 	network *network
+	// apart is set once the host was found to have no address in Subnets.
+	apart bool
 }
 
 // bridgeName is another one for other subnets, so that pods keep theirs when
@@ -60,6 +62,9 @@ func (m *Manager) defaultNetwork() (*network, error) {
 	m.fallbackMu.Lock()
 	defer m.fallbackMu.Unlock()
 	if m.fallback != nil {
+		if err := m.fallback.checkHost(); err != nil {
+			return nil, err
+		}
 		return m.fallback.network, nil
 	}
 	f, err := m.readFallback()
@@ -79,7 +84,36 @@ func (m *Manager) defaultNetwork() (*network, error) {
 		}
 		f = next
 	}
-	return m.useFallback(f)
+	n, err := m.useFallback(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.checkHost(); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// checkHost returns an error of kind ErrUnavailable as long as the host has an
+// address within the subnets elsewhere than on a bridge of ours: pods would
+// cut the host off from whoever is there. Once there is none it looks no more.
+func (f *fallback) checkHost() error {
+	if f.apart {
+		return nil
+	}
+	addrs, err := hostAddresses()
+	if err != nil {
+		return err
+	}
+	for _, addr := range addrs {
+		for _, subnet := range f.Subnets {
+			if subnet.Contains(addr.prefix.Addr()) && !slices.Contains(f.Bridges, addr.link) {
+				return fmt.Errorf("embedded network: its subnet %s overlaps %s of the host's %s: %w", subnet, addr.prefix, addr.link, errdefs.ErrUnavailable)
+			}
+		}
+	}
+	f.apart = true
+	return nil
 }
 
 // useFallback records the embedded network and makes it the one for new pods.
