@@ -54,7 +54,7 @@ func (o *Overlay) commit(ctx context.Context, name, key string, base *snapshots.
 	s.use(-1)
 	c.busy = false
 	o.mu.Unlock()
-	o.unmountIdle(s)
+	o.linger(s)
 	return nil
 }
 

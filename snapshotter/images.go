@@ -33,6 +33,9 @@ type images struct {
 	held map[uint64]int
 	// stale are mounted images that were changed meanwhile.
 	stale map[uint64]bool
+	// lingering are snapshots that were on top of mounted images until they
+	// were committed.
+	lingering []*snapshot
 }
 
 // imageLayer is one image to be mounted.
@@ -209,8 +212,26 @@ func (o *Overlay) mountLayers(s *snapshot) error {
 	return nil
 }
 
-// unmountIdle unmounts those of the layers below a snapshot that nothing needs
-// any more.
+// maxLingering bounds the snapshots whose layers stay mounted.
+const maxLingering = 16
+
+// linger keeps the layers below a snapshot mounted that was committed: as a
+// rule another comes on top of it.
+func (o *Overlay) linger(s *snapshot) {
+	if o.images == nil || s.parent == nil {
+		return
+	}
+	o.images.mu.Lock()
+	o.images.lingering = append(o.images.lingering, s)
+	full := len(o.images.lingering) > maxLingering
+	o.images.mu.Unlock()
+	if full {
+		o.unmountIdle(s)
+	}
+}
+
+// unmountIdle unmounts those of the layers below a snapshot, and below those
+// that were committed, that nothing needs any more.
 func (o *Overlay) unmountIdle(s *snapshot) {
 	if o.images == nil {
 		return
@@ -219,12 +240,15 @@ func (o *Overlay) unmountIdle(s *snapshot) {
 	defer o.images.mu.Unlock()
 	var idle []uint64
 	o.mu.Lock()
-	for p := s.parent; p != nil; p = p.parent {
-		if p.users == 0 && o.images.held[p.id] == 0 {
-			idle = append(idle, p.id)
+	for _, top := range append(o.images.lingering, s) {
+		for p := top.parent; p != nil; p = p.parent {
+			if p.users == 0 && o.images.held[p.id] == 0 {
+				idle = append(idle, p.id)
+			}
 		}
 	}
 	o.mu.Unlock()
+	o.images.lingering = nil
 	for _, id := range idle {
 		o.images.forget(id)
 	}
