@@ -104,9 +104,9 @@ func TestAuthentication(t *testing.T) {
 	}
 }
 
-// TestCredentialsStayHome: neither a mirror, nor where a registry redirects
-// to, nor a URL in a manifest, gets them (CVE-2020-15157).
-func TestCredentialsStayHome(t *testing.T) {
+// CVE-2020-15157: credentials sent to whom a manifest names. Neither a mirror,
+// nor where a registry redirects to, nor a URL in a manifest, gets them.
+func TestCVE202015157CredentialsStayHome(t *testing.T) {
 	testenv.Root(t)
 	reg := testenv.EmptyRegistry(t)
 	i := newTestImage(asGzip, tarOf("a=1"))

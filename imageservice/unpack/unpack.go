@@ -54,6 +54,10 @@ type Limits struct {
 	Bytes int64
 	// Depth bounds the components of a path: 512.
 	Depth int
+	// KeepFree is how many bytes of the filesystem a layer leaves to others:
+	// 64 MiB. What unpacks to more than the disk has is refused before the
+	// disk is full.
+	KeepFree int64
 }
 
 func (l Limits) withDefaults() Limits {
@@ -68,6 +72,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Depth <= 0 {
 		l.Depth = 512
+	}
+	if l.KeepFree <= 0 {
+		l.KeepFree = 64 << 20
 	}
 	return l
 }
