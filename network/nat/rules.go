@@ -52,7 +52,8 @@ func writeRules(conn *nftables.Conn, table *nftables.Table, byName map[string]*n
 	}
 
 	guard := hooked("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
-	rule(guard, family(unix.NFPROTO_IPV4), inputLink(expr.CmpOpNeq, "lo"), loopback4(destination4), verdict(expr.VerdictDrop, ""))
+	// Every packet passes here: what few have is asked for first.
+	rule(guard, family(unix.NFPROTO_IPV4), loopback4(destination4), inputLink(expr.CmpOpNeq, "lo"), verdict(expr.VerdictDrop, ""))
 	rule(guard, family(unix.NFPROTO_IPV4), loopback4(source4), inSet(byName[setLinks], expr.MetaKeyIIFNAME), verdict(expr.VerdictDrop, ""))
 
 	writeForward(hooked("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter), byName, rule)
