@@ -51,6 +51,9 @@ type Manager struct {
 	// systemd makes slices; nil with the Cgroupfs driver.
 	systemd unitMaker
 	keep    *keeper
+	// own is this process's cgroup.procs, which warm writes to.
+	own  string
+	warm warmer
 }
 
 // hierarchy is a mounted tree of cgroups.
@@ -128,7 +131,7 @@ func New(cfg Config) (*Manager, error) {
 func newManager(hierarchies []*hierarchy) *Manager {
 	m := &Manager{
 		driver: Cgroupfs, mode: modeOf(hierarchies), hierarchies: hierarchies,
-		byController: make(map[string]*hierarchy), keep: newKeeper(),
+		byController: make(map[string]*hierarchy), keep: newKeeper(), own: ownProcs(hierarchies),
 	}
 	for _, h := range hierarchies {
 		for _, c := range h.controllers {
@@ -139,7 +142,10 @@ func newManager(hierarchies []*hierarchy) *Manager {
 }
 
 // Close closes what is open. The Manager may be used further.
-func (m *Manager) Close() { m.keep.close() }
+func (m *Manager) Close() {
+	m.keep.close()
+	m.warm.wg.Wait()
+}
 
 // Mode says how the hierarchies found are mounted.
 func (m *Manager) Mode() Mode { return m.mode }

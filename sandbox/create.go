@@ -93,6 +93,7 @@ func (m *Manager) createContainer(ctx context.Context, op *operation, p *pod, re
 	}}
 	m.noteContainer(r.containerState, podState)
 	defer func() { m.releaseImage(r.ImageID) }()
+	m.deps.Cgroups.Warm()
 	err := undo.Sequence{Name: "create", Stage: op.at, Steps: []undo.Step{
 		{Name: "pod", Do: r.checkPod},
 		{Name: "image", Do: r.resolveImage},

@@ -126,6 +126,8 @@ type Cgroups interface {
 	Update(ctx context.Context, path string, res *specs.LinuxResources) error
 	// Remove is idempotent and kills nothing.
 	Remove(ctx context.Context, path string) error
+	// Warm readies the kernel for a process to be moved soon.
+	Warm()
 	// Kill kills everything below, and waits for it, bounded.
 	Kill(ctx context.Context, path string) error
 	Stats(ctx context.Context, path string) (*cgroups.Stats, error)

@@ -376,6 +376,8 @@ func (f fakeCgroups) Procs(string) ([]int, error) { return []int{os.Getpid()}, n
 
 func (f fakeCgroups) Children(string) []string { return nil }
 
+func (f fakeCgroups) Warm() {}
+
 func (f fakeCgroups) Exists(path string) bool { return f.has("cgroup", path) }
 
 type fakeNamespaces struct{ *world }

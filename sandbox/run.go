@@ -126,6 +126,8 @@ func (r *podRun) unpinNamespaces(context.Context) error {
 }
 
 func (r *podRun) makeCgroup(ctx context.Context) error {
+	// Containers will be started in it.
+	defer r.deps.Cgroups.Warm()
 	if !r.OwnsCgroup && r.deps.Cgroups.Exists(r.CgroupPath) {
 		return nil
 	}

@@ -75,6 +75,7 @@ func (r *starting) start(ctx context.Context, op *operation) error {
 	if err := r.check(); err != nil {
 		return err
 	}
+	r.deps.Cgroups.Warm()
 	err := undo.Sequence{Name: "start", Stage: op.at, Steps: []undo.Step{
 		{Name: "rootfs", Do: r.remount},
 		{Name: "specification", Do: r.prepare},

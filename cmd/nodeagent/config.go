@@ -229,7 +229,8 @@ func (c *Config) socketPath() (string, error) {
 // beside this program.
 func (c *Config) supervisorBinary() (string, error) {
 	if c.Supervisor != "" {
-		return c.Supervisor, nil
+		// It is started in another folder.
+		return filepath.Abs(c.Supervisor)
 	}
 	self, err := os.Executable()
 	if err != nil {
