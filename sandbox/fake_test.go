@@ -662,7 +662,7 @@ func (f fakeSupervisor) Close() error { return nil }
 func (w *world) manager(root string) *Manager {
 	w.t.Helper()
 	m, err := newManager(w.t.Context(), Config{
-		Root: root, State: w.state, KillWait: 50 * time.Millisecond, retryPause: 10 * time.Millisecond,
+		Root: root, State: w.state, KillWait: 500 * time.Millisecond, retryPause: 10 * time.Millisecond,
 	}, Deps{
 		Images: fakeImages{w}, Snapshots: fakeSnapshots{w}, Mounter: fakeMounter{w},
 		Network: fakeNetwork{w}, Cgroups: fakeCgroups{w},
