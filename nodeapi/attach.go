@@ -41,6 +41,9 @@ func (s *containers) Attach(stream attachStream) error {
 			return stream.Send(&nodev1.AttachResponse{Message: &nodev1.AttachResponse_Output{Output: o}})
 		},
 	}
+	// A person's run must lose nothing of what is written, however slow the
+	// terminal is.
+	st.io.Wait = true
 	st.open(wanted{
 		stdin: req.GetStdin() && c.Config.GetStdin(), output: req.GetOutput(), tty: c.Config.GetTty(), size: req.GetSize(),
 	})

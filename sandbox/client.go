@@ -24,7 +24,7 @@ type client struct {
 // newClient makes pipes for those streams that are wanted. With a terminal
 // there is no separate standard error.
 func newClient(streams IO, tty bool) (*client, error) {
-	c := &client{io: streams}
+	c := &client{io: streams, far: supervisor.Streams{Wait: streams.Wait}}
 	if tty {
 		c.io.Stderr = nil
 	}

@@ -178,6 +178,9 @@ type IO struct {
 	TTY            bool
 	Size           TerminalSize
 	Resize         <-chan TerminalSize
+	// Wait slows the container down to this client, as a pipe would; without
+	// it a client that lies far behind is cut off.
+	Wait bool
 }
 
 // ExecRequest asks for a process in a running container. Env, Cwd and User
