@@ -26,7 +26,7 @@ func (m *Manager) Add(ctx context.Context, a Attachment) (*Result, error) {
 	if err := checkAttachment(a); err != nil {
 		return nil, fmt.Errorf("wire pod %s: %w", a.PodID, err)
 	}
-	unlock, err := m.pods.lock(ctx, a.PodID)
+	unlock, err := m.lockPod(ctx, a.PodID)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ func (m *Manager) Check(ctx context.Context, a Attachment) error {
 	if err := checkAttachment(a); err != nil {
 		return fmt.Errorf("check the network of pod %s: %w", a.PodID, err)
 	}
-	unlock, err := m.pods.lock(ctx, a.PodID)
+	unlock, err := m.lockPod(ctx, a.PodID)
 	if err != nil {
 		return err
 	}

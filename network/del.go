@@ -19,7 +19,7 @@ func (m *Manager) Del(ctx context.Context, a Attachment) error {
 	if err := checkPodID(a.PodID); err != nil {
 		return fmt.Errorf("unwire pod: %w", err)
 	}
-	unlock, err := m.pods.lock(ctx, a.PodID)
+	unlock, err := m.lockPod(ctx, a.PodID)
 	if err != nil {
 		return err
 	}

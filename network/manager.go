@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
 
+	"github.com/nodeagent/nodeagent/internal/turns"
 	"github.com/nodeagent/nodeagent/network/builtin"
 	"github.com/nodeagent/nodeagent/network/nat"
 )
@@ -114,7 +115,7 @@ type Manager struct {
 	cfg     Config
 	table   *nat.Table
 	plugins *builtin.Plugins
-	pods    podLocks
+	pods    turns.Turns
 	// slots holds a token for each plugin that is being executed.
 	slots chan struct{}
 	// reaper waits for links of pods to go.
@@ -192,43 +193,11 @@ func (m *Manager) cacheDir(n *network) string {
 	return filepath.Join(root, "cni-cache")
 }
 
-// podLocks lets one call at a time work on a pod.
-type podLocks struct {
-	mu    sync.Mutex
-	locks map[string]*podLock
-}
-
-type podLock struct {
-	turn  chan struct{}
-	users int
-}
-
-// lock waits for the pod's turn; the caller calls unlock when done.
-func (p *podLocks) lock(ctx context.Context, id string) (unlock func(), err error) {
-	p.mu.Lock()
-	if p.locks == nil {
-		p.locks = map[string]*podLock{}
+// lockPod waits for the turn at a pod; the caller calls unlock when done.
+func (m *Manager) lockPod(ctx context.Context, podID string) (unlock func(), err error) {
+	unlock, err = m.pods.Wait(ctx, podID)
+	if err != nil {
+		return nil, fmt.Errorf("network of pod %s: another operation is under way: %w", podID, err)
 	}
-	l := p.locks[id]
-	if l == nil {
-		l = &podLock{turn: make(chan struct{}, 1)}
-		p.locks[id] = l
-	}
-	l.users++
-	p.mu.Unlock()
-
-	leave := func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if l.users--; l.users == 0 {
-			delete(p.locks, id)
-		}
-	}
-	select {
-	case l.turn <- struct{}{}:
-		return func() { <-l.turn; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, fmt.Errorf("network of pod %s: another operation is under way: %w", id, context.Cause(ctx))
-	}
+	return unlock, nil
 }

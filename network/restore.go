@@ -33,7 +33,7 @@ func (m *Manager) restore(ctx context.Context, keep []Attachment) error {
 }
 
 func (m *Manager) restorePod(ctx context.Context, podID string) error {
-	unlock, err := m.pods.lock(ctx, podID)
+	unlock, err := m.lockPod(ctx, podID)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 // for names; on an error nothing is left, or what is left is recorded and Del
 // will try again. The result is that of the first network.
 func (m *Manager) Add(ctx context.Context, a network.Attachment) (*network.Result, error) {
-	unlock, err := m.pods.lock(ctx, a.PodID)
+	unlock, err := m.lockPod(ctx, a.PodID)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func (m *Manager) anyState(id string) (Network, bool) {
 // abandon takes a member that does not run off a network that is about to go,
 // and remembers that it was on it.
 func (m *Manager) abandon(ctx context.Context, podID, networkID string) error {
-	unlock, err := m.pods.lock(ctx, podID)
+	unlock, err := m.lockPod(ctx, podID)
 	if err != nil {
 		return err
 	}

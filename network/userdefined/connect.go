@@ -34,7 +34,7 @@ func (m *Manager) memberOf(pod Pod) *member {
 
 // Connect puts a pod on a further network. On an error it is as before.
 func (m *Manager) Connect(ctx context.Context, pod Pod, spec network.EndpointSpec) error {
-	unlock, err := m.pods.lock(ctx, pod.ID)
+	unlock, err := m.lockPod(ctx, pod.ID)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (m *Manager) Disconnect(ctx context.Context, podID, name string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := m.pods.lock(ctx, podID)
+	unlock, err := m.lockPod(ctx, podID)
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (m *Manager) Disconnect(ctx context.Context, podID, name string) error {
 // ConnectNode puts a pod on the node's own network, of which a is what the
 // network is told.
 func (m *Manager) ConnectNode(ctx context.Context, pod Pod, a network.Attachment) error {
-	unlock, err := m.pods.lock(ctx, pod.ID)
+	unlock, err := m.lockPod(ctx, pod.ID)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (m *Manager) ConnectNode(ctx context.Context, pod Pod, a network.Attachment
 
 // DisconnectNode takes a pod off the node's own network.
 func (m *Manager) DisconnectNode(ctx context.Context, pod Pod, a network.Attachment) error {
-	unlock, err := m.pods.lock(ctx, pod.ID)
+	unlock, err := m.lockPod(ctx, pod.ID)
 	if err != nil {
 		return err
 	}

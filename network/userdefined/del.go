@@ -14,7 +14,7 @@ func (m *Manager) Del(ctx context.Context, podID string) error {
 	if m.member(podID) == nil {
 		return nil
 	}
-	unlock, err := m.pods.lock(ctx, podID)
+	unlock, err := m.lockPod(ctx, podID)
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (m *Manager) recoverMembers(ctx context.Context, keep map[string]bool) erro
 }
 
 func (m *Manager) recoverMember(ctx context.Context, podID string) error {
-	unlock, err := m.pods.lock(ctx, podID)
+	unlock, err := m.lockPod(ctx, podID)
 	if err != nil {
 		return err
 	}

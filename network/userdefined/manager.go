@@ -38,6 +38,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/nodeagent/nodeagent/internal/turns"
 	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/network/builtin"
 	"github.com/nodeagent/nodeagent/network/nat"
@@ -90,7 +91,7 @@ type Manager struct {
 	log *logrus.Entry
 	// making has a token while a network is made or removed.
 	making chan struct{}
-	pods   podLocks
+	pods   turns.Turns
 
 	// mu guards what follows. Networks and members are replaced, never
 	// changed.
@@ -178,44 +179,13 @@ func (m *Manager) newID() string {
 // ipamDir is where addresses of all networks are kept.
 func (m *Manager) ipamDir() string { return filepath.Join(m.cfg.StateDir, "ipam") }
 
-// podLocks lets one call at a time work on a pod.
-type podLocks struct {
-	mu    sync.Mutex
-	locks map[string]*podLock
-}
-
-type podLock struct {
-	turn  chan struct{}
-	users int
-}
-
-// lock waits for the pod's turn; the caller calls unlock when done.
-func (p *podLocks) lock(ctx context.Context, id string) (unlock func(), err error) {
-	p.mu.Lock()
-	if p.locks == nil {
-		p.locks = map[string]*podLock{}
+// lockPod waits for the turn at a pod; the caller calls unlock when done.
+func (m *Manager) lockPod(ctx context.Context, podID string) (unlock func(), err error) {
+	unlock, err = m.pods.Wait(ctx, podID)
+	if err != nil {
+		return nil, fmt.Errorf("networks of pod %s: another operation is under way: %w", podID, err)
 	}
-	l := p.locks[id]
-	if l == nil {
-		l = &podLock{turn: make(chan struct{}, 1)}
-		p.locks[id] = l
-	}
-	l.users++
-	p.mu.Unlock()
-	leave := func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if l.users--; l.users == 0 {
-			delete(p.locks, id)
-		}
-	}
-	select {
-	case l.turn <- struct{}{}:
-		return func() { <-l.turn; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, fmt.Errorf("networks of pod %s: another operation is under way: %w", id, context.Cause(ctx))
-	}
+	return unlock, nil
 }
 
 // addrs are those of prefixes.

@@ -107,7 +107,7 @@ func portOf(a net.Addr) uint16 {
 
 // serveAgain serves a member that an earlier agent served.
 func (m *Manager) serveAgain(podID string) error {
-	unlock, err := m.pods.lock(context.Background(), podID)
+	unlock, err := m.lockPod(context.Background(), podID)
 	if err != nil {
 		return err
 	}
