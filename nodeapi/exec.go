@@ -2,6 +2,9 @@ package nodeapi
 
 import (
 	"context"
+	"errors"
+	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
@@ -51,7 +54,7 @@ func (s *containers) Exec(stream execStream) error {
 func (s *containers) execDetached(stream execStream, er sandbox.ExecRequest, tty bool) error {
 	er.IO = sandbox.IO{TTY: tty}
 	ok := s.goBackground(func(ctx context.Context) {
-		if _, err := s.sandboxes.Exec(ctx, er); err != nil && ctx.Err() == nil {
+		if _, err := s.exec(ctx, er); err != nil && ctx.Err() == nil {
 			logrus.WithError(err).WithField("container", er.ContainerID).Warn("detached exec failed")
 		}
 	})
@@ -69,12 +72,14 @@ func (s *containers) execAttached(stream execStream, er sandbox.ExecRequest, req
 		ctx: ctx,
 		receive: func() (input, error) {
 			m, err := stream.Recv()
-			return input{stdin: m.GetStdin(), closed: m.GetStdinClosed(), resize: m.GetResize()}, err
+			return input{stdin: m.GetStdin(), closed: m.GetStdinClosed(), resize: m.GetResize(), detach: m.GetDetach()}, err
 		},
 		send: func(o *nodev1.Output) error {
 			return stream.Send(&nodev1.ExecResponse{Message: &nodev1.ExecResponse_Output{Output: o}})
 		},
 	}
+	left := make(chan struct{})
+	st.left = left
 	st.open(wanted{stdin: req.GetStdin(), output: true, tty: req.GetTty(), size: req.GetSize()})
 	defer st.close()
 	if err := sendExecAttached(stream, er.ContainerID); err != nil {
@@ -84,13 +89,70 @@ func (s *containers) execAttached(stream execStream, er sandbox.ExecRequest, req
 		return failf(errdefs.ErrUnavailable, "the agent is stopping")
 	}
 	er.IO = st.io
-	code, err := s.sandboxes.Exec(ctx, er)
+	code, err := s.execUntilLeft(ctx, er, left)
+	if errors.Is(err, errLeft) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	st.sending.Lock()
 	defer st.sending.Unlock()
 	return stream.Send(&nodev1.ExecResponse{Message: &nodev1.ExecResponse_Exit{Exit: int32(code)}})
+}
+
+// errLeft is a client that left a process running.
+var errLeft = errors.New("the client left")
+
+// execUntilLeft runs a process until it ends, or its client leaves it. One
+// whose client only goes away is killed.
+func (s *Server) execUntilLeft(ctx context.Context, er sandbox.ExecRequest, left <-chan struct{}) (int, error) {
+	type result struct {
+		code int
+		err  error
+	}
+	done := make(chan result, 1)
+	own, cancel := context.WithCancel(s.life)
+	ok := s.goBackground(func(context.Context) {
+		defer cancel()
+		code, err := s.exec(own, er)
+		done <- result{code, err}
+	})
+	if !ok {
+		cancel()
+		return 0, failf(errdefs.ErrUnavailable, "the agent is stopping")
+	}
+	select {
+	case <-left:
+		return 0, errLeft
+	case r := <-done:
+		return r.code, r.err
+	case <-ctx.Done():
+	}
+	select {
+	case <-left:
+		return 0, errLeft
+	default:
+	}
+	cancel()
+	r := <-done
+	return r.code, errors.Join(r.err, ctx.Err())
+}
+
+// exec runs a process and tells of it.
+func (s *Server) exec(ctx context.Context, er sandbox.ExecRequest) (int, error) {
+	c, err := s.sandboxes.Container(er.ContainerID)
+	if err != nil {
+		return 0, err
+	}
+	command := strings.Join(er.Cmd, " ")
+	s.emitContainer("exec_create: "+command, c)
+	s.emitContainer("exec_start: "+command, c)
+	code, err := s.sandboxes.Exec(ctx, er)
+	if err == nil {
+		s.emitContainer("exec_die", c, "exitCode", strconv.Itoa(code))
+	}
+	return code, err
 }
 
 func sendExecAttached(stream execStream, id string) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -241,7 +242,7 @@ func (s *Server) runCheck(ctx context.Context, c sandbox.Container, check *nodev
 	}
 	out := &boundedBuffer{}
 	start := time.Now()
-	s.emitContainer("exec_start: "+cmd[0], c)
+	s.emitContainer("exec_start: "+strings.Join(cmd, " "), c)
 	code, err := s.sandboxes.Exec(ctx, sandbox.ExecRequest{
 		ContainerID: c.ID, Cmd: cmd, IO: sandbox.IO{Stdout: out, Stderr: out},
 	})

@@ -125,9 +125,34 @@ func (s *Server) discardPod(ctx context.Context, podID string) error {
 	return s.files.remove(podKey(pod))
 }
 
-// removeLogged removes a container that removes itself.
+// The pauses before a removal that failed is tried again.
+const (
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+)
+
+// removeLogged removes a container that removes itself. A removal that fails
+// is tried again in the background until it succeeds.
 func (s *Server) removeLogged(ctx context.Context, c sandbox.Container) {
-	if err := s.remove(ctx, c, true); err != nil && ctx.Err() == nil {
-		logrus.WithError(err).WithField("container", c.ID).Warn("automatic removal failed")
+	err := s.remove(ctx, c, true)
+	if err == nil || ctx.Err() != nil {
+		return
 	}
+	logrus.WithError(err).WithField("container", c.ID).Warn("automatic removal failed, and is tried again")
+	s.goBackground(func(ctx context.Context) {
+		timer := time.NewTimer(firstRetry)
+		defer timer.Stop()
+		for pause := firstRetry; ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-timer.C:
+			}
+			if s.remove(ctx, c, true) == nil {
+				return
+			}
+			pause = min(2*pause, lastRetry)
+			timer.Reset(pause)
+		}
+	})
 }

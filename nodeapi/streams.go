@@ -22,6 +22,9 @@ type streams struct {
 	// send sends output to the client.
 	send func(*nodev1.Output) error
 
+	// left, when not nil, is closed when the client says that it leaves.
+	left chan struct{}
+
 	sending sync.Mutex
 	stdin   *io.PipeWriter
 	resize  chan sandbox.TerminalSize
@@ -33,6 +36,8 @@ type input struct {
 	stdin  []byte
 	closed bool
 	resize *nodev1.TerminalSize
+	// detach says that the client leaves, and the process stays.
+	detach bool
 }
 
 // wanted says which streams a client asked for.
@@ -75,6 +80,10 @@ func (s *streams) pump() {
 			return
 		}
 		s.setSize(in.resize)
+		if in.detach && s.left != nil {
+			close(s.left)
+			s.left = nil
+		}
 		if s.stdin == nil {
 			continue
 		}

@@ -63,9 +63,10 @@ func (p *person) execIsLeft(t *testing.T) {
 	shell := p.onTerminal(p.command("exec", "-it", "--detach-keys", "ctrl-x", "host", "sh"))
 	shell.write("echo in-$((3+4))\n")
 	shell.shows("in-7")
-	shell.write("\x18")
+	shell.write("sleep 0.3; touch /went-on; sleep 1000\n\x18")
 	shell.shows("read escape sequence")
 	shell.ends(1)
+	p.eventuallyRuns("exec", "host", "test", "-e", "/went-on")
 	p.want("host", "rm", "-f", "host")
 }
 

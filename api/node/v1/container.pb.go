@@ -2401,6 +2401,7 @@ type ExecRequest struct {
 	//	*ExecRequest_Stdin
 	//	*ExecRequest_StdinClosed
 	//	*ExecRequest_Resize
+	//	*ExecRequest_Detach
 	Message       isExecRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2479,6 +2480,15 @@ func (x *ExecRequest) GetResize() *TerminalSize {
 	return nil
 }
 
+func (x *ExecRequest) GetDetach() bool {
+	if x != nil {
+		if x, ok := x.Message.(*ExecRequest_Detach); ok {
+			return x.Detach
+		}
+	}
+	return false
+}
+
 type isExecRequest_Message interface {
 	isExecRequest_Message()
 }
@@ -2499,6 +2509,12 @@ type ExecRequest_Resize struct {
 	Resize *TerminalSize `protobuf:"bytes,4,opt,name=resize,proto3,oneof"`
 }
 
+type ExecRequest_Detach struct {
+	// detach ends the call and leaves the process running; a client that
+	// goes away without it takes the process along.
+	Detach bool `protobuf:"varint,5,opt,name=detach,proto3,oneof"`
+}
+
 func (*ExecRequest_Start) isExecRequest_Message() {}
 
 func (*ExecRequest_Stdin) isExecRequest_Message() {}
@@ -2506,6 +2522,8 @@ func (*ExecRequest_Stdin) isExecRequest_Message() {}
 func (*ExecRequest_StdinClosed) isExecRequest_Message() {}
 
 func (*ExecRequest_Resize) isExecRequest_Message() {}
+
+func (*ExecRequest_Detach) isExecRequest_Message() {}
 
 type ExecResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -5801,12 +5819,13 @@ const file_container_proto_rawDesc = "" +
 	"\x05stdin\x18\b \x01(\bR\x05stdin\x12\x16\n" +
 	"\x06detach\x18\t \x01(\bR\x06detach\x123\n" +
 	"\x04size\x18\n" +
-	" \x01(\v2\x1f.nodeagent.node.v1.TerminalSizeR\x04size\"\xc6\x01\n" +
+	" \x01(\v2\x1f.nodeagent.node.v1.TerminalSizeR\x04size\"\xe0\x01\n" +
 	"\vExecRequest\x124\n" +
 	"\x05start\x18\x01 \x01(\v2\x1c.nodeagent.node.v1.ExecStartH\x00R\x05start\x12\x16\n" +
 	"\x05stdin\x18\x02 \x01(\fH\x00R\x05stdin\x12#\n" +
 	"\fstdin_closed\x18\x03 \x01(\bH\x00R\vstdinClosed\x129\n" +
-	"\x06resize\x18\x04 \x01(\v2\x1f.nodeagent.node.v1.TerminalSizeH\x00R\x06resizeB\t\n" +
+	"\x06resize\x18\x04 \x01(\v2\x1f.nodeagent.node.v1.TerminalSizeH\x00R\x06resize\x12\x18\n" +
+	"\x06detach\x18\x05 \x01(\bH\x00R\x06detachB\t\n" +
 	"\amessage\"\x9f\x01\n" +
 	"\fExecResponse\x129\n" +
 	"\battached\x18\x01 \x01(\v2\x1b.nodeagent.node.v1.AttachedH\x00R\battached\x123\n" +
@@ -6308,6 +6327,7 @@ func file_container_proto_init() {
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_StdinClosed)(nil),
 		(*ExecRequest_Resize)(nil),
+		(*ExecRequest_Detach)(nil),
 	}
 	file_container_proto_msgTypes[24].OneofWrappers = []any{
 		(*ExecResponse_Attached)(nil),

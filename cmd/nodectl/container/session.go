@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
@@ -14,12 +16,18 @@ import (
 // maxInput is the most input one message carries, in bytes.
 const maxInput = 32 << 10
 
+// detachPatience is how long the other side may take to let the person go.
+const detachPatience = 5 * time.Second
+
 // link is a stream of Attach or Exec. Sending is not safe for concurrent use.
 type link interface {
 	sendStdin(b []byte) error
 	sendStdinClosed() error
 	sendSize(size *nodev1.TerminalSize) error
 	receive() (reply, error)
+	// sendDetach tells that the person leaves; false where the other side
+	// need not know.
+	sendDetach() bool
 }
 
 // reply is a message of the agent.
@@ -41,6 +49,8 @@ type session struct {
 	// attached, when not nil, is called once the streams are joined.
 	attached func(id string)
 
+	// left says that the person left.
+	left atomic.Bool
 	// sending is held by who sends on the link.
 	sending sync.Mutex
 	link    link
@@ -79,7 +89,7 @@ func (s *session) run(ctx context.Context, open func(context.Context) (link, err
 		go s.copyInput(cancel)
 	}
 	code, err = s.copyOutput()
-	if err != nil && errors.Is(context.Cause(ctx), terminal.ErrDetached) {
+	if err != nil && (s.left.Load() || errors.Is(context.Cause(ctx), terminal.ErrDetached)) {
 		err = terminal.ErrDetached
 	}
 	return code, err
@@ -115,7 +125,18 @@ func (s *session) copyInput(cancel context.CancelCauseFunc) {
 		}
 		switch {
 		case errors.Is(err, terminal.ErrDetached):
-			cancel(err)
+			s.left.Store(true)
+			if s.send(func() error {
+				if s.link.sendDetach() {
+					return nil
+				}
+				return err
+			}) != nil {
+				cancel(err)
+				return
+			}
+			// The other side ends the call, soon.
+			time.AfterFunc(detachPatience, func() { cancel(err) })
 			return
 		case err != nil:
 			_ = s.send(s.link.sendStdinClosed)
@@ -196,6 +217,9 @@ func (l *attachLink) receive() (reply, error) {
 	return r, nil
 }
 
+// sendDetach has nobody to tell: a container goes on without clients.
+func (l *attachLink) sendDetach() bool { return false }
+
 // execLink is a link made of an Exec stream.
 type execLink struct {
 	stream nodev1.Containers_ExecClient
@@ -234,4 +258,8 @@ func (l *execLink) receive() (reply, error) {
 		r.exit = &e.Exit
 	}
 	return r, nil
+}
+
+func (l *execLink) sendDetach() bool {
+	return l.stream.Send(&nodev1.ExecRequest{Message: &nodev1.ExecRequest_Detach{Detach: true}}) == nil
 }
