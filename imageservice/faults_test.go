@@ -228,3 +228,29 @@ func TestInterruptedPull(t *testing.T) {
 		})
 	}
 }
+
+// A registry that has ranges and is slow is asked for several at once.
+func TestRanges(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	reg := testenv.EmptyRegistry(t)
+	i := faultImage(t, 36<<20)
+	push(t, reg.URL, "x", "latest", i)
+	layer := i.manifest.Layers[0].Digest.String()
+	p := testenv.Faults(t, reg.URL, testenv.Rule{Path: layer, Fault: testenv.Slow(256<<10, 10*time.Millisecond)})
+	s := openStore(t, Config{})
+	res := s.mustPull(t, p.Host+"/x")
+	if len(s.files(t, res.Image)["a"]) != 36<<20 {
+		t.Error("the file is another")
+	}
+	ranges := 0
+	for _, r := range p.Requests() {
+		if r.Header.Get("Range") != "" {
+			ranges++
+		}
+	}
+	if ranges < 2 {
+		t.Errorf("%d ranges were asked for", ranges)
+	}
+	s.clean(t)
+}

@@ -40,6 +40,8 @@ type AgentOptions struct {
 	Config string
 	// Args are further flags.
 	Args []string
+	// Env are further variables, NAME=VALUE.
+	Env []string
 }
 
 // AgentProcess is an agent on throwaway folders, which the test may kill and start again.
@@ -57,6 +59,7 @@ type AgentProcess struct {
 	LogPath string
 
 	args []string
+	env  []string
 	cmd  *exec.Cmd
 	done chan error // receives what Wait returned, once
 	conn *grpc.ClientConn
@@ -96,6 +99,7 @@ func newAgent(t testing.TB, options AgentOptions) *AgentProcess {
 		CNIConfDir:   options.CNIConfDir,
 		CgroupParent: fmt.Sprintf("/nodeagent-test-%d-%d", os.Getpid(), agents.Add(1)),
 		LogPath:      filepath.Join(dir, "log"),
+		env:          options.Env,
 	}
 	cniBin := options.CNIBinDir
 	for _, unset := range []*string{&a.CNIConfDir, &cniBin} {
@@ -137,6 +141,7 @@ func (a *AgentProcess) Start() {
 	defer log.Close()
 	a.cmd = exec.Command(Binary(a.t, "nodeagent"), a.args...)
 	a.cmd.Stdout, a.cmd.Stderr = log, log
+	a.cmd.Env = append(os.Environ(), a.env...)
 	if err := a.cmd.Start(); err != nil {
 		a.t.Fatal(err)
 	}
