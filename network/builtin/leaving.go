@@ -21,6 +21,10 @@ type leaving struct {
 	// group is a number that nobody else's links have.
 	group uint32
 
+	// reaping is held by who deletes the group: it forgets as many links of
+	// each owner as it saw before.
+	reaping sync.Mutex
+
 	mu sync.Mutex
 	// links are the indexes of each owner's links.
 	links map[string][]int
@@ -57,8 +61,11 @@ func (p *Plugins) Leaving(owner string) bool {
 
 // Reap deletes the links that DEL left. A nil error means that all are gone
 // that were left before the call; an error, that it is to be called again.
+// Calls wait for each other.
 func (p *Plugins) Reap() error {
 	l := p.leaving
+	l.reaping.Lock()
+	defer l.reaping.Unlock()
 	l.mu.Lock()
 	batch := map[string]int{}
 	for owner, links := range l.links {

@@ -51,8 +51,16 @@ func (m *Manager) leaveAll(ctx context.Context, podID string) error {
 // Recover brings records and host together. keep are the pods there are; every
 // other member, network half made or half removed, address and rule that
 // belongs to nobody is taken away; links and rules that others took away are
-// made again. It goes on past failures and returns all of them.
+// made again. It goes on past failures and returns all of them. Only the first
+// call does anything: later, what looks half made may be under way.
 func (m *Manager) Recover(ctx context.Context, keep map[string]bool) error {
+	m.mu.Lock()
+	again := m.recovered
+	m.recovered = true
+	m.mu.Unlock()
+	if again {
+		return nil
+	}
 	errs := []error{m.recoverMembers(ctx, keep), m.recoverNetworks(ctx), m.recoverRules()}
 	m.mu.RLock()
 	var members []*member
@@ -113,7 +121,13 @@ func (m *Manager) recoverMember(ctx context.Context, podID string) error {
 			return fmt.Errorf("undo pod %s on network %s: %w", podID, e.Title, err)
 		}
 	}
-	return m.recoverNode(ctx, p)
+	if err := m.recoverNode(ctx, p); err != nil {
+		return err
+	}
+	if p = m.member(podID); p != nil {
+		m.tidy(p)
+	}
+	return nil
 }
 
 // recoverNetworks undoes networks that are half made or half removed, makes the

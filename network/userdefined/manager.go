@@ -102,6 +102,8 @@ type Manager struct {
 	names   NamesOf
 	servers map[string]*resolver
 	closed  bool
+	// recovered says that Recover was called.
+	recovered bool
 }
 
 // New reads the records. Call Recover before anything else, and Close in the

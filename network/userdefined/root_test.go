@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,7 +51,8 @@ type node struct {
 	t     *testing.T
 	dir   string
 	table *nat.Table
-	// names are those of pods that run.
+	// names are those of pods that run, guarded by mu.
+	mu    sync.Mutex
 	names map[string][]string
 	// known are the pods there are.
 	known map[string]bool
@@ -132,7 +134,21 @@ func (n *node) open() {
 	})
 	n.must(err)
 	n.must(n.Recover(n.t.Context(), n.known))
-	n.Serve(func(pod string) []string { return n.names[pod] })
+	n.Serve(n.namesOf)
+}
+
+// namesOf are the names of a pod.
+func (n *node) namesOf(pod string) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.names[pod]
+}
+
+// call gives a pod names; without any it does not run.
+func (n *node) call(pod string, names ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.names[pod] = names
 }
 
 // restart is what a killed agent and its successor are.
@@ -151,8 +167,8 @@ func (n *node) create(req CreateRequest) Network {
 	return made
 }
 
-// pod pins a network namespace, and puts it on networks.
-func (n *node) pod(name string, specs ...network.EndpointSpec) *netns.Namespace {
+// pin makes a network namespace.
+func (n *node) pin(name string) string {
 	n.t.Helper()
 	path := filepath.Join(n.dir, name)
 	n.must(os.WriteFile(path, nil, 0o600))
@@ -166,8 +182,16 @@ func (n *node) pod(name string, specs ...network.EndpointSpec) *netns.Namespace 
 		return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
 	}))
 	n.t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
-	n.names[name], n.known[name] = []string{name}, true
-	_, err = n.Add(n.t.Context(), network.Attachment{PodID: name, NetNS: path, Membership: &network.Membership{Endpoints: specs}})
+	return path
+}
+
+// pod pins a network namespace, and puts it on networks.
+func (n *node) pod(name string, specs ...network.EndpointSpec) *netns.Namespace {
+	n.t.Helper()
+	path := n.pin(name)
+	n.call(name, name)
+	n.known[name] = true
+	_, err := n.Add(n.t.Context(), network.Attachment{PodID: name, NetNS: path, Membership: &network.Membership{Endpoints: specs}})
 	n.must(err)
 	ns, err := netns.Open(path)
 	n.must(err)
@@ -281,11 +305,11 @@ func TestNames(t *testing.T) {
 	if got, _ := n.ask(client, reverse, dns.TypePTR); got != "web.one." {
 		t.Errorf("name of %s: %s", web.Addr4, got)
 	}
-	n.names["web"] = nil
+	n.call("web")
 	if got, _ := n.ask(client, "web", dns.TypeA); got != "" {
 		t.Errorf("a pod that does not run has a name: %s", got)
 	}
-	n.names["web"] = []string{"renamed"}
+	n.call("web", "renamed")
 	if got, _ := n.ask(client, "renamed", dns.TypeA); got != web.Addr4.Addr().String() {
 		t.Errorf("renamed: %s", got)
 	}
@@ -464,7 +488,7 @@ func TestRemoveUnderStopped(t *testing.T) {
 	n := rooted(t)
 	one := n.create(CreateRequest{Name: "one"})
 	n.pod("a", on(one))
-	n.names["a"] = nil
+	n.call("a")
 	_, err := n.Remove(t.Context(), "one")
 	n.must(err)
 	if err := n.CheckNetworks("a"); !errdefs.IsNotFound(err) || err.Error() != "network one not found" {
@@ -527,7 +551,7 @@ func TestTwoAgents(t *testing.T) {
 		Plugins: builtin.New(table), Table: table, ResolvConf: "/dev/null",
 	})
 	first.must(err)
-	second.Serve(func(pod string) []string { return second.names[pod] })
+	second.Serve(second.namesOf)
 	a, b := first.create(CreateRequest{Name: "net"}), second.create(CreateRequest{Name: "net"})
 	if a.Link == b.Link || a.Subnets[0].Prefix.Overlaps(b.Subnets[0].Prefix) {
 		t.Errorf("%s %s and %s %s", a.Link, a.Subnets[0].Prefix, b.Link, b.Subnets[0].Prefix)
@@ -541,5 +565,64 @@ func TestTwoAgents(t *testing.T) {
 	table.Close()
 	if !first.reaches(one, two, first.place("two", a).Addr4.Addr()) {
 		t.Error("the second agent took something of the first's away")
+	}
+}
+
+// Many pods come, join, ask and go at once, and leave nothing.
+func TestStorm(t *testing.T) {
+	n := rooted(t)
+	one, two := n.create(CreateRequest{Name: "one", IPv6: true}), n.create(CreateRequest{Name: "two"})
+	var names []string
+	for i := range 24 {
+		names = append(names, fmt.Sprintf("pod%d", i))
+	}
+	paths := map[string]string{}
+	for _, name := range names {
+		paths[name] = n.pin(name)
+		n.call(name, name)
+		n.known[name] = true
+	}
+	var wg sync.WaitGroup
+	for _, name := range names {
+		wg.Go(func() {
+			for range 3 {
+				ctx := t.Context()
+				_, err := n.Add(ctx, network.Attachment{PodID: name, NetNS: paths[name], Membership: &network.Membership{Endpoints: []network.EndpointSpec{on(one)}}})
+				err = errors.Join(err, n.Connect(ctx, Pod{ID: name}, on(two)))
+				if addrs, known := (zone{n.Manager, name}).Addresses(name + ".two"); !known || len(addrs) != 1 {
+					err = errors.Join(err, fmt.Errorf("addresses %v", addrs))
+				}
+				err = errors.Join(err, n.Disconnect(ctx, name, "one"), n.Del(ctx, name))
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if left, err := filepath.Glob(filepath.Join(n.dir, "members", "*")); err != nil || len(left) > 0 {
+		t.Errorf("members left: %v %v", left, err)
+	}
+	for _, each := range []Network{one, two} {
+		entries, _ := os.ReadDir(filepath.Join(n.ipamDir(), each.ID))
+		for _, e := range entries {
+			if _, err := netip.ParseAddr(e.Name()); err == nil {
+				t.Errorf("address left: %s", e.Name())
+			}
+		}
+	}
+}
+
+// Addresses of the host that a network binds ports to, where nobody says which.
+func TestDefaultBindings(t *testing.T) {
+	for want, options := range map[string]map[string]string{
+		`[{80 8080 tcp }]`:                              nil,
+		`[{80 8080 tcp 127.0.0.1} {80 8080 tcp ::}]`:    {optionHostIPv4: "127.0.0.1"},
+		`[{80 8080 tcp 0.0.0.0} {80 8080 tcp fd00::1}]`: {optionHostIPv6: "fd00::1"},
+	} {
+		a := attaching{n: Network{Options: options}}
+		if got := fmt.Sprint(a.defaultBindings(portMapping{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"})); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
 	}
 }

@@ -300,7 +300,7 @@ func TestUserNetworkKilledBetween(t *testing.T) {
 	for _, step := range []string{
 		"usernet.create.intent.after", "usernet.create.link.after", "usernet.add.intent.after", "usernet.connect.intent.after",
 		"usernet.connect.wire.after", "usernet.connect.routes.after", "usernet.add.endpoints.after", "usernet.add.names.after",
-		"usernet.remove.record removing.after", "usernet.remove.link.after",
+		"usernet.remove.record removing.after", "usernet.remove.link.after", "network.bridge.down", "network.bridge.released",
 	} {
 		n.Stop()
 		t.Setenv("NODEAGENT_FAILPOINTS", step+"=exit")
@@ -310,6 +310,7 @@ func TestUserNetworkKilledBetween(t *testing.T) {
 		n.Nodectl("run", "-d", "--name", "victim", "--network", "keep", images.Busybox, "sleep", "1000")
 		n.Nodectl("network", "connect", "keep", "box")
 		n.Nodectl("network", "rm", "new")
+		n.Nodectl("network", "disconnect", "keep", "box")
 		testenv.Eventually(t, eventLimit, step+" kills the agent", func() error {
 			if !n.Exited() {
 				return errors.New("it runs")
@@ -328,8 +329,8 @@ func TestUserNetworkKilledBetween(t *testing.T) {
 			t.Errorf("%s: members left: %v", step, left)
 		}
 	}
+	// The network stays, for the agent's clean-up to take its bridge away.
 	n.ctl("rm", "-f", "box")
-	n.ctl("network", "rm", "keep")
 }
 
 // What run says of networks, and what inspect, ps and events say of it afterwards.
