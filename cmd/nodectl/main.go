@@ -8,6 +8,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/system"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/terminal"
 )
 
 // The linker sets these.
@@ -22,6 +23,7 @@ func main() {
 
 // run runs one command line and returns the exit code.
 func run(args []string) int {
+	terminal.Guard()
 	cli := command.New()
 	defer cli.Close()
 	root := newRoot(cli, system.Build{Version: version, GitCommit: commit})

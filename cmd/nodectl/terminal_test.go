@@ -248,6 +248,26 @@ func TestTerminalIsRestoredBySignals(t *testing.T) {
 	}
 }
 
+// Even a death that nodectl cannot see coming leaves the terminal as it was.
+func TestTerminalIsRestoredAfterSIGKILL(t *testing.T) {
+	o := startOnTerminal(t, "run", "-it", "busybox", "sh")
+	o.attached()
+	if err := o.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-o.exited
+	deadline := time.After(patience)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for o.mode() != o.before {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("the terminal's mode was not restored")
+		}
+	}
+}
+
 func TestPullDrawsBarsOnATerminal(t *testing.T) {
 	o := startOnTerminal(t, "pull", "alpine")
 	o.shows("cccccccccccc: Pulling fs layer")

@@ -30,11 +30,14 @@ func Is(stream any) bool {
 
 // Raw puts a terminal in raw mode. restore puts it back and may be called
 // more than once; until then the signals that end a process put it back
-// before they do.
+// before they do, and where nothing can be done any more, a guard does.
 func Raw(f *os.File) (restore func(), err error) {
 	fd := int(f.Fd())
+	// Without a guard it is only not put back after SIGKILL.
+	watch, _ := startGuard(f)
 	state, err := term.MakeRaw(fd)
 	if err != nil {
+		watch.dismiss()
 		return nil, fmt.Errorf("set terminal to raw mode: %w", err)
 	}
 	signals := make(chan os.Signal, 1)
@@ -54,6 +57,7 @@ func Raw(f *os.File) (restore func(), err error) {
 		close(stop)
 		<-stopped
 		_ = term.Restore(fd, state)
+		watch.dismiss()
 	}), nil
 }
 
