@@ -31,7 +31,7 @@ type operation struct {
 	mu             sync.Mutex
 	stage          string
 	since          time.Time
-	steps          []recorder.Step
+	steps, within  []recorder.Step
 	pod, container string
 }
 
@@ -42,6 +42,18 @@ func (o *operation) at(stage string) {
 	now := time.Now()
 	o.steps = append(o.steps, recorder.Step{Name: o.stage, Took: now.Sub(o.since)})
 	o.stage, o.since = stage, now
+}
+
+// maxWithin bounds the parts of steps that are kept.
+const maxWithin = 64
+
+// part notes how long a part of a stage took.
+func (o *operation) part(s recorder.Step) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.within) < maxWithin {
+		o.within = append(o.within, s)
+	}
 }
 
 // about notes which pod and container it is about.
@@ -122,7 +134,7 @@ func (m *Manager) operation(w work, by string) (*operation, error) {
 		ctx, cancel := context.WithTimeoutCause(m.ctx, m.cfg.OperationTimeout, fmt.Errorf(
 			"gave up after %s: %w", m.cfg.OperationTimeout, context.DeadlineExceeded))
 		defer cancel()
-		ctx = recorder.WithCaller(ctx, op.by)
+		ctx = recorder.WithSteps(recorder.WithCaller(ctx, op.by), op.part)
 		watch := m.watchOperation(op)
 		// By the label its goroutines, and what they wait in, are found again.
 		pprof.Do(ctx, pprof.Labels(operationLabel, strconv.FormatUint(op.number, 10)), func(ctx context.Context) {

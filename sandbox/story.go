@@ -44,7 +44,7 @@ func (m *Manager) noteOperation(op *operation) {
 	op.mu.Lock()
 	e := recorder.Entry{
 		Kind: recorder.KindOperation, At: op.began, Took: time.Since(op.began), What: op.verb, By: op.by,
-		Pod: op.pod, Container: op.container, Steps: op.steps,
+		Pod: op.pod, Container: op.container, Steps: op.steps, Within: op.within,
 		Error: recorder.Words(op.err),
 	}
 	op.mu.Unlock()

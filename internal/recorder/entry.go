@@ -65,8 +65,11 @@ type Entry struct {
 	Text  string `json:"text,omitempty"`
 	Error string `json:"error,omitempty"`
 	Names *Names `json:"names,omitempty"`
-	Steps []Step `json:"steps,omitempty"`
-	Exit  *Exit  `json:"exit,omitempty"`
+	// Steps follow one another; Within are parts of them, which may have been
+	// done side by side.
+	Steps  []Step `json:"steps,omitempty"`
+	Within []Step `json:"within,omitempty"`
+	Exit   *Exit  `json:"exit,omitempty"`
 }
 
 // Names are what an object was called when it was made.
@@ -158,6 +161,7 @@ func (e *Entry) bound() {
 		e.Names = &n
 	}
 	e.Steps = e.Steps[:min(len(e.Steps), maxSteps)]
+	e.Within = e.Within[:min(len(e.Within), maxSteps)]
 	if e.Exit != nil && len(e.Exit.Log) > 0 {
 		exit := *e.Exit
 		exit.Log = nil

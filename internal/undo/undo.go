@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nodeagent/nodeagent/internal/failpoint"
+	"github.com/nodeagent/nodeagent/internal/recorder"
 )
 
 // DefaultTimeout bounds the undoing of a sequence that sets no bound.
@@ -119,7 +120,9 @@ func Together(name string, steps ...Step) Step {
 
 // attempt does a step and cancels its siblings when it fails.
 func attempt(ctx context.Context, step Step, cancel context.CancelCauseFunc) error {
+	timed := recorder.Timed(ctx, step.Name)
 	err := step.Do(ctx)
+	timed()
 	if err != nil {
 		err = step.named(err)
 		cancel(err)

@@ -61,7 +61,14 @@ func ordered(entries []recorder.Entry) []recorder.Entry {
 func sentence(e recorder.Entry) string {
 	switch e.Kind {
 	case recorder.KindOperation:
-		return e.What + asked(e.By) + steps(e.Steps)
+		text := e.What + asked(e.By)
+		if parts := steps(e.Steps); parts != "" {
+			text += ": " + parts
+		}
+		if parts := steps(e.Within); parts != "" {
+			text += " (of that: " + parts + ")"
+		}
+		return text
 	case recorder.KindSlow:
 		return e.What + " takes long: " + e.Text
 	case recorder.KindCall:
@@ -90,7 +97,7 @@ func asked(who string) string {
 	return ", asked by " + who
 }
 
-// steps lists the steps of an operation that took any time worth telling.
+// steps lists those steps that took any time worth telling.
 func steps(all []recorder.Step) string {
 	var parts []string
 	for _, s := range all {
@@ -98,10 +105,7 @@ func steps(all []recorder.Step) string {
 			parts = append(parts, s.Name+" "+short(s.Took))
 		}
 	}
-	if len(parts) == 0 {
-		return ""
-	}
-	return ": " + strings.Join(parts, ", ")
+	return strings.Join(parts, ", ")
 }
 
 // short is a duration with two or three digits.

@@ -35,7 +35,7 @@ func TestWhy(t *testing.T) {
 	n.Nodectl("run", "--name", "greedy", "-m", "16m", "busybox", "sh", "-c", "a=x; while true; do a=$a$a; done")
 	n.Nodectl("run", "--name", "lost", "busybox", "no-such-program")
 	n.ctl("run", "-d", "--name", "deaf", "busybox", "sh", "-c", "trap '' TERM; while true; do sleep 1; done")
-	n.why("failing", "ended with exit code 3", "Written last: first last words", "asked by nodectl (PID ", "network ")
+	n.why("failing", "ended with exit code 3", "Written last: first last words", "asked by nodectl (PID ", "plugin bridge ")
 	n.why("greedy", "used all of the memory it may have (16MiB)", "memory peak 16MiB of 16MiB", "resources.limits.memory")
 	n.why("lost", "executable file not found", "PATH")
 	n.why("deaf", "It has been running since")
