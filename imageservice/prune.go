@@ -44,7 +44,7 @@ func (s *Store) prune(all bool, wanted func(Image) bool) ([]Pruned, error) {
 	slices.SortFunc(list, func(a, b *record) int { return strings.Compare(a.ID.String(), b.ID.String()) })
 	var pruned []Pruned
 	for _, r := range list {
-		if r.Removed || r.Pinned || used[r.ID.String()] || !all && len(r.Tags) > 0 || wanted != nil && !wanted(r.image()) {
+		if r.Removed || r.Pinned || r.pinned || used[r.ID.String()] || !all && len(r.Tags) > 0 || wanted != nil && !wanted(r.image()) {
 			continue
 		}
 		if err := s.forget(r); err != nil {

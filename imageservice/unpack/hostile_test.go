@@ -101,7 +101,22 @@ func (w *world) apply(data []byte, base bool, limits Limits) error {
 	if !base {
 		opts.Lowers = func(context.Context) ([]string, error) { return []string{w.lower}, nil }
 	}
+	if asImages {
+		return w.applyImage(data, opts)
+	}
 	_, err := Apply(context.Background(), reader(data), opts)
+	return err
+}
+
+// applyImage makes an image in place of the layer.
+func (w *world) applyImage(data []byte, opts Options) error {
+	f, err := os.CreateTemp("", "image-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	_, _, err = ApplyImage(context.Background(), reader(data), ImageOptions{File: f, Lowers: opts.Lowers, Limits: opts.Limits})
 	return err
 }
 

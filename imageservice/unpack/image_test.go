@@ -35,6 +35,7 @@ func TestImages(t *testing.T) {
 		"Whiteouts": TestWhiteouts, "WhiteoutInLowestLayer": TestWhiteoutInLowestLayer, "Duplicates": TestDuplicates,
 		"LinkedDirectories": TestLinkedDirectories, "HardLinks": TestHardLinks, "Metadata": TestMetadata,
 		"AgainstFlattener": TestAgainstFlattener, "LongNames": TestLongNames,
+		"HostileLayers": TestHostileLayers, "Refused": TestRefused,
 	} {
 		t.Run(name, test)
 	}

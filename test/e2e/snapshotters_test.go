@@ -103,3 +103,32 @@ func TestSnapshotterOfHandler(t *testing.T) {
 	}
 	n.remove(pod)
 }
+
+// A flipped bit is found by nodectl, and fetched again.
+func TestStoreVerify(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.pull(images.Busybox)
+	if out := n.Nodectl("store", "verify"); out.Code != 0 || !strings.Contains(out.Stdout, "Nothing is damaged.") {
+		t.Errorf("%+v", out)
+	}
+	shells, err := filepath.Glob(filepath.Join(n.Root, "snapshots/*/fs/*bin/busybox"))
+	more, _ := filepath.Glob(filepath.Join(n.Root, "snapshots/*/fs/usr/bin/busybox"))
+	n.must("find a file", err)
+	shells = append(shells, more...)
+	if len(shells) == 0 {
+		t.Fatal("no shell in the layers")
+	}
+	data, err := os.ReadFile(shells[0])
+	n.must("read", err)
+	data[len(data)/2] ^= 1
+	n.must("write", os.WriteFile(shells[0], data, 0o755))
+	if out := n.Nodectl("store", "verify"); out.Code != 1 || !strings.Contains(out.Stdout, "busybox") {
+		t.Errorf("damaged: %+v", out)
+	}
+	if out := n.Nodectl("store", "verify", "--repair"); out.Code != 0 || !strings.Contains(out.Stdout, "repaired") {
+		t.Errorf("repair: %+v", out)
+	}
+	if out := n.Nodectl("store", "verify", "-q"); out.Code != 0 || out.Stdout != "" {
+		t.Errorf("afterwards: %+v", out)
+	}
+}
