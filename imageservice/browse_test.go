@@ -148,12 +148,12 @@ func TestPushFailures(t *testing.T) {
 	i := newTestImage(asGzip, tarOf("a=1"))
 	push(t, reg.URL, "x", "v1", i)
 	var left atomic.Int32
-	var how func(w http.ResponseWriter, r *http.Request)
+	var how atomic.Pointer[func(w http.ResponseWriter, r *http.Request)]
 	door := newProxy(t, reg.URL, func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodPut || left.Add(-1) < 0 {
 			return false
 		}
-		how(w, r)
+		(*how.Load())(w, r)
 		return true
 	})
 	s := openStore(t, Config{})
@@ -179,7 +179,7 @@ func TestPushFailures(t *testing.T) {
 		{"forbidden", answers(403), 1, errdefs.IsPermissionDenied},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			how = c.how
+			how.Store(&c.how)
 			left.Store(c.times)
 			tag := fmt.Sprintf("%s/repo%d:v1", door.host, n)
 			if err := s.Tag(t.Context(), img.ID, tag); err != nil {
