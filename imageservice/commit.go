@@ -12,6 +12,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/nodeagent/nodeagent/imageservice/imageconfig"
 	"github.com/nodeagent/nodeagent/imageservice/unpack"
+	"github.com/nodeagent/nodeagent/internal/undo"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -168,48 +169,72 @@ type topping struct {
 	tags     []string
 	// home names the snapshotter it goes to.
 	home string
+
+	// root is the manifest's descriptor, found and img what came of it.
+	root  ocispec.Descriptor
+	found *found
+	img   Image
 }
 
-// topped makes the layer, and the image known.
-func (s *Store) topped(ctx context.Context, l *lease, t topping) (img Image, err error) {
-	defer func() {
-		if err != nil {
-			s.wakeCollector() // of what was made so far
-		}
-	}()
+// topped makes the layer, and the image known. What a broken attempt leaves
+// is garbage, which is collected: after a failure now, after a kill at the
+// next start.
+func (s *Store) topped(ctx context.Context, l *lease, t topping) (Image, error) {
+	err := undo.Sequence{Name: "image.make", Timeout: time.Minute, Steps: []undo.Step{
+		{Name: "layer", Do: func(context.Context) error { return s.topLayer(l, &t) }},
+		{Name: "documents", Do: func(context.Context) error { return s.topDocuments(l, &t) }},
+		{Name: "unpack", Do: func(ctx context.Context) error { return s.topUnpack(ctx, l, &t) }},
+		{Name: "record", Do: func(context.Context) (err error) {
+			t.img, err = s.add(t.found, t.tags, nil)
+			return err
+		}},
+	}}.Run(ctx)
+	if err != nil {
+		s.wakeCollector()
+	}
+	return t.img, err
+}
+
+// topLayer writes the layer as a blob.
+func (s *Store) topLayer(l *lease, t *topping) error {
 	desc, diffID, err := s.packed(l, t.layer)
 	if err != nil {
-		return Image{}, err
+		return err
 	}
 	now := time.Now().UTC()
 	t.step.Created = &now
 	t.doc.AddLayer(diffID, t.step)
 	t.manifest.Layers = append(t.manifest.Layers[:len(t.manifest.Layers):len(t.manifest.Layers)], desc)
+	return nil
+}
+
+// topDocuments writes configuration and manifest.
+func (s *Store) topDocuments(l *lease, t *topping) error {
 	config, err := t.doc.Encode()
 	if err != nil {
-		return Image{}, err
+		return err
 	}
 	t.manifest.Config = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: digest.FromBytes(config), Size: int64(len(config))}
 	raw, err := json.Marshal(t.manifest)
 	if err != nil {
-		return Image{}, err
+		return err
 	}
-	root := ocispec.Descriptor{MediaType: t.manifest.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
-	l.keepBlobs(t.manifest.Config.Digest, root.Digest)
-	for dgst, data := range map[digest.Digest][]byte{t.manifest.Config.Digest: config, root.Digest: raw} {
-		if err := s.content.Put(dgst, data); err != nil {
-			return Image{}, err
-		}
+	t.root = ocispec.Descriptor{MediaType: t.manifest.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
+	l.keepBlobs(t.manifest.Config.Digest, t.root.Digest)
+	if err := s.content.Put(t.manifest.Config.Digest, config); err != nil {
+		return err
 	}
-	f, err := s.fetchImage(ctx, l, stored{s}, root, platforms.Format(t.doc.Image.Platform))
-	if err != nil {
-		return Image{}, err
+	return s.content.Put(t.root.Digest, raw)
+}
+
+// topUnpack unpacks the layer as if it had been pulled, with all checks.
+func (s *Store) topUnpack(ctx context.Context, l *lease, t *topping) (err error) {
+	if t.found, err = s.fetchImage(ctx, l, stored{s}, t.root, platforms.Format(t.doc.Image.Platform)); err != nil {
+		return err
 	}
-	f.snapshotter = t.home
-	if _, err := s.unpackImage(ctx, l, f, &progress{}); err != nil {
-		return Image{}, err
-	}
-	return s.add(f, t.tags, nil)
+	t.found.snapshotter = t.home
+	_, err = s.unpackImage(ctx, l, t.found, &progress{})
+	return err
 }
 
 // stored is an image whose new blobs are in the store already.

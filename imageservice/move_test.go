@@ -6,9 +6,11 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -436,6 +438,63 @@ func TestDamageAndBombs(t *testing.T) {
 		t.Errorf("load: %v", err)
 	}
 	s.mustBeEmpty(t)
+}
+
+// TestImportURL: a server is asked by us, and one that stops in the middle
+// leaves nothing.
+func TestImportURL(t *testing.T) {
+	testenv.Root(t)
+	s := openStore(t, Config{})
+	root := tarOf("etc/", "etc/os="+strings.Repeat("x", 4096))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/root.tar":
+			_, _ = w.Write(root)
+		case "/cut.tar":
+			w.Header().Set("Content-Length", strconv.Itoa(len(root)))
+			_, _ = w.Write(root[:len(root)/2])
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer server.Close()
+	img, err := s.ImportURL(t.Context(), server.URL+"/root.tar", ImportRequest{Ref: "web"})
+	if err != nil || len(s.files(t, img)["etc/os"]) != 4096 {
+		t.Errorf("%+v, %v", img, err)
+	}
+	if err := s.Remove(t.Context(), "web"); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{server.URL + "/cut.tar", server.URL + "/nosuch", "http://127.0.0.1:1/x", "http://%zz"} {
+		if _, err := s.ImportURL(t.Context(), bad, ImportRequest{}); err == nil {
+			t.Errorf("%s is imported", bad)
+		}
+	}
+	s.mustBeEmpty(t)
+}
+
+// CVE-2023-25153, CVE-2021-21285: an archive whose documents are huge, or
+// nothing, does not exhaust the memory of who loads it.
+func TestCVE202325153HugeDocuments(t *testing.T) {
+	testenv.Root(t)
+	s := openStore(t, Config{})
+	i := newTestImage(asGzip, tarOf("a=1"))
+	i.config.Author = strings.Repeat("x", maxDocument)
+	i.seal()
+	huge := ociLayout(t, "x:v1", i)
+	saved := dockerSave(t, i, "x:v1")
+	many := dockerSave(t, newTestImage(asGzip, tarOf("a=1")), "x:v1")
+	many["manifest.json"] = append(bytes.Repeat([]byte(" "), maxDocument), many["manifest.json"]...)
+	for name, files := range map[string]map[string][]byte{
+		"configuration": huge, "docker's configuration": saved, "manifest.json": many,
+		"no documents": {"index.json": []byte(`{"manifests":[{}]}`), "oci-layout": {}},
+		"null":         {"manifest.json": []byte(`[null]`)},
+	} {
+		if _, err := s.Load(t.Context(), bytes.NewReader(readFileOf(t, writeTar(t, files, asPlain))), ""); err == nil {
+			t.Errorf("%s: it is loaded", name)
+		}
+		s.mustBeEmpty(t)
+	}
 }
 
 // A tag that moves leaves the image it was on without one, until pruned.

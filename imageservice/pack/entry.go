@@ -190,6 +190,10 @@ func (t *tree) file(full, name string, dir *os.File) error {
 		return err
 	}
 	defer f.Close()
+	if t.opts.Layer && st.Size > maxBytes-t.bytes {
+		return fmt.Errorf("a layer of more than %d bytes: %w", int64(maxBytes), errdefs.ErrInvalidArgument)
+	}
+	t.bytes += st.Size
 	header := t.header(full, tar.TypeReg, &st)
 	header.Size = st.Size
 	marks, err := t.xattrs(int(f.Fd()), header)

@@ -35,6 +35,9 @@ import (
 const (
 	// maxEntries bounds the entries of a layer, as unpacking does.
 	maxEntries = 2 << 20
+	// maxBytes bounds the content of a layer's files, holes included, as
+	// unpacking does.
+	maxBytes = 128 << 30
 	// maxNames bounds those of one directory.
 	maxNames = 1 << 20
 	// maxDepth bounds how deep directories are looked into.
@@ -78,6 +81,7 @@ type tree struct {
 	out     *tar.Writer
 	links   map[inode]string
 	entries int
+	bytes   int64
 	buf     []byte
 }
 

@@ -147,6 +147,9 @@ func TestRefusals(t *testing.T) {
 		"content below": func(dir string) error {
 			return errors.Join(os.WriteFile(filepath.Join(dir, "f"), nil, 0o600), unix.Setxattr(filepath.Join(dir, "f"), "trusted.overlay.metacopy", nil, 0))
 		},
+		"too big": func(dir string) error {
+			return errors.Join(os.WriteFile(filepath.Join(dir, "f"), nil, 0o600), os.Truncate(filepath.Join(dir, "f"), maxBytes+1))
+		},
 		"too deep": func(dir string) error {
 			return os.MkdirAll(filepath.Join(dir, strings.Repeat("d/", maxDepth+2)), 0o700)
 		},

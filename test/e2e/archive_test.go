@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -103,5 +104,49 @@ func TestArchivesGoToContainerdAndBack(t *testing.T) {
 	if out := n.ctl("run", "--rm", "made:1", "sh", "-c", "cat /twin; ls /etc/group 2>/dev/null || echo gone"); out != "made\ngone" {
 		t.Errorf("run: %q", out)
 	}
+	n.ctl("rmi", "made:1", "busybox")
+}
+
+// A commit that is killed at any step leaves no image and no part of one, and the container goes on.
+func TestCommitKilledBetween(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.ctl("pull", "busybox")
+	n.ctl("run", "-d", "--name", "held", "busybox", "sh", "-c", "echo own > /own; sleep 1000")
+	usage := func() string { return n.ctl("system", "df", "--format", "{{.Type}} {{.TotalCount}}") }
+	before := usage()
+	for _, step := range []string{"layer", "documents", "unpack", "record"} {
+		n.Stop()
+		t.Setenv("NODEAGENT_FAILPOINTS", "image.make."+step+".after=exit")
+		n.Start()
+		t.Setenv("NODEAGENT_FAILPOINTS", "")
+		if out := n.Nodectl("commit", "held", "made:1"); out.Code == 0 {
+			t.Errorf("%s: it is made", step)
+		}
+		testenv.Eventually(t, eventLimit, step+" kills the agent", func() error {
+			if !n.Exited() {
+				return errors.New("it runs")
+			}
+			return nil
+		})
+		n.Stop()
+		n.Start()
+		testenv.Eventually(t, eventLimit, "the container goes on", func() error {
+			if state := n.ctl("inspect", "-f", "{{.State.Status}}", "held"); state != "running" {
+				return fmt.Errorf("after %s it is %s", step, state)
+			}
+			return nil
+		})
+		if step == "record" {
+			n.ctl("rmi", "made:1") // whole, and known
+		}
+		if after := usage(); after != before {
+			t.Errorf("after %s: %s, before: %s", step, after, before)
+		}
+	}
+	n.ctl("commit", "held", "made:1")
+	if out := n.ctl("run", "--rm", "made:1", "cat", "/own"); out != "own" {
+		t.Errorf("run: %q", out)
+	}
+	n.ctl("rm", "-f", "held")
 	n.ctl("rmi", "made:1", "busybox")
 }
