@@ -1,6 +1,7 @@
 package imageservice
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -31,7 +32,8 @@ type CommitRequest struct {
 	// instructions, come after it.
 	Config  func(*imageconfig.Config)
 	Changes []string
-	// Layer writes the layer as a plain tar.
+	// Layer writes the layer as a plain tar. It is called once, and not
+	// held up by more than the disk: what it reads may change afterwards.
 	Layer func(io.Writer) error
 }
 
@@ -70,7 +72,7 @@ func (s *Store) commit(ctx context.Context, req CommitRequest) (Image, error) {
 		return Image{}, err
 	}
 	return s.topped(ctx, l, topping{
-		doc: doc, manifest: manifest, tags: tags, layer: req.Layer, home: home,
+		doc: doc, manifest: manifest, tags: tags, layer: req.Layer, hurry: true, home: home,
 		step: ocispec.History{Author: req.Author, Comment: req.Comment, CreatedBy: req.CreatedBy},
 	})
 }
@@ -166,7 +168,10 @@ type topping struct {
 	manifest *ocispec.Manifest
 	step     ocispec.History
 	layer    func(io.Writer) error
-	tags     []string
+	// hurry writes the layer plain first, and compresses it when whoever
+	// writes it has gone.
+	hurry bool
+	tags  []string
 	// home names the snapshotter it goes to.
 	home string
 
@@ -197,6 +202,27 @@ func (s *Store) topped(ctx context.Context, l *lease, t topping) (Image, error) 
 
 // topLayer writes the layer as a blob.
 func (s *Store) topLayer(l *lease, t *topping) error {
+	if t.hurry {
+		plain, err := s.content.Spool()
+		if err != nil {
+			return err
+		}
+		defer plain.Close()
+		buffered := bufio.NewWriterSize(plain, 256<<10)
+		if err := t.layer(buffered); err != nil {
+			return err
+		}
+		if err := buffered.Flush(); err != nil {
+			return err
+		}
+		if _, err := plain.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		t.layer = func(w io.Writer) error {
+			_, err := io.Copy(w, plain)
+			return err
+		}
+	}
 	desc, diffID, err := s.packed(l, t.layer)
 	if err != nil {
 		return err

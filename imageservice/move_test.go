@@ -475,7 +475,7 @@ func TestImportURL(t *testing.T) {
 
 // CVE-2023-25153, CVE-2021-21285: an archive whose documents are huge, or
 // nothing, does not exhaust the memory of who loads it.
-func TestCVE202325153HugeDocuments(t *testing.T) {
+func TestCVE202325153HugeArchives(t *testing.T) {
 	testenv.Root(t)
 	s := openStore(t, Config{})
 	i := newTestImage(asGzip, tarOf("a=1"))

@@ -240,10 +240,17 @@ func (s *Store) packed(l *lease, write func(io.Writer) error) (desc ocispec.Desc
 	return desc, digest.NewDigest(digest.SHA256, hash), err
 }
 
+// compressionLevel is where a layer takes half the time of the default and a
+// few percent more space.
+const compressionLevel = 2
+
 // compressed stores what write writes, compressed by gzip.
 func (s *Store) compressed(l *lease, write func(io.Writer) error) (ocispec.Descriptor, error) {
 	dgst, size, err := s.content.Produce(func(out io.Writer) error {
-		z := gzip.NewWriter(out)
+		z, err := gzip.NewWriterLevel(out, compressionLevel)
+		if err != nil {
+			return err
+		}
 		if err := write(z); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -32,18 +33,23 @@ func (s *containers) Commit(ctx context.Context, req *nodev1.CommitRequest) (*no
 		return nil, err
 	}
 	spec := s.commitSpec(c)
+	resume := func() {}
 	if !req.GetNoPause() {
-		resume, err := s.holdStill(ctx, c)
+		hold, err := s.holdStill(ctx, c)
 		if err != nil {
 			return nil, err
 		}
-		defer resume()
+		resume = sync.OnceFunc(hold)
 	}
+	defer resume()
 	img, err := s.images.Commit(ctx, imageservice.CommitRequest{
 		ImageID: c.ImageID, Ref: req.GetRef(), Author: req.GetAuthor(), Comment: req.GetComment(),
 		CreatedBy: strings.Join(spec.GetCommand(), " "), Changes: req.GetChanges(),
 		Config: func(config *imageconfig.Config) { commitConfig(config, spec) },
-		Layer:  func(w io.Writer) error { return s.writeLayer(ctx, w, c) },
+		Layer: func(w io.Writer) error {
+			defer resume() // what follows needs only what was read
+			return s.writeLayer(ctx, w, c)
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("commit container %s: %w", c.ID, err)
