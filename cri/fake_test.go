@@ -195,6 +195,8 @@ func (f *fakeSandboxes) ContainerStats(_ context.Context, id string) (*runtime.C
 	return f.ctrStats(id)
 }
 
+func (f *fakeSandboxes) ReadAhead(context.Context, []string, []string) {}
+
 func (f *fakeSandboxes) PodStats(_ context.Context, id string) (*runtime.PodSandboxStats, error) {
 	if f.podStatsFn == nil {
 		return nil, errUnexpected

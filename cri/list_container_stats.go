@@ -18,6 +18,11 @@ func (s *Server) ListContainerStats(ctx context.Context, req *runtime.ListContai
 
 func (s *Server) containerStats(ctx context.Context, filter *runtime.ContainerStatsFilter) ([]*runtime.ContainerStats, error) {
 	ctrs := filterRunning(s.containers(), filter)
+	ids := make([]string, len(ctrs))
+	for i := range ctrs {
+		ids[i] = ctrs[i].ID
+	}
+	s.sandboxes.ReadAhead(ctx, nil, ids)
 	return gather(ctx, s.log, ctrs, func(ctx context.Context, ctr *sandbox.Container) (*runtime.ContainerStats, error) {
 		return s.statsOf(ctx, ctr)
 	})

@@ -18,6 +18,11 @@ func (s *Server) ListPodSandboxStats(ctx context.Context, req *runtime.ListPodSa
 
 func (s *Server) podStats(ctx context.Context, filter *runtime.PodSandboxStatsFilter) ([]*runtime.PodSandboxStats, error) {
 	pods := filterReady(s.pods(), filter)
+	ids := make([]string, len(pods))
+	for i := range pods {
+		ids[i] = pods[i].ID
+	}
+	s.sandboxes.ReadAhead(ctx, ids, nil)
 	return gather(ctx, s.log, pods, func(ctx context.Context, pod *sandbox.Pod) (*runtime.PodSandboxStats, error) {
 		return s.podStatsOf(ctx, pod)
 	})

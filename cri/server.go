@@ -51,6 +51,7 @@ type Sandboxes interface {
 	stream.Runtime
 
 	Subscribe() (events <-chan sandbox.Event, cancel func())
+	ReadAhead(ctx context.Context, podIDs, containerIDs []string)
 	ContainerStats(ctx context.Context, containerID string) (*runtime.ContainerStats, error)
 	PodStats(ctx context.Context, podID string) (*runtime.PodSandboxStats, error)
 	ContainerDetail(ctx context.Context, containerID string) (*sandbox.ContainerDetail, error)

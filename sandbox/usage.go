@@ -77,23 +77,36 @@ func noUsage() reading { return reading{stats: &cgroups.Stats{At: now()}} }
 
 // containerUsage reads a container's cgroup.
 func (m *Manager) containerUsage(ctx context.Context, s *containerState) (reading, error) {
-	if s.State != ContainerRunning && s.State != ContainerPaused {
+	if !s.State.alive() {
 		return noUsage(), nil
 	}
+	job := m.containerJob(s)
+	return m.usage.groups.Get(ctx, job.Key, job.Read)
+}
+
+// alive says that there are processes.
+func (s ContainerState) alive() bool { return s == ContainerRunning || s == ContainerPaused }
+
+func (m *Manager) containerJob(s *containerState) collector.Job[reading] {
 	path := s.CgroupPath
-	return m.usage.groups.Get(ctx, s.ID, func(ctx context.Context, before reading, _ time.Time) (reading, error) {
+	return collector.Job[reading]{Key: s.ID, Read: func(ctx context.Context, before reading, _ time.Time) (reading, error) {
 		stats, err := m.deps.Cgroups.ContainerUsage(ctx, path)
 		if err != nil {
 			return reading{}, err
 		}
 		return newReading(before, stats), nil
-	})
+	}}
 }
 
 // podUsage reads a pod's cgroup and network.
 func (m *Manager) podUsage(ctx context.Context, s *podState) (reading, error) {
+	job := m.podJob(s)
+	return m.usage.groups.Get(ctx, job.Key, job.Read)
+}
+
+func (m *Manager) podJob(s *podState) collector.Job[reading] {
 	path, netns := s.CgroupPath, s.NetNS
-	return m.usage.groups.Get(ctx, s.ID, func(ctx context.Context, before reading, _ time.Time) (reading, error) {
+	return collector.Job[reading]{Key: s.ID, Read: func(ctx context.Context, before reading, _ time.Time) (reading, error) {
 		stats, err := m.deps.Cgroups.PodUsage(ctx, path)
 		if err != nil {
 			return reading{}, err
@@ -103,7 +116,34 @@ func (m *Manager) podUsage(ctx context.Context, s *podState) (reading, error) {
 			r.links, err = m.ns.Links(ctx, netns)
 		}
 		return r, err
-	})
+	}}
+}
+
+// ReadAhead reads what ContainerStats of these containers, and PodStats of these
+// pods, will ask for next. IDs that are not known are passed over.
+func (m *Manager) ReadAhead(ctx context.Context, podIDs, containerIDs []string) {
+	var jobs []collector.Job[reading]
+	add := func(c *container) {
+		if s := c.get(); s.State.alive() {
+			jobs = append(jobs, m.containerJob(s))
+		}
+	}
+	for _, id := range podIDs {
+		p, err := m.findPod(id)
+		if err != nil || p.get().State != PodReady {
+			continue
+		}
+		jobs = append(jobs, m.podJob(p.get()))
+		for _, c := range m.children(p) {
+			add(c)
+		}
+	}
+	for _, id := range containerIDs {
+		if c, err := m.findContainer(id); err == nil {
+			add(c)
+		}
+	}
+	m.usage.groups.Ahead(ctx, jobs)
 }
 
 // newReading is that of figures which were read after before.

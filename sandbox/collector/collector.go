@@ -120,11 +120,7 @@ func (c *Collector[V]) Get(ctx context.Context, key string, read Reader[V]) (V, 
 	var none V
 	began := time.Now()
 	c.mu.Lock()
-	e := c.entries[key]
-	if e == nil {
-		e = &entry[V]{}
-		c.entries[key] = e
-	}
+	e := c.entry(key)
 	if began.Before(e.fresh) {
 		defer c.mu.Unlock()
 		return e.value, nil
@@ -134,7 +130,7 @@ func (c *Collector[V]) Get(ctx context.Context, key string, read Reader[V]) (V, 
 			c.mu.Unlock()
 			return none, fmt.Errorf("read %s: the agent is ending: %w", key, errdefs.ErrUnavailable)
 		}
-		c.begin(key, e, read, began)
+		c.begin(e, read, began)
 	}
 	now := e.now
 	if c.cfg.Behind && !e.at.IsZero() {
@@ -148,6 +144,16 @@ func (c *Collector[V]) Get(ctx context.Context, key string, read Reader[V]) (V, 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return e.value, now.err
+}
+
+// entry gives what is known of a key. The caller holds mu.
+func (c *Collector[V]) entry(key string) *entry[V] {
+	e := c.entries[key]
+	if e == nil {
+		e = &entry[V]{}
+		c.entries[key] = e
+	}
+	return e
 }
 
 // await waits for a reading to end, as long as it may take.
@@ -176,19 +182,28 @@ func (c *Collector[V]) kept(ctx context.Context, key string, e *entry[V], err er
 }
 
 // begin starts a reading. The caller holds mu.
-func (c *Collector[V]) begin(key string, e *entry[V], read Reader[V], began time.Time) {
-	r := &reading{done: make(chan struct{}), began: began}
-	e.now = r
-	before, at := e.value, e.at
+func (c *Collector[V]) begin(e *entry[V], read Reader[V], began time.Time) {
+	perform := c.claim(e, read, began)
 	c.wg.Go(func() {
 		release := c.slot()
 		defer release()
+		perform()
+	})
+}
+
+// claim has all others wait for a reading, which what it returns makes. The
+// caller holds mu.
+func (c *Collector[V]) claim(e *entry[V], read Reader[V], began time.Time) (perform func()) {
+	r := &reading{done: make(chan struct{}), began: began}
+	e.now = r
+	before, at := e.value, e.at
+	return func() {
 		ctx, cancel := context.WithTimeout(c.ctx, c.cfg.Patience)
 		defer cancel()
 		started := time.Now()
 		value, err := read(ctx, before, at)
 		c.end(e, r, value, err, started)
-	})
+	}
 }
 
 // slot waits until there may be one reading more. What it returns gives the
