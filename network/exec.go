@@ -19,7 +19,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sys/unix"
 
-	"github.com/nodeagent/nodeagent/internal/recorder"
+	"github.com/nodeagent/nodeagent/internal/timing"
 	"github.com/nodeagent/nodeagent/network/builtin"
 )
 
@@ -70,10 +70,10 @@ func (e *executor) Decode(data []byte) (version.PluginInfo, error) {
 func (e *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	name, ok := strings.CutPrefix(path, builtinPath)
 	if !ok {
-		defer recorder.Timed(ctx, "plugin "+filepath.Base(path))()
+		defer timing.Of(ctx, "plugin "+filepath.Base(path))()
 		return e.m.execute(ctx, path, stdin, environ)
 	}
-	defer recorder.Timed(ctx, "plugin "+name)()
+	defer timing.Of(ctx, "plugin "+name)()
 	call := &builtin.Call{Conf: stdin}
 	for _, variable := range environ {
 		key, value, _ := strings.Cut(variable, "=")

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/nodeagent/nodeagent/internal/recorder"
+	"github.com/nodeagent/nodeagent/internal/timing"
 )
 
 // operation is one piece of work that belongs to a key and not to whoever
@@ -48,11 +49,11 @@ func (o *operation) at(stage string) {
 const maxWithin = 64
 
 // part notes how long a part of a stage took.
-func (o *operation) part(s recorder.Step) {
+func (o *operation) part(name string, took time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.within) < maxWithin {
-		o.within = append(o.within, s)
+		o.within = append(o.within, recorder.Step{Name: name, Took: took})
 	}
 }
 
@@ -134,7 +135,7 @@ func (m *Manager) operation(w work, by string) (*operation, error) {
 		ctx, cancel := context.WithTimeoutCause(m.ctx, m.cfg.OperationTimeout, fmt.Errorf(
 			"gave up after %s: %w", m.cfg.OperationTimeout, context.DeadlineExceeded))
 		defer cancel()
-		ctx = recorder.WithSteps(recorder.WithCaller(ctx, op.by), op.part)
+		ctx = timing.With(recorder.WithCaller(ctx, op.by), op.part)
 		watch := m.watchOperation(op)
 		// By the label its goroutines, and what they wait in, are found again.
 		pprof.Do(ctx, pprof.Labels(operationLabel, strconv.FormatUint(op.number, 10)), func(ctx context.Context) {

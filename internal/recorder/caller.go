@@ -1,9 +1,6 @@
 package recorder
 
-import (
-	"context"
-	"time"
-)
+import "context"
 
 // callerKey is that of the caller in a context.
 type callerKey struct{}
@@ -20,23 +17,4 @@ func WithCaller(ctx context.Context, who string) context.Context {
 func Caller(ctx context.Context) string {
 	who, _ := ctx.Value(callerKey{}).(string)
 	return who
-}
-
-// stepsKey is that of what is told of steps in a context.
-type stepsKey struct{}
-
-// WithSteps has add told of all that Timed measures under a context. It may be
-// called by several goroutines at once.
-func WithSteps(ctx context.Context, add func(Step)) context.Context {
-	return context.WithValue(ctx, stepsKey{}, add)
-}
-
-// Timed begins to measure something; what it returns ends that.
-func Timed(ctx context.Context, name string) (end func()) {
-	add, ok := ctx.Value(stepsKey{}).(func(Step))
-	if !ok {
-		return func() {}
-	}
-	began := time.Now()
-	return func() { add(Step{Name: name, Took: time.Since(began)}) }
 }

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/nodeagent/nodeagent/internal/failpoint"
-	"github.com/nodeagent/nodeagent/internal/recorder"
+	"github.com/nodeagent/nodeagent/internal/timing"
 )
 
 // DefaultTimeout bounds the undoing of a sequence that sets no bound.
@@ -120,7 +120,7 @@ func Together(name string, steps ...Step) Step {
 
 // attempt does a step and cancels its siblings when it fails.
 func attempt(ctx context.Context, step Step, cancel context.CancelCauseFunc) error {
-	timed := recorder.Timed(ctx, step.Name)
+	timed := timing.Of(ctx, step.Name)
 	err := step.Do(ctx)
 	timed()
 	if err != nil {
