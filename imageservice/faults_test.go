@@ -205,7 +205,7 @@ func TestInterruptedPull(t *testing.T) {
 		t.Run(fmt.Sprintf("ranges %v", ranges), func(t *testing.T) {
 			root := t.TempDir()
 			broken := testenv.Faults(t, reg.URL,
-				testenv.Rule{Path: layer, Times: 1, Fault: testenv.Cut(6 << 20)}, testenv.Rule{Path: layer, Fault: testenv.Status(404)})
+				testenv.Rule{Path: layer, Times: 1, Fault: testenv.Stop(6 << 20)}, testenv.Rule{Path: layer, Fault: testenv.Status(404)})
 			s := reopenStore(t, root, Config{})
 			if _, err := s.Pull(t.Context(), PullRequest{Ref: broken.Host + "/x"}); err == nil {
 				t.Fatal("it was not cut")

@@ -42,6 +42,9 @@ type Body struct {
 // negative, to its end.
 type Opener func(ctx context.Context, offset, length int64) (Body, error)
 
+// errNoRanges ends a connection that was to help the first one and cannot.
+var errNoRanges = errors.New("the source has no ranges")
+
 // errStalled ends a connection that brings next to nothing.
 var errStalled = errors.New("stalled")
 
@@ -96,7 +99,13 @@ func (d *download) connection(ctx context.Context, number int) {
 			return
 		}
 		began := time.Now()
-		if err := d.segment(ctx, b, i, number); err != nil {
+		err := d.segment(ctx, b, i, number)
+		if errors.Is(err, errNoRanges) {
+			// The first connection comes by.
+			d.t.giveBack(i)
+			return
+		}
+		if err != nil {
 			d.fail(err)
 			return
 		}
@@ -190,13 +199,14 @@ func (b *stream) fetch(ctx context.Context, i, number int) error {
 		if number == 0 && b.d.alone() {
 			length = -1
 		}
-		if err := b.begin(ctx, at, length); err != nil {
+		if err := b.begin(ctx, at, length, number > 0); err != nil {
 			return err
 		}
 	}
 	for at < end {
 		n, err := b.body.Read(b.buf[:min(int64(len(b.buf)), end-at)])
 		if n > 0 {
+			b.watch.hold()
 			if err := t.write(i, b.buf[:n], at); err != nil {
 				return err
 			}
@@ -240,9 +250,9 @@ func (b *stream) expectEnd() error {
 	}
 }
 
-// begin opens the source at an offset. One without ranges is read up to
-// there.
-func (b *stream) begin(ctx context.Context, at, length int64) error {
+// begin opens the source at an offset. One without ranges is read up to there,
+// but not by a connection that helps another.
+func (b *stream) begin(ctx context.Context, at, length int64, helps bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	body, err := b.d.open(ctx, at, length)
 	if err != nil {
@@ -263,6 +273,10 @@ func (b *stream) begin(ctx context.Context, at, length int64) error {
 	b.d.mu.Lock()
 	b.d.noRanges = true
 	b.d.mu.Unlock()
+	if helps {
+		b.close()
+		return errNoRanges
+	}
 	for skip := at - body.Offset; skip > 0; {
 		n, err := body.Read(b.buf[:min(int64(len(b.buf)), skip)])
 		b.watch.add(int64(n))
@@ -283,6 +297,10 @@ type watch struct {
 	got   int64
 	fault error
 	over  bool
+	// since is when what arrived began to be written, zero when it is not;
+	// held is the time that writing took in this window.
+	since time.Time
+	held  time.Duration
 }
 
 func newWatch(window time.Duration, cancel context.CancelCauseFunc) *watch {
@@ -293,10 +311,28 @@ func newWatch(window time.Duration, cancel context.CancelCauseFunc) *watch {
 	return w
 }
 
+// hold tells that now something is written: that the disk is slow is not the
+// connection's fault.
+func (w *watch) hold() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.since = time.Now()
+}
+
+// add counts what arrived, and ends hold.
 func (w *watch) add(n int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.got += n
+	w.release()
+}
+
+// release adds the time of a hold up to now. mu is held.
+func (w *watch) release() {
+	if !w.since.IsZero() {
+		w.held += time.Since(w.since)
+		w.since = time.Time{}
+	}
 }
 
 // look is called at the end of each window.
@@ -306,12 +342,16 @@ func (w *watch) look() {
 	if w.over {
 		return
 	}
-	if least := max(int64(minRate*w.window.Seconds()), 1); w.got < least {
+	if writing := !w.since.IsZero(); writing {
+		w.release()
+		w.since = time.Now()
+	}
+	if least := max(int64(minRate*w.window.Seconds()), 1); w.got < least && w.held < w.window/2 {
 		w.fault = fmt.Errorf("%w: %d bytes in %s: %w", errStalled, w.got, w.window, errdefs.ErrUnavailable)
 		w.cancel(w.fault)
 		return
 	}
-	w.got = 0
+	w.got, w.held = 0, 0
 	w.timer.Reset(w.window)
 }
 

@@ -301,6 +301,13 @@ func (t *Transfer) take(from int) (int, bool) {
 	return i, ok
 }
 
+// giveBack lets another connection take a segment.
+func (t *Transfer) giveBack(i int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.p.segments[i].taken = false
+}
+
 // more tells whether there is a segment that nobody fetches.
 func (t *Transfer) more() bool {
 	t.mu.Lock()

@@ -100,6 +100,21 @@ func lookupDocker(registry string) (c Credentials, from string, err error) {
 	return askHelper(file.CredsStore, dockerKeys(registry)[0], path)
 }
 
+// dockerToken is the registry token that config.json has for a registry, if
+// any. That the file is bad is told when a host asks who we are.
+func dockerToken(registry string) string {
+	file, err := readDockerFile(DockerConfigPath())
+	if err != nil || file == nil {
+		return ""
+	}
+	for key, entry := range file.Auths {
+		if host := HostOf(key); host == registry || isHub(host) && isHub(registry) {
+			return entry.RegistryToken
+		}
+	}
+	return ""
+}
+
 // dockerKeys are the names a registry may have in config.json, docker's own
 // first.
 func dockerKeys(registry string) []string {

@@ -217,6 +217,10 @@ func (a *attempt) hosts(host string) ([]docker.RegistryHost, error) {
 		}
 		return nil, fmt.Errorf("configuration of registry %s: %w", host, err)
 	}
+	given := a.creds
+	if given.empty() {
+		given.RegistryToken = dockerToken(a.registry)
+	}
 	// The last is the registry itself, under the address that hosts.toml
 	// gives it; those before it are mirrors, which are somebody else.
 	a.trusted = map[string]bool{a.registry: true}
@@ -224,8 +228,8 @@ func (a *attempt) hosts(host string) ([]docker.RegistryHost, error) {
 		if i == len(hosts)-1 {
 			a.trusted[hosts[i].Host] = true
 		}
-		if a.creds.RegistryToken != "" && a.trusted[hosts[i].Host] && a.creds.isFor(a.registry) {
-			hosts[i].Authorizer = tokenAuthorizer{hosts[i].Host, a.creds.RegistryToken}
+		if given.RegistryToken != "" && a.trusted[hosts[i].Host] && given.isFor(a.registry) {
+			hosts[i].Authorizer = tokenAuthorizer{hosts[i].Host, given.RegistryToken}
 		}
 		client := *hosts[i].Client
 		client.CheckRedirect = checkRedirect(hosts[i].Authorizer, hosts[i].Header)

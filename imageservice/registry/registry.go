@@ -255,8 +255,14 @@ func checkLength(resp *http.Response, desc ocispec.Descriptor, offset int64) (st
 	}
 	if resp.StatusCode == http.StatusPartialContent {
 		var end int64
-		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/%d", &start, &end, &total); err != nil || start != offset {
-			return 0, fmt.Errorf("it answers with range %.100q: %w", resp.Header.Get("Content-Range"), errdefs.ErrUnavailable)
+		given := resp.Header.Get("Content-Range")
+		if _, err := fmt.Sscanf(given, "bytes %d-%d/", &start, &end); err != nil || start != offset {
+			return 0, fmt.Errorf("it answers with range %.100q: %w", given, errdefs.ErrUnavailable)
+		}
+		// A star stands for a size that is not known.
+		_, size, _ := strings.Cut(given, "/")
+		if total, err = strconv.ParseInt(size, 10, 64); err != nil {
+			total = -1
 		}
 	}
 	if total >= 0 && total != desc.Size {

@@ -164,6 +164,18 @@ func Cut(after int) Fault {
 	}
 }
 
+// Stop ends the connection after so many bytes of the body, which all arrive.
+func Stop(after int) Fault {
+	return func(_ *FaultProxy, w http.ResponseWriter, r *http.Request, pass http.Handler) {
+		rec := answer(r, pass)
+		sendHeader(w, rec)
+		body := rec.Body.Bytes()
+		_, _ = w.Write(body[:min(after, len(body))])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
+}
+
 // Trickle sends so many bytes at once and then one byte in each interval, without end.
 func Trickle(first int, interval time.Duration) Fault {
 	return func(p *FaultProxy, w http.ResponseWriter, r *http.Request, pass http.Handler) {

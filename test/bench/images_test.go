@@ -102,7 +102,13 @@ func mirrorOf(t *testing.T, base string) string {
 // freshDisk makes temporary folders of the test be on an ext4 of its own.
 func freshDisk(t *testing.T) {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "disk")
+	// Not t.TempDir, whose name is too long for sockets below it.
+	top, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(top) })
+	file, dir := filepath.Join(top, "disk"), filepath.Join(top, "on")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +118,9 @@ func freshDisk(t *testing.T) {
 	run(t, "mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", file)
 	device := run(t, "losetup", "--find", "--show", "--direct-io=on", file)
 	t.Cleanup(func() { run(t, "losetup", "--detach", device) })
-	dir := t.TempDir()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	run(t, "mount", device, dir)
 	t.Cleanup(func() { run(t, "umount", dir) })
 	t.Setenv("TMPDIR", dir)
