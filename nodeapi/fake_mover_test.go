@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/imageservice/imageconfig"
+	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -22,6 +23,11 @@ func (f *fakeSandboxes) OpenRootfs(_ context.Context, id string) (*os.File, erro
 		return nil, err
 	}
 	return os.Open(c.Rootfs)
+}
+
+// setRootfs gives a container files.
+func (f *fakeSandboxes) setRootfs(id, dir string) error {
+	return f.change(id, func(c *sandbox.Container) { c.Rootfs = dir })
 }
 
 func (f *fakeSandboxes) ChangeRootfs(ctx context.Context, id string, change func(*os.File) error) error {

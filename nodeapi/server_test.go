@@ -39,6 +39,8 @@ type node struct {
 	containers nodev1.ContainersClient
 	imagesAPI  nodev1.ImagesClient
 	system     nodev1.SystemClient
+	volumes    nodev1.VolumesClient
+	events     nodev1.EventsClient
 	conn       *grpc.ClientConn
 	stop       func()
 }
@@ -98,6 +100,7 @@ func (n *node) serve() {
 	}
 	n.conn = conn
 	n.containers, n.imagesAPI, n.system = nodev1.NewContainersClient(conn), nodev1.NewImagesClient(conn), nodev1.NewSystemClient(conn)
+	n.volumes, n.events = nodev1.NewVolumesClient(conn), nodev1.NewEventsClient(conn)
 	n.stop = func() {
 		_ = conn.Close()
 		server.Stop()
