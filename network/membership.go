@@ -8,8 +8,11 @@ import (
 )
 
 // Membership says which people's networks (package userdefined) a pod is on,
-// in place of the network that is configured.
+// in place of the network that is configured unless Node says otherwise.
 type Membership struct {
+	// Node says that the pod is on the network that is configured as well,
+	// which it joins first.
+	Node bool `json:"node,omitempty"`
 	// Endpoints are the pod's places on networks, in the order they are
 	// made; none gives the pod nothing but its loopback interface.
 	Endpoints []EndpointSpec `json:"endpoints"`

@@ -93,6 +93,8 @@ func (f *fakeSandboxes) RemovePod(_ context.Context, id string) error {
 	return nil
 }
 
+func (f *fakeSandboxes) SetNetworks(string, *network.Membership) error { return nil }
+
 func (f *fakeSandboxes) RevivePod(_ context.Context, id string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

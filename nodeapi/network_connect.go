@@ -11,6 +11,7 @@ import (
 	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/network/userdefined"
 	"github.com/nodeagent/nodeagent/sandbox"
+	"github.com/sirupsen/logrus"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -84,19 +85,55 @@ func (s *Server) movable(name, predefined string) (sandbox.Container, sandbox.Po
 // in order.
 func (s *Server) changeNetworks(pod sandbox.Pod, change func(userdefined.Pod) error) error {
 	before, people := s.podAddresses(pod), s.onPeople(pod)
-	joining := userdefined.Pod{ID: pod.ID, NetNS: pod.NetNS, OnNode: true, Ports: publishedOf(pod)}
-	for _, text := range s.spec(pod).GetNetwork().GetDns() {
-		if addr, err := netip.ParseAddr(text); err == nil {
-			joining.Servers = append(joining.Servers, addr)
-		}
-	}
+	joining := userdefined.Pod{ID: pod.ID, NetNS: pod.NetNS, OnNode: true, Ports: publishedOf(pod), Servers: serversOf(s.spec(pod))}
 	if err := change(joining); err != nil {
 		return personal(err)
+	}
+	if err := s.recordMembership(pod); err != nil {
+		return err
 	}
 	if err := s.rewriteNetworkFiles(pod, before, people); err != nil {
 		return fmt.Errorf("networks of container are changed, but not its files: %w", err)
 	}
 	return nil
+}
+
+// serversOf are the resolvers a person chose, which were checked.
+func serversOf(spec *nodev1.ContainerSpec) []netip.Addr {
+	var list []netip.Addr
+	for _, text := range spec.GetNetwork().GetDns() {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			list = append(list, addr)
+		}
+	}
+	return list
+}
+
+// recordMembership records which networks a pod is on now, for when it is made
+// again after a reboot.
+func (s *Server) recordMembership(pod sandbox.Pod) error {
+	list, member, onNode := s.networks.Endpoints(pod.ID)
+	if !member {
+		return s.sandboxes.SetNetworks(pod.ID, nil)
+	}
+	m := &network.Membership{Node: onNode, Servers: serversOf(s.spec(pod))}
+	for _, e := range list {
+		m.Endpoints = append(m.Endpoints, e.EndpointSpec)
+	}
+	return s.sandboxes.SetNetworks(pod.ID, m)
+}
+
+// recordMemberships catches up with what an agent did that was killed before
+// it recorded it.
+func (s *Server) recordMemberships() {
+	for _, pod := range s.sandboxes.Pods() {
+		if pod.Owner != sandbox.OwnerNodectl || pod.State != sandbox.PodReady || pod.NetNS == "" {
+			continue
+		}
+		if err := s.recordMembership(pod); err != nil {
+			logrus.WithError(err).WithField("pod", pod.ID).Warn("networks of a container are not recorded")
+		}
+	}
 }
 
 // publishedOf are a pod's published ports as networks have them.

@@ -1,7 +1,6 @@
 package nodeapi
 
 import (
-	"net/netip"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -102,12 +101,7 @@ func (s *Server) planEndpoints(net *nodev1.Network) (networking, error) {
 		}
 		plan.membership.Endpoints = append(plan.membership.Endpoints, spec)
 	}
-	for _, text := range net.GetDns() {
-		// They were checked with the rest of the specification.
-		if addr, err := netip.ParseAddr(text); err == nil {
-			plan.membership.Servers = append(plan.membership.Servers, addr)
-		}
-	}
+	plan.membership.Servers = serversOf(&nodev1.ContainerSpec{Network: net})
 	return plan, nil
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/imageservice/registry"
 	"github.com/nodeagent/nodeagent/internal/recorder"
+	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/nodeapi/doctor"
 	"github.com/nodeagent/nodeagent/nodeapi/eventlog"
 	"github.com/nodeagent/nodeagent/sandbox"
@@ -44,6 +45,7 @@ type Sandboxes interface {
 	StopPod(ctx context.Context, podID string) error
 	RemovePod(ctx context.Context, podID string) error
 	RevivePod(ctx context.Context, podID string) error
+	SetNetworks(podID string, networks *network.Membership) error
 	Pod(podID string) (sandbox.Pod, error)
 	Pods() []sandbox.Pod
 
@@ -266,6 +268,7 @@ func New(deps Deps) (*Server, error) {
 	}
 	s.goBackground(func(ctx context.Context) { s.letGoHeld(ctx, held) })
 	s.networks.Serve(s.namesOf)
+	s.recordMemberships()
 	empty := s.emptyPods()
 	s.goBackground(func(ctx context.Context) { s.discardPods(ctx, empty) })
 	s.goBackground(s.upkeep)

@@ -61,7 +61,7 @@ func (s *Server) revive(ctx context.Context, pod sandbox.Pod, spec *nodev1.Conta
 		return nil
 	}
 	if err := s.sandboxes.RevivePod(ctx, pod.ID); err != nil {
-		return err
+		return personal(err)
 	}
 	pod, err := s.sandboxes.Pod(pod.ID)
 	if err != nil {

@@ -234,6 +234,8 @@ type Service interface {
 	RemovePod(ctx context.Context, podID string) error
 	// RevivePod makes a stopped pod of nodectl ready again.
 	RevivePod(ctx context.Context, podID string) error
+	// SetNetworks records the networks that a pod of nodectl is on now.
+	SetNetworks(podID string, networks *network.Membership) error
 	Pod(podID string) (Pod, error)
 	Pods() []Pod
 

@@ -66,10 +66,20 @@ type networks struct {
 
 // Add wires a pod.
 func (n networks) Add(ctx context.Context, a network.Attachment) (*network.Result, error) {
-	if a.Membership != nil {
+	if a.Membership == nil {
+		return n.Manager.Add(ctx, a)
+	}
+	if !a.Membership.Node {
 		return n.people.Add(ctx, a)
 	}
-	return n.Manager.Add(ctx, a)
+	result, err := n.Manager.Add(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := n.people.Add(ctx, a); err != nil {
+		return nil, errors.Join(err, n.Manager.Del(context.WithoutCancel(ctx), a))
+	}
+	return result, nil
 }
 
 // Del takes everything back.

@@ -27,7 +27,7 @@ func (m *Manager) Add(ctx context.Context, a network.Attachment) (*network.Resul
 	if m.member(a.PodID) != nil {
 		return nil, fmt.Errorf("networks of pod %s: it is a member already: %w", a.PodID, errdefs.ErrAlreadyExists)
 	}
-	p := &member{PodID: a.PodID, NetNS: a.NetNS, Making: true, Servers: a.Membership.Servers, Ports: a.Ports}
+	p := &member{PodID: a.PodID, NetNS: a.NetNS, Making: true, OnNode: a.Membership.Node, Servers: a.Membership.Servers, Ports: a.Ports}
 	err = undo.Sequence{Name: "usernet.add", Steps: []undo.Step{
 		{
 			Name: "intent", Plain: true,

@@ -7,11 +7,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
+	"github.com/moby/sys/mountinfo"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
@@ -438,4 +442,63 @@ func TestUserNetworkResolvers(t *testing.T) {
 	}
 	n.ctl("rm", "-f", "client")
 	n.ctl("network", "rm", "net")
+}
+
+// reboot ends what a reboot ends: processes, mounts, the state folder, links.
+func (n *node) reboot(links ...string) {
+	n.t.Helper()
+	n.Stop()
+	testenv.Eventually(n.t, eventLimit, "all processes are gone", func() error {
+		groups, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+		left := 0
+		for _, path := range groups {
+			text, err := os.ReadFile(path)
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			// Who has ended, and waits for somebody to ask how, has no command line.
+			command, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
+			if err == nil && len(command) > 0 && strings.Contains(string(text), n.CgroupParent+"/") {
+				left++
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		if left > 0 {
+			return fmt.Errorf("%d are left", left)
+		}
+		return nil
+	})
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(n.State))
+	n.must("list mounts", err)
+	for _, m := range slices.Backward(mounts) {
+		n.must("unmount", unix.Unmount(m.Mountpoint, unix.MNT_DETACH))
+	}
+	n.must("remove the state folder", os.RemoveAll(n.State))
+	for _, link := range links {
+		n.deleteLink(link)
+	}
+	n.Start()
+}
+
+// After a reboot a container that is started has the networks it had last.
+func TestUserNetworkAfterReboot(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.ctl("pull", images.Busybox)
+	a, b := n.ctl("network", "create", "a"), n.ctl("network", "create", "b")
+	n.sleeper("peer", "--network", "b", "--network-alias", "friend")
+	n.sleeper("box", "--network", "a")
+	n.sleeper("mixed")
+	n.ctl("network", "connect", "--alias", "cube", "b", "box")
+	n.ctl("network", "disconnect", "a", "box")
+	n.ctl("network", "connect", "b", "mixed")
+	n.reboot("br-"+a[:12], "br-"+b[:12])
+	n.ctl("start", "peer", "box", "mixed")
+	for name, want := range map[string]string{"box": "b", "mixed": "b bridge", "peer": "b"} {
+		if got := strings.TrimSpace(n.format(name, "{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{end}}")); got != want {
+			t.Errorf("networks of %s: %s", name, got)
+		}
+	}
+	if !n.reach("box", "friend") || !n.reach("peer", "cube") || !n.reach("mixed", "peer") {
+		t.Error("names are not answered")
+	}
+	n.ctl("rm", "-f", "peer", "box", "mixed")
+	n.ctl("network", "rm", "a", "b")
 }
