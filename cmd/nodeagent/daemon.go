@@ -156,6 +156,9 @@ func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal, load func() 
 			return fmt.Errorf("serve %s: %w", d.cfg.Listen, err)
 		case <-hangups:
 			running = reload(running, load)
+			if err := d.images.SetPinned(running.PinnedImages); err != nil { // validated
+				logrus.WithError(err).Error("the images that are pinned stay as they were")
+			}
 		}
 	}
 }

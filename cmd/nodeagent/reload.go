@@ -15,6 +15,8 @@ import (
 // anew it does by itself: registries' files at each pull, CNI configurations
 // at each pod.
 var live = map[string]func(from Config, to *Config){
+	// The daemon tells the image store.
+	"pinned_images": func(from Config, to *Config) { to.PinnedImages = from.PinnedImages },
 	"log_level": func(from Config, to *Config) {
 		to.LogLevel = from.LogLevel
 		if level, err := logrus.ParseLevel(from.LogLevel); err == nil { // validated
