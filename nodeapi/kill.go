@@ -22,7 +22,7 @@ func (s *containers) Kill(ctx context.Context, req *nodev1.KillRequest) (*nodev1
 		return nil, err
 	}
 	if !running(c) {
-		if s.restarting(c.ID) {
+		if s.restarting(c) {
 			return &nodev1.KillResponse{}, s.stoppedByPerson(c)
 		}
 		return nil, failf(errdefs.ErrFailedPrecondition,

@@ -114,7 +114,7 @@ const stateRestarting = "restarting"
 
 // addUpkeep adds what is known of restarts and health.
 func (s *Server) addUpkeep(m *nodev1.Container, c sandbox.Container, pod sandbox.Pod, spec *nodev1.ContainerSpec) {
-	if c.State == sandbox.ContainerExited && s.restarting(c.ID) {
+	if s.restarting(c) {
 		m.State = stateRestarting
 	}
 	if hasCheck(spec.GetHealth()) {

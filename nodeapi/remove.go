@@ -26,7 +26,7 @@ func (s *containers) Remove(ctx context.Context, req *nodev1.RemoveRequest) (*no
 		return nil, err
 	}
 	state := string(c.State)
-	if s.restarting(c.ID) {
+	if s.restarting(c) {
 		state = stateRestarting
 	}
 	if (running(c) || state == stateRestarting) && !req.GetForce() {

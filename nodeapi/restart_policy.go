@@ -174,11 +174,25 @@ func (s *Server) cancelRestart(id string) bool {
 	return true
 }
 
-// restarting says whether a container waits to be started again.
-func (s *Server) restarting(id string) bool {
+// restarting says whether a container waits to be started again. One that has
+// just ended does, before anybody has acted on its end: it is never seen as
+// exited in between.
+func (s *Server) restarting(c sandbox.Container) bool {
+	if c.State != sandbox.ContainerExited || c.StartedAt.IsZero() {
+		return false
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.keeps[id] != nil && s.keeps[id].restart != nil
+	pending := s.keeps[c.ID] != nil && s.keeps[c.ID].restart != nil
+	s.mu.Unlock()
+	if pending {
+		return true
+	}
+	pod, err := s.sandboxes.Pod(c.PodID)
+	if err != nil || s.spec(pod).GetRestart().GetName() == "" {
+		return false
+	}
+	run, err := s.runOf(podKey(pod))
+	return err == nil && wantsRestart(s.spec(pod).GetRestart(), run, c.ExitCode, false)
 }
 
 // stoppedByPerson keeps a container's policy from starting it again.

@@ -60,10 +60,12 @@ func TestRestartsAreCounted(t *testing.T) {
 	if _, err := n.containers.Start(n.ctx, &nodev1.StartRequest{Container: "fails"}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is started three times", func() bool {
-		state, count := n.status("fails")
-		return state == "exited" && count == 2
-	})
+	if resp, err := n.containers.Wait(n.ctx, &nodev1.WaitRequest{Container: "fails"}); err != nil || resp.GetExitCode() != 3 {
+		t.Errorf("%v %v", resp, err)
+	}
+	if state, count := n.status("fails"); state != "exited" || count != 2 {
+		t.Errorf("it is %s after %d restarts", state, count)
+	}
 	n.sandboxes.mu.Lock()
 	starts := n.sandboxes.starts
 	n.sandboxes.mu.Unlock()

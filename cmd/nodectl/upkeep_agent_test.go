@@ -45,7 +45,8 @@ func (p *person) eventually(want string, args ...string) {
 func (p *person) restartPolicies(t *testing.T) {
 	p.t = t
 	p.ctl("run", "-d", "--name", "fails", "--restart", "on-failure:2", "busybox", "sh", "-c", "echo try; exit 3")
-	p.eventually("exited 2 3", "inspect", "-f", "{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}", "fails")
+	p.want("3", "wait", "fails")
+	p.want("exited 2 3", "inspect", "-f", "{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}", "fails")
 	p.want("try\ntry\ntry", "logs", "fails")
 	p.ctl("run", "-d", "--name", "loops", "--restart", "always", "busybox", "sh", "-c", "exit 1")
 	testenv.Eventually(t, patience, "it waits to be restarted", func() error {

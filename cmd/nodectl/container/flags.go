@@ -33,6 +33,7 @@ type createFlags struct {
 	uts, userns, cgroupns           string
 	cgroupParent, runtime, restart  string
 	shmSize, logDriver              string
+	volumeDriver                    string
 	init                            bool
 	health                          healthFlags
 	limits                          limitFlags

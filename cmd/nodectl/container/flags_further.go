@@ -33,6 +33,9 @@ func (f *createFlags) addFurther(flags *pflag.FlagSet) {
 	flags.StringVar(&f.runtime, "runtime", "", `Runtime to use for this container ("runc")`)
 	flags.StringVar(&f.restart, "restart", "no", "Restart policy to apply when a container exits")
 	flags.StringVar(&f.shmSize, "shm-size", "", "Size of /dev/shm")
+	flags.StringVar(&f.volumeDriver, "volume-driver", "", `Optional volume driver for the container ("local")`)
+	flags.Bool("disable-content-trust", true, "Skip image verification")
+	_ = flags.MarkHidden("disable-content-trust") // fails for an unknown flag only
 	flags.BoolVar(&f.init, "init", false, "Run an init inside the container that reaps processes")
 }
 

@@ -25,6 +25,9 @@ func (f *createFlags) fillMounts(spec *nodev1.ContainerSpec) error {
 			if err != nil {
 				return err
 			}
+			if m.GetType() == nodev1.Mount_VOLUME && m.GetVolumeDriver() == "" {
+				m.VolumeDriver = f.volumeDriver
+			}
 			spec.Mounts = append(spec.Mounts, m)
 		}
 	}
