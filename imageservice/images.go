@@ -126,8 +126,8 @@ func (s *Store) forget(r *record) error {
 
 // Untag removes one name of an image, and the image with the last one; see
 // Service. An ID means all names, which must be of one repository unless
-// force is set. An image in use goes only by force, and then when its
-// containers are gone.
+// force is set. An image in use loses its last name only by force, and stays
+// without one, as docker has it.
 func (s *Store) Untag(ctx context.Context, ref string, force bool) (untagged, deleted []string, err error) {
 	used := s.used()
 	s.changing.Lock()
@@ -140,12 +140,16 @@ func (s *Store) Untag(ctx context.Context, ref string, force bool) (untagged, de
 	if err != nil {
 		return nil, nil, fmt.Errorf("untag %s: %w", ref, err)
 	}
-	if len(c.Tags) > 0 || len(c.Digests) > 0 {
+	needed := used[r.ID.String()]
+	switch {
+	case len(c.Tags) > 0, len(c.Digests) > 0, needed && force:
 		err = s.put(c)
-	} else if used[r.ID.String()] && !force {
+	case needed:
 		err = fmt.Errorf("a container needs the image: %w", errdefs.ErrFailedPrecondition)
-	} else if err = s.remove(r, used); err == nil && !used[r.ID.String()] {
-		deleted = []string{r.ID.String()}
+	default:
+		if err = s.remove(r, used); err == nil {
+			deleted = []string{r.ID.String()}
+		}
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("untag %s: %w", ref, err)

@@ -44,6 +44,8 @@ func (f *fakeImages) ManifestOf(ctx context.Context, id string) (ocispec.Descrip
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.Digest(img.Manifest), Size: 7}, err
 }
 
+func (f *fakeImages) Remove(context.Context, string) error { return nil }
+
 func (f *fakeImages) Push(ctx context.Context, req imageservice.PushRequest) (imageservice.PushResult, error) {
 	if _, err := f.Image(ctx, req.Ref); err != nil {
 		return imageservice.PushResult{}, err

@@ -45,7 +45,35 @@ func (s *images) Remove(ctx context.Context, req *nodev1.RemoveImageRequest) (*n
 			s.emitImage("delete", img, img.ID)
 		}
 	}
+	if req.GetForce() && len(resp.Deleted) == 0 {
+		if err := s.removeUnnamed(ctx, img, resp); err != nil {
+			return nil, err
+		}
+	}
 	return resp, nil
+}
+
+// removeUnnamed removes an image that has lost its last name by force, unless
+// a container of it runs. What others need of it stays until they are gone.
+func (s *images) removeUnnamed(ctx context.Context, img imageservice.Image, resp *nodev1.RemoveImageResponse) error {
+	left, err := s.images.Image(ctx, img.ID)
+	if errdefs.IsNotFound(err) || err == nil && len(left.Tags)+len(left.Digests) > 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, c := range s.sandboxes.Containers() {
+		if c.ImageID == img.ID && running(c) {
+			return nil
+		}
+	}
+	if err := s.images.Remove(ctx, img.ID); err != nil {
+		return err
+	}
+	resp.Deleted = append(resp.Deleted, img.ID)
+	s.emitImage("delete", img, img.ID)
+	return nil
 }
 
 // checkUnused refuses what docker refuses.

@@ -87,6 +87,9 @@ type Images interface {
 	ManifestOf(ctx context.Context, id string) (ocispec.Descriptor, error)
 	Images(ctx context.Context) ([]imageservice.Image, error)
 	Untag(ctx context.Context, ref string, force bool) (untagged, deleted []string, err error)
+	// Remove removes an image with all its names; what containers need of it
+	// stays until they are gone.
+	Remove(ctx context.Context, ref string) error
 	Tag(ctx context.Context, ref, newRef string) error
 	FilesystemUsage(ctx context.Context) (imageservice.FilesystemUsage, error)
 	Pulls() []imageservice.PullUnderWay

@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/imageservice/unpack"
@@ -25,6 +26,9 @@ type images struct {
 // ResolveImage finds a local image by ID, unique prefix, tag or digest.
 func (i images) ResolveImage(ctx context.Context, ref string) (sandbox.Image, error) {
 	image, err := i.Image(ctx, ref)
+	if errdefs.IsNotFound(err) {
+		image, err = i.Kept(ctx, ref)
+	}
 	if err != nil {
 		return sandbox.Image{}, err
 	}

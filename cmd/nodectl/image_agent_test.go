@@ -215,5 +215,16 @@ func (p *person) imageNames(t *testing.T) {
 	p.refused("image is referenced in multiple repositories", "rmi", short)
 	p.want("Untagged: other/name:1", "rmi", "other/name:1")
 	p.refused("invalid reference format", "tag", "busybox", "Not A Name")
+	// By force: without a name while a container runs, gone when none does.
+	if out := p.ctl("rmi", "-f", "busybox"); !strings.HasPrefix(out, "Untagged: busybox:latest") || strings.Contains(out, "Deleted") {
+		t.Errorf("rmi -f: %q", out)
+	}
+	p.want("<none> "+short, "images", "--format", "{{.Tag}} {{.ID}}", "-f", "dangling=true")
+	p.want("user", "stop", "-t", "0", "user")
+	if out := p.ctl("rmi", "-f", short); !strings.Contains(out, "Deleted: sha256:"+short) {
+		t.Errorf("rmi -f by ID: %q", out)
+	}
+	p.want("user", "start", "user") // its files are there
 	p.want("user", "rm", "-f", "user")
+	p.ctl("pull", "-q", "busybox")
 }

@@ -46,6 +46,9 @@ func RangeArgs(low, high int) cobra.PositionalArgs {
 		if len(args) >= low && len(args) <= high {
 			return nil
 		}
+		if low == 0 {
+			return wrongArgs(cmd, fmt.Sprintf("at most %d %s", high, arguments(high)))
+		}
 		return wrongArgs(cmd, fmt.Sprintf("at least %d and at most %d %s", low, high, arguments(high)))
 	}
 }
