@@ -343,6 +343,23 @@ func TestForwardCVE_2024_29018(t *testing.T) {
 	}
 }
 
+// A network may be of IPv6 alone; names are asked for on the loopback, which always has IPv4.
+func TestOnlyIPv6(t *testing.T) {
+	n := rooted(t)
+	six := n.create(CreateRequest{Name: "six", NoIPv4: true, IPv6: true})
+	a, b := n.pod("a", on(six)), n.pod("b", on(six))
+	at := n.place("b", six)
+	if at.Addr4.IsValid() || !n.reaches(a, b, at.Addr6.Addr()) {
+		t.Errorf("a does not reach b at %+v", at)
+	}
+	if got, code := n.ask(a, "b", dns.TypeAAAA); got != at.Addr6.Addr().String() || code != dns.RcodeSuccess {
+		t.Errorf("address of b: %q", got)
+	}
+	if got, code := n.ask(a, "b", dns.TypeA); got != "" || code != dns.RcodeSuccess {
+		t.Errorf("IPv4 address of b: %q %d", got, code)
+	}
+}
+
 func TestIsolation(t *testing.T) {
 	n := rooted(t)
 	one, two := n.create(CreateRequest{Name: "one"}), n.create(CreateRequest{Name: "two"})

@@ -262,6 +262,16 @@ func TestUserNetworkPorts(t *testing.T) {
 	}
 	// The ports go where the container is.
 	n.ctl("network", "create", "next")
+	// Networks are apart, but for published ports.
+	n.sleeper("far", "--network", "next")
+	ask := fmt.Sprintf("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 %s %d", n.format("far", "{{.NetworkSettings.Networks.next.Gateway}}"), port)
+	if page := n.ctl("exec", "far", "sh", "-c", ask); !strings.Contains(page, "It works") {
+		t.Errorf("a published port of another network: %s", page)
+	}
+	if n.reach("far", place("IPAddress")) {
+		t.Error("a container on another network is reached")
+	}
+	n.ctl("rm", "-f", "far")
 	n.ctl("network", "connect", "next", "web")
 	n.ctl("network", "disconnect", "net", "web")
 	if page := fetch(t, fmt.Sprintf("http://127.0.0.1:%d/", port)); !strings.Contains(page, "It works") {
