@@ -48,16 +48,29 @@ func (l List) Write(out io.Writer) error {
 		return err
 	}
 	var rows bytes.Buffer
-	for _, row := range l.Rows {
-		if err := execute(tmpl, &rows, row); err != nil {
-			return err
-		}
+	if err := l.writeRows(&rows, source, tmpl); err != nil {
+		return err
 	}
 	if !table {
 		_, err := rows.WriteTo(out)
 		return err
 	}
 	return l.writeTable(out, tmpl, &rows)
+}
+
+// writeRows writes each row by the template.
+func (l List) writeRows(out io.Writer, source string, tmpl *template.Template) error {
+	if fields, ok := columns(source); ok {
+		if done, err := l.writeColumns(out, fields); done || err != nil {
+			return err
+		}
+	}
+	for _, row := range l.Rows {
+		if err := execute(tmpl, out, row); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeTable writes the header and the rows in columns.
