@@ -31,7 +31,7 @@ func (n *node) writesAndReads(pod string, config *runtimeapi.PodSandboxConfig, n
 	n.t.Helper()
 	c := n.started(pod, config, shell(name, "echo new > /new && sleep 1000"))
 	testenv.Eventually(n.t, eventLimit, "the container writes", func() error {
-		if got := n.exec(c, "cat", "/new"); got != "new\n" {
+		if got := n.exec(c, "sh", "-c", "cat /new || true"); got != "new\n" {
 			return os.ErrNotExist
 		}
 		return nil
