@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/internal/atomicfile"
+	"github.com/nodeagent/nodeagent/network/builtin"
 )
 
 // DefaultNetwork is the name of the embedded network.
@@ -61,15 +62,24 @@ func (m *Manager) fallbackPath() string {
 func (m *Manager) defaultNetwork() (*network, error) {
 	m.fallbackMu.Lock()
 	defer m.fallbackMu.Unlock()
-	if m.fallback != nil {
-		if err := m.fallback.checkHost(); err != nil {
+	if m.fallback == nil {
+		if err := m.takeFallback(); err != nil {
 			return nil, err
 		}
-		return m.fallback.network, nil
 	}
+	if err := m.fallback.checkHost(); err != nil {
+		return nil, err
+	}
+	return m.fallback.network, nil
+}
+
+// takeFallback finds or chooses the subnets, and makes the bridge, whose route
+// tells others that they are taken.
+func (m *Manager) takeFallback() error {
+	defer ClaimSubnets()()
 	f, err := m.readFallback()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if f != nil && !f.Assigned && m.inTheWay(f) {
 		f.Subnets = nil
@@ -80,18 +90,37 @@ func (m *Manager) defaultNetwork() (*network, error) {
 			next.Bridges = f.Bridges
 		}
 		if next.Subnets, err = chooseSubnets(); err != nil {
-			return nil, err
+			return err
 		}
 		f = next
 	}
-	n, err := m.useFallback(f)
+	if _, err := m.useFallback(f); err != nil {
+		return err
+	}
+	if f.Assigned {
+		return nil // the bridge comes with the first pod
+	}
+	if err := m.makeBridge(f); err != nil {
+		m.fallback = nil
+		return err
+	}
+	return nil
+}
+
+// makeBridge makes the embedded network's bridge as its first pod would.
+func (m *Manager) makeBridge(f *fallback) error {
+	mtu, err := defaultMTU()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := f.checkHost(); err != nil {
-		return nil, err
+	spec := builtin.BridgeSpec{Name: m.bridgeName(f.Subnets), MTU: mtu}
+	for _, subnet := range f.Subnets {
+		spec.Gateways = append(spec.Gateways, netip.PrefixFrom(subnet.Addr().Next(), subnet.Bits()))
 	}
-	return n, nil
+	if err := m.plugins.EnsureBridge(spec); err != nil {
+		return fmt.Errorf("embedded network: %w", err)
+	}
+	return nil
 }
 
 // checkHost returns an error of kind ErrUnavailable as long as the host has an

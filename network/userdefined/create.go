@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/nodeagent/nodeagent/internal/undo"
+	"github.com/nodeagent/nodeagent/network"
 )
 
 // namePattern is docker's.
@@ -52,6 +53,7 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Network, error
 	case <-ctx.Done():
 		return Network{}, fmt.Errorf("create network %s: another one is being made: %w", req.Name, ctx.Err())
 	}
+	defer network.ClaimSubnets()()
 	n.ID, n.CreatedAt = m.newID(), time.Now().UTC()
 	if err := m.place(&n); err != nil {
 		return Network{}, err
