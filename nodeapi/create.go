@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -96,6 +97,10 @@ func (m *making) run(ctx context.Context) error {
 		return worded
 	}
 	if err != nil {
+		// What is wrong is said once; the log has the way to it.
+		if _, why, ok := strings.Cut(err.Error(), " in pod "+m.podID+": "); ok && m.podID != "" {
+			return said(&failure{text: why, kind: err})
+		}
 		return fmt.Errorf("create container %s: %w", m.name, err)
 	}
 	return nil
