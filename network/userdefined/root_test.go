@@ -241,6 +241,18 @@ func (n *node) place(pod string, one Network) Endpoint {
 // reaches says whether UDP from one pod arrives at an address of another.
 func (n *node) reaches(from, to *netns.Namespace, at netip.Addr) bool {
 	n.t.Helper()
+	return n.delivers(from, to, at, 10*time.Second)
+}
+
+// cutOff says that nothing of the kind arrives, as far as can be told in a moment.
+func (n *node) cutOff(from, to *netns.Namespace, at netip.Addr) bool {
+	n.t.Helper()
+	return !n.delivers(from, to, at, 500*time.Millisecond)
+}
+
+// delivers sends packets for as long, until one has arrived.
+func (n *node) delivers(from, to *netns.Namespace, at netip.Addr, wait time.Duration) bool {
+	n.t.Helper()
 	var server net.PacketConn
 	var client net.Conn
 	n.must(to.Do(func() (err error) {
@@ -257,12 +269,15 @@ func (n *node) reaches(from, to *netns.Namespace, at netip.Addr) bool {
 	}
 	n.must(err)
 	defer client.Close()
-	if _, err := client.Write([]byte("x")); err != nil {
-		return false
+	for until := time.Now().Add(wait); time.Now().Before(until); {
+		// Refused or not routed yet: the next one may be.
+		_, _ = client.Write([]byte("x"))
+		_ = server.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if _, _, err := server.ReadFrom(make([]byte, 8)); err == nil {
+			return true
+		}
 	}
-	_ = server.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
-	_, _, err = server.ReadFrom(make([]byte, 8))
-	return err == nil
+	return false
 }
 
 func TestNames(t *testing.T) {
@@ -378,7 +393,11 @@ func TestIsolation(t *testing.T) {
 		{"into an internal one", a, d, n.place("d", inside).Addr4, false},
 		{"without communication between containers", d, e, n.place("e", quiet).Addr4, false},
 	} {
-		if got := n.reaches(test.from, test.to, test.at.Addr()); got != test.want {
+		reached := n.reaches
+		if !test.want {
+			reached = func(from, to *netns.Namespace, at netip.Addr) bool { return !n.cutOff(from, to, at) }
+		}
+		if got := reached(test.from, test.to, test.at.Addr()); got != test.want {
 			t.Errorf("%s: %v", test.what, got)
 		}
 	}
@@ -387,7 +406,7 @@ func TestIsolation(t *testing.T) {
 		t.Error("a joined the network of c and does not reach it")
 	}
 	n.must(n.Disconnect(t.Context(), "a", "two"))
-	if n.reaches(a, c, n.place("c", two).Addr4.Addr()) {
+	if !n.cutOff(a, c, n.place("c", two).Addr4.Addr()) {
 		t.Error("a left the network of c and reaches it")
 	}
 	if err := n.Disconnect(t.Context(), "a", "two"); !errdefs.IsNotFound(err) {
