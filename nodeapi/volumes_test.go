@@ -57,7 +57,8 @@ func TestVolumesOfContainers(t *testing.T) {
 		t.Errorf("%v %v", shared.GetContainer().GetMounts(), err)
 	}
 	// An anonymous volume that another container took over stays.
-	for name, want := range map[string]int{"a": 2, "b": 2} {
+	for _, name := range []string{"a", "b"} {
+		const want = 2
 		if _, err := n.containers.Remove(n.ctx, &nodev1.RemoveRequest{Container: name, Volumes: true}); err != nil {
 			t.Fatal(err)
 		}
