@@ -9,7 +9,8 @@
 // 1 MiB, each of which holds either data (whole blocks of files, one file
 // after the other) or metadata (inodes with their xattrs, small files and the
 // last bytes of larger ones behind them), and the directories come last. Two
-// segments are in memory; each is written by one call when it is full. The
+// segments are being filled, and a few more are on their way to the disk; each
+// is written by one call when it is full. The
 // root's inode has its place in the first block, since the superblock's
 // pointer to it has only 16 bits.
 //
