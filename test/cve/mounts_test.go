@@ -60,7 +60,7 @@ func TestCVE202130465ExchangedMountTargets(t *testing.T) {
 	n.must("link", os.Symlink(up, filepath.Join(shared, "b")))
 	racer := probing(t, shell("racer", ""), "exchange")
 	racer.Mounts = append(racer.Mounts, volume(shared, "/v"))
-	n.started(pod, config, racer)
+	exchanging := n.started(pod, config, racer)
 	source := t.TempDir()
 	good := 0
 	for i := range 25 {
@@ -75,6 +75,7 @@ func TestCVE202130465ExchangedMountTargets(t *testing.T) {
 		}
 	}
 	t.Logf("%d of 25 started", good)
+	n.stop(exchanging) // before its folder is removed
 	host.unchanged("exchanged")
 	absent(t, "/"+name)
 	absent(t, "/"+name+".file")
