@@ -6,15 +6,11 @@ import (
 	"path/filepath"
 )
 
-// WriteMirrors writes, for each registry that the images name, a hosts.toml below dir that sends pulls to the registry
-// at base instead.
+// WriteMirrors writes, for each registry that the images name, a hosts.toml below dir that has the registry at base in its
+// place, so that nothing else is asked.
 func WriteMirrors(dir, base string) error {
 	for _, host := range Hosts() {
-		server := "https://" + host
-		if host == "docker.io" {
-			server = "https://registry-1.docker.io"
-		}
-		text := fmt.Sprintf("server = %q\n\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", server, base)
+		text := fmt.Sprintf("server = %q\n", base)
 		folder := filepath.Join(dir, host)
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return fmt.Errorf("create mirror folder: %w", err)
