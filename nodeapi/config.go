@@ -17,9 +17,6 @@ import (
 // cpuPeriod is the period of --cpus, in microseconds.
 const cpuPeriod = 100000
 
-// maxHostname is the longest host name Linux takes.
-const maxHostname = 63
-
 // configs are what a specification becomes.
 type configs struct {
 	pod       *runtime.PodSandboxConfig
@@ -67,7 +64,7 @@ func buildConfigs(m *making) (configs, error) {
 // settle fills in what a person left open.
 func settle(spec *nodev1.ContainerSpec, m *making) {
 	if spec.Hostname == "" {
-		spec.Hostname = m.name[:min(len(m.name), maxHostname)]
+		spec.Hostname = m.id[:shortID]
 		if host, err := os.Hostname(); err == nil && spec.GetNetwork().GetMode() == networkHost {
 			spec.Hostname = host
 		}

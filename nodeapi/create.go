@@ -37,7 +37,7 @@ type making struct {
 
 // Create makes a container: a pod of its own, then the container in it.
 func (s *containers) Create(ctx context.Context, req *nodev1.CreateRequest) (*nodev1.CreateResponse, error) {
-	m := &making{server: s.Server, spec: cloneSpec(req.GetSpec()), name: req.GetName(), key: newKey()}
+	m := &making{server: s.Server, spec: cloneSpec(req.GetSpec()), name: req.GetName(), key: newKey(), id: sandbox.NewID()}
 	if err := validate(m.spec); err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func (m *making) removePod(ctx context.Context) error {
 // createContainer makes the container in the pod.
 func (m *making) createContainer(ctx context.Context) error {
 	id, err := m.server.sandboxes.CreateContainer(ctx, sandbox.CreateContainerRequest{
-		PodID: m.podID, Config: m.config.container, PodConfig: m.config.pod, Keep: true, Extra: m.config.extra,
+		PodID: m.podID, Config: m.config.container, PodConfig: m.config.pod, ID: m.id, Keep: true, Extra: m.config.extra,
 	})
 	m.id = id
 	return err

@@ -213,7 +213,7 @@ func TestConnect(t *testing.T) {
 	c, _ := s.find(id)
 	pod, _ := s.sandboxes.Pod(c.PodID)
 	hosts, err := readHosts(s.files.path(podKey(pod), hostsName))
-	if err != nil || !strings.Contains(string(hosts), "10.9.0.7\tbox\n") {
+	if err != nil || !strings.Contains(string(hosts), "10.9.0.7\t"+pod.Config.GetHostname()+"\n") {
 		t.Errorf("hosts: %v: %s", err, hosts)
 	}
 	for _, test := range []struct{ network, container, want string }{

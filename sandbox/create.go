@@ -81,7 +81,10 @@ type creation struct {
 }
 
 func (m *Manager) createContainer(ctx context.Context, op *operation, p *pod, req CreateContainerRequest) (string, error) {
-	id, podState := newID(), p.get()
+	id, podState := req.ID, p.get()
+	if id == "" {
+		id = newID()
+	}
 	op.about(podState.ID, id)
 	r := &creation{Manager: m, pod: p, podConfig: podState.Config, checkpoint: req.checkpoint, containerState: &containerState{
 		Container: Container{

@@ -215,6 +215,9 @@ func (m *Manager) supervisor() (Supervisor, error) {
 // idBytes is the length of an ID; it is written with two digits for each.
 const idBytes = 32
 
+// NewID makes the ID of a container to come: 64 hexadecimal digits.
+func NewID() string { return newID() }
+
 // newID makes 64 hexadecimal digits.
 func newID() string {
 	var b [idBytes]byte

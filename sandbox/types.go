@@ -154,6 +154,9 @@ type CreateContainerRequest struct {
 	PodID     string
 	Config    *runtime.ContainerConfig
 	PodConfig *runtime.PodSandboxConfig
+	// ID is a fresh one of NewID, for who must know it before the container
+	// is there; empty means any.
+	ID string
 	// Keep keeps the writable layer across stop, start and reboot, and
 	// lets the container be started again, as a person's container.
 	Keep bool

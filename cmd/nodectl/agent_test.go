@@ -108,7 +108,7 @@ func (p *person) streams(t *testing.T) {
 	if got := p.fed("typed\n", "run", "-i", "--rm", "busybox", "cat"); got != "typed" {
 		t.Errorf("got %q", got)
 	}
-	p.want("web web", "run", "--rm", "--name", "web", "busybox", "sh", "-c", "echo $HOSTNAME $(hostname)")
+	p.want("12", "run", "--rm", "--name", "web", "busybox", "sh", "-c", "test $HOSTNAME = $(hostname) && echo ${#HOSTNAME}")
 	big := p.ctl("run", "--rm", "busybox", "sh", "-c", "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done")
 	if lines := strings.Split(big, "\n"); len(lines) != 20000 || lines[19999] != "line 19999" {
 		t.Errorf("%d lines, the last %q", len(lines), lines[len(lines)-1])
