@@ -82,13 +82,16 @@ func TestAttachV5(t *testing.T) {
 
 // A client that goes away ends the command.
 func TestClientOfV5Gone(t *testing.T) {
-	ended := make(chan error, 1)
+	began, ended := make(chan error, 1), make(chan error, 1)
 	s := start(t, Config{}, &fakeRuntime{exec: func(ctx context.Context, _ sandbox.ExecRequest) (int, error) {
+		began <- nil
 		<-ctx.Done()
 		ended <- ctx.Err()
 		return 0, ctx.Err()
 	}})
 	ws := dialProtocol(t, must[string](t)(s.Exec("c1", []string{"a"}, Wanted{Stdin: true, Stdout: true})), v5Protocol)
+	// One that is gone before has no command to end.
+	eventually(t, began, "beginning of the command")
 	_ = ws.Close()
 	eventually(t, ended, "end of the command")
 }
