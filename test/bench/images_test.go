@@ -76,9 +76,9 @@ func TestImages(t *testing.T) {
 		}})
 	}
 	for _, ref := range []string{bigimages.A, bigimages.B, bigimages.C} {
-		for range *pullRounds {
+		for round := range *pullRounds {
 			for _, p := range pullers {
-				t.Run(p.name+" "+ref, func(t *testing.T) { p.pull(ctx, t, ref, certs) })
+				t.Run(fmt.Sprintf("%s %s %d", p.name, ref, round), func(t *testing.T) { p.pull(ctx, t, ref, certs) })
 			}
 		}
 	}
