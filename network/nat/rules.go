@@ -20,6 +20,10 @@ const ipsDstNAT = 1 << 5
 // kube-proxy and all others who change destinations (CVE-2019-9946).
 var afterServices = nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest + 1)
 
+// afterTracking is when a packet's flow is known, and nobody has changed its
+// addresses.
+var afterTracking = nftables.ChainPriorityRef(*nftables.ChainPriorityConntrack + 1)
+
 // Offsets of addresses in the headers of IPv4 and IPv6, and of the
 // destination port in those of TCP, UDP and SCTP.
 const (
@@ -51,8 +55,10 @@ func writeRules(conn *nftables.Conn, table *nftables.Table, byName map[string]*n
 		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: exprs})
 	}
 
-	guard := hooked("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
-	// Every packet passes here: what few have is asked for first.
+	guard := hooked("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, afterTracking)
+	// Every packet passes here and in forward, those between pods of one bridge too where the host filters bridged
+	// packets: a flow is judged by its first one, which is not tracked any further when it is dropped.
+	rule(guard, goesOn(), verdict(expr.VerdictAccept, ""))
 	rule(guard, family(unix.NFPROTO_IPV4), loopback4(destination4), inputLink(expr.CmpOpNeq, "lo"), verdict(expr.VerdictDrop, ""))
 	rule(guard, family(unix.NFPROTO_IPV4), loopback4(source4), inSet(byName[setLinks], expr.MetaKeyIIFNAME), verdict(expr.VerdictDrop, ""))
 
@@ -79,6 +85,7 @@ func writeRules(conn *nftables.Conn, table *nftables.Table, byName map[string]*n
 // writeForward puts the rules that keep bridges apart into a transaction. What
 // stays on one bridge passes here where the host filters bridged packets.
 func writeForward(forward *nftables.Chain, byName map[string]*nftables.Set, rule func(*nftables.Chain, ...[]expr.Any)) {
+	rule(forward, goesOn(), verdict(expr.VerdictAccept, ""))
 	same := byName[setSameBridge]
 	rule(forward, []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg(0)},
@@ -94,6 +101,16 @@ func writeForward(forward *nftables.Chain, byName map[string]*nftables.Set, rule
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg(0), Data: make([]byte, 4)},
 	}, verdict(expr.VerdictAccept, ""))
 	rule(forward, inSet(byName[setBridges], expr.MetaKeyIIFNAME), inSet(byName[setBridges], expr.MetaKeyOIFNAME), verdict(expr.VerdictDrop, ""))
+}
+
+// goesOn matches packets of a flow whose first one was let through.
+func goesOn() []expr.Any {
+	bits := binary.NativeEndian.AppendUint32(nil, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: reg(0)},
+		&expr.Bitwise{SourceRegister: reg(0), DestRegister: reg(0), Len: 4, Mask: bits, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg(0), Data: make([]byte, 4)},
+	}
 }
 
 // linkWords is how many 32-bit registers an interface's name fills.
