@@ -84,6 +84,10 @@ func (d *daemon) takeAway(ctx context.Context) error {
 	}
 	// The cgroup goes last, once the supervisor is out of it.
 	d.stops = slices.Insert(d.stops, 0, func(ctx context.Context) error { return d.cgroups.Remove(ctx, d.cfg.CgroupParent) })
+	// Who misses the supervisor would start another one.
+	if err := d.closeSandboxes(); err != nil {
+		return err
+	}
 	return d.supervisor.Shutdown(ctx)
 }
 

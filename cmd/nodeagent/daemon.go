@@ -49,10 +49,12 @@ type daemon struct {
 	network     *network.Manager
 	people      *userdefined.Manager
 	sandboxes   *sandbox.Manager
-	cri         *cri.Server
-	node        *nodeapi.Server
-	grpc        *grpc.Server
-	measured    cri.CallMetrics
+	// closeSandboxes may be called more than once.
+	closeSandboxes func() error
+	cri            *cri.Server
+	node           *nodeapi.Server
+	grpc           *grpc.Server
+	measured       cri.CallMetrics
 
 	// stops undo what was built, in reverse.
 	stops []func(ctx context.Context) error

@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
+	"github.com/containerd/errdefs"
 	containerdlog "github.com/containerd/log"
 	"github.com/sirupsen/logrus"
 
@@ -123,12 +125,20 @@ func (d *daemon) buildRecorder(context.Context) error {
 	return nil
 }
 
-func (d *daemon) buildCgroups(context.Context) (err error) {
+func (d *daemon) buildCgroups(ctx context.Context) (err error) {
 	d.cgroups, err = cgroups.New(cgroups.Config{Driver: cgroups.Driver(d.cfg.CgroupDriver)})
 	if err != nil {
 		return err
 	}
 	d.onStop(func(context.Context) error { d.cgroups.Close(); return nil })
+	release, err := d.cgroups.Hold(ctx, d.cfg.CgroupParent)
+	if errdefs.IsAlreadyExists(err) {
+		return fmt.Errorf("cgroup_parent: another nodeagent uses %s; give this one its own", d.cfg.CgroupParent)
+	}
+	if err != nil {
+		return fmt.Errorf("cgroup_parent: %w", err)
+	}
+	d.onStop(func(context.Context) error { return release() })
 	return nil
 }
 
@@ -239,7 +249,8 @@ func (d *daemon) buildSandboxes(ctx context.Context) (err error) {
 		return err
 	}
 	d.images.SetInUse(d.sandboxes)
-	d.onStop(func(context.Context) error { return d.sandboxes.Close() })
+	d.closeSandboxes = sync.OnceValue(d.sandboxes.Close)
+	d.onStop(func(context.Context) error { return d.closeSandboxes() })
 	return nil
 }
 

@@ -165,6 +165,21 @@ func TestSocketInUse(t *testing.T) {
 	}
 }
 
+// A second agent in the cgroup of a first gives up and names it: each removes what is below its own.
+func TestCgroupInUse(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	dir := t.TempDir()
+	root := filepath.Join(dir, "root")
+	out := testenv.Run(t, testenv.Binary(t, "nodeagent"), "--root", root, "--state", filepath.Join(dir, "state"), "--listen", "unix://"+filepath.Join(dir, "s"),
+		"--cgroup-parent", n.CgroupParent, "--supervisor", testenv.Binary(t, "nodesupervisor"))
+	if out.Code == 0 || !strings.Contains(out.Stderr, "cgroup_parent: another nodeagent uses "+n.CgroupParent) {
+		t.Errorf("exit code %d: %s", out.Code, out.Stderr)
+	}
+	if _, err := os.Stat(root); err == nil {
+		t.Errorf("%s is left", root)
+	}
+}
+
 // Without root the agent says so at once.
 func TestNoRoot(t *testing.T) {
 	testenv.Root(t)
