@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/zstd"
@@ -20,7 +22,8 @@ const maxWindow = 128 << 20
 // it, and returns its plain form. Close the result to free the decoder; r
 // stays open.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
-	br := bufio.NewReaderSize(r, 256<<10)
+	// Small, so that decoders which read much at once read past it.
+	br := bufio.NewReaderSize(r, 32<<10)
 	magic, err := br.Peek(6)
 	if err != nil && err != io.EOF {
 		return nil, streamError(err)
@@ -88,6 +91,10 @@ const (
 	aheadSize    = 512 << 10
 )
 
+// aheadPool has the buffers of streams that ended, for the many small layers
+// that some images have.
+var aheadPool = sync.Pool{New: func() any { return make([]byte, aheadSize) }}
+
 // readAhead starts the goroutine; wait ends it.
 func readAhead(r io.ReadCloser) *ahead {
 	a := &ahead{
@@ -97,7 +104,7 @@ func readAhead(r io.ReadCloser) *ahead {
 		done:  make(chan struct{}),
 	}
 	for range aheadBuffers {
-		a.empty <- make([]byte, aheadSize)
+		a.empty <- nil
 	}
 	go a.run(r)
 	return a
@@ -111,6 +118,9 @@ func (a *ahead) run(r io.ReadCloser) {
 		case <-a.stop:
 			return
 		case buf := <-a.empty:
+			if buf == nil {
+				buf = aheadPool.Get().([]byte)
+			}
 			// Not io.ReadFull, which says of a short last buffer what a
 			// decoder says of a stream that is cut.
 			n, err := 0, error(nil)
@@ -145,10 +155,26 @@ func (a *ahead) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// wait ends the goroutine. What it reads from must not block for ever.
+// wait ends the goroutine, and reading. What it reads from must not block for
+// ever.
 func (a *ahead) wait() {
 	close(a.stop)
 	<-a.done
+	close(a.empty)
+	close(a.full)
+	bufs := [][]byte{a.cur}
+	for buf := range a.empty {
+		bufs = append(bufs, buf)
+	}
+	for p := range a.full {
+		bufs = append(bufs, p.buf)
+	}
+	a.cur, a.rest, a.err = nil, nil, os.ErrClosed
+	for _, buf := range bufs {
+		if buf != nil {
+			aheadPool.Put(buf)
+		}
+	}
 }
 
 // bounded fails when more comes than a layer may have.

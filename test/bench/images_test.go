@@ -27,6 +27,7 @@ import (
 var (
 	snapshotters = flag.String("snapshotters", "overlay", "snapshotters of ours to measure, separated by commas")
 	pullRounds   = flag.Int("rounds", 3, "how often each image is pulled by each")
+	pullOnly     = flag.String("only", bigimages.A+","+bigimages.B+","+bigimages.C, "images to pull, separated by commas")
 )
 
 // maxPullRatio of our median time to containerd's, by snapshotter and image, is what this project promises.
@@ -75,7 +76,7 @@ func TestImages(t *testing.T) {
 			return startOurs(t, name, certs)
 		}})
 	}
-	for _, ref := range []string{bigimages.A, bigimages.B, bigimages.C} {
+	for ref := range strings.SplitSeq(*pullOnly, ",") {
 		for round := range *pullRounds {
 			for _, p := range pullers {
 				t.Run(fmt.Sprintf("%s %s %d", p.name, ref, round), func(t *testing.T) { p.pull(ctx, t, ref, certs) })
@@ -206,7 +207,7 @@ func report(t *testing.T, layout string, pullers []*puller) {
 	t.Helper()
 	theirs := pullers[0]
 	fmt.Printf("medians of %d pulls\n%-16s %-12s %10s %8s %8s %10s %8s\n", *pullRounds, "", "", "time", "ratio", "at most", "processor", "ratio")
-	for _, ref := range []string{bigimages.A, bigimages.B, bigimages.C} {
+	for ref := range strings.SplitSeq(*pullOnly, ",") {
 		size, err := bigimages.Sizes(layout, ref)
 		if err != nil {
 			t.Fatal(err)

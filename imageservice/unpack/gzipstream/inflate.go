@@ -6,7 +6,7 @@ import (
 )
 
 // blockHeader reads what comes before a block.
-func (z *Reader) blockHeader() error {
+func (z *decoder) blockHeader() error {
 	z.refill()
 	z.last = z.take(1) == 1
 	switch z.take(2) {
@@ -23,7 +23,7 @@ func (z *Reader) blockHeader() error {
 	return ErrCorrupt
 }
 
-func (z *Reader) storedHeader() error {
+func (z *decoder) storedHeader() error {
 	z.align()
 	lengths, err := z.number(4)
 	if err != nil {
@@ -37,7 +37,7 @@ func (z *Reader) storedHeader() error {
 }
 
 // copyStored copies what is there of a block without compression.
-func (z *Reader) copyStored() error {
+func (z *decoder) copyStored() error {
 	n := copy(z.out[z.written:outSize], z.in[z.pos:min(z.end, z.pos+z.stored)])
 	z.pos += n
 	z.written += n
@@ -52,7 +52,7 @@ func (z *Reader) copyStored() error {
 }
 
 // fixedCodes takes the codes that the format has itself.
-func (z *Reader) fixedCodes() {
+func (z *decoder) fixedCodes() {
 	var lengths [maxLits + maxDists]byte
 	for i := range lengths {
 		switch {
@@ -75,7 +75,7 @@ func (z *Reader) fixedCodes() {
 }
 
 // dynamicCodes reads the codes that come before a block.
-func (z *Reader) dynamicCodes() error {
+func (z *decoder) dynamicCodes() error {
 	lits, dists, n := int(z.take(5))+257, int(z.take(5))+1, int(z.take(4))+4
 	if lits > 286 || dists > 30 {
 		return ErrCorrupt
@@ -100,7 +100,7 @@ func (z *Reader) dynamicCodes() error {
 }
 
 // codeLengths reads n code lengths, which are coded themselves.
-func (z *Reader) codeLengths(own []byte, n int) (lengths [maxLits + maxDists]byte, err error) {
+func (z *decoder) codeLengths(own []byte, n int) (lengths [maxLits + maxDists]byte, err error) {
 	const ownBits = 7
 	var meaning [19]uint32
 	for i := range meaning {
@@ -144,13 +144,16 @@ func (z *Reader) codeLengths(own []byte, n int) (lengths [maxLits + maxDists]byt
 	return lengths, nil
 }
 
+// distMost is how many bits a distance may take.
+const distMost = maxCode + 13
+
 // perStep is how many bytes of input one round of inflate may use.
 const perStep = 32
 
 // inflate decodes a block until it or the input in hand ends, or the output is
 // full. The loop's state is in local variables, and its helpers are written
 // into it, for its speed's sake.
-func (z *Reader) inflate() (err error) {
+func (z *decoder) inflate() (err error) {
 	limit, full := z.end-perStep, outSize
 	if z.eof && z.pos > limit {
 		// One round at a time, since it may be the one that goes too far.
@@ -170,7 +173,10 @@ func (z *Reader) inflate() (err error) {
 				acc, count, out[at], at = acc>>(e&63), count-uint(e&63), byte(e>>16), at+1
 				if e = lit[acc&(1<<litBits-1)]; e&literal != 0 {
 					acc, count, out[at], at = acc>>(e&63), count-uint(e&63), byte(e>>16), at+1
-					continue
+					if e = lit[acc&(1<<litBits-1)]; e&literal != 0 {
+						acc, count, out[at], at = acc>>(e&63), count-uint(e&63), byte(e>>16), at+1
+						continue
+					}
 				}
 			}
 		}
@@ -193,10 +199,11 @@ func (z *Reader) inflate() (err error) {
 		}
 		length := int(e>>16) + int(acc&(1<<(e&63)-1)>>(e>>8&31))
 		acc, count = acc>>(e&63), count-uint(e&63)
-
-		acc |= binary.LittleEndian.Uint64(in[pos:pos+8]) << (count & 63)
-		pos += int(63-count) >> 3
-		count |= 56
+		if count < distMost {
+			acc |= binary.LittleEndian.Uint64(in[pos:pos+8]) << (count & 63)
+			pos += int(63-count) >> 3
+			count |= 56
+		}
 		e = dist[acc&(1<<distBits-1)]
 		if e&subtable != 0 {
 			acc, count = acc>>distBits, count-distBits
@@ -208,7 +215,18 @@ func (z *Reader) inflate() (err error) {
 			err = ErrCorrupt
 			break
 		}
-		at = copyMatch(out, at, distance, length)
+		if distance < 8 {
+			at = repeat(out, at, distance, length)
+			continue
+		}
+		// Most matches are short: two words at a time.
+		end := at + length
+		for from := at - distance; at < end; at, from = at+16, from+16 {
+			to, of := out[at:at+16], out[from:from+16]
+			binary.LittleEndian.PutUint64(to, binary.LittleEndian.Uint64(of))
+			binary.LittleEndian.PutUint64(to[8:], binary.LittleEndian.Uint64(of[8:]))
+		}
+		at = end
 	}
 	z.bits, z.count, z.pos, z.written = acc, count, pos, at
 	if ended {
@@ -217,21 +235,19 @@ func (z *Reader) inflate() (err error) {
 	return err
 }
 
-// copyMatch repeats what was written before. It writes up to seven bytes more
-// than it should, which are written over.
-func copyMatch(out *[outSize + slack]byte, at, distance, length int) int {
+// repeat writes a match whose distance is shorter than a word, and up to seven
+// bytes more, which are written over.
+func repeat(out *[outSize + slack]byte, at, distance, length int) int {
 	end, from := at+length, at-distance
-	if distance < 8 {
-		// A word at a time would read what is not written yet: make the
-		// distance a multiple that is long enough.
-		for distance < 8 {
-			n := min(distance, end-at)
-			copy(out[at:at+n], out[from:from+n])
-			at += n
-			distance *= 2
-			if at == end {
-				return end
-			}
+	// A word at a time would read what is not written yet: make the distance
+	// a multiple that is long enough.
+	for distance < 8 {
+		n := min(distance, end-at)
+		copy(out[at:at+n], out[from:from+n])
+		at += n
+		distance *= 2
+		if at == end {
+			return end
 		}
 	}
 	for ; at < end; at, from = at+8, from+8 {
