@@ -2,6 +2,8 @@ package collector
 
 import (
 	"context"
+	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -12,29 +14,45 @@ type Job[V any] struct {
 	Read Reader[V]
 }
 
+// A further goroutine makes readings for each perWorker of them, up to
+// maxWorkers.
+const perWorker, maxWorkers = 16, 4
+
 // Ahead makes those readings that are due of keys that will be asked for in a
-// moment, one after the other: with many, waking a goroutine for each would
-// take longer than reading. It returns when all are made, when ctx is done, or
-// when one takes longer than Wait; what is left is read when it is asked for.
+// moment, in few goroutines: waking one for each reading would take longer than
+// reading. It returns when all are made, when ctx is done, or when none ends
+// for as long as Wait; what is left is read when it is asked for.
 func (c *Collector[V]) Ahead(ctx context.Context, jobs []Job[V]) {
-	var made atomic.Int64
+	var next, made atomic.Int64
 	var left atomic.Bool
 	defer left.Store(true)
+	work := func() {
+		for !left.Load() {
+			i := int(next.Add(1)) - 1
+			if i >= len(jobs) {
+				return
+			}
+			c.ifDue(jobs[i])
+			made.Add(1)
+		}
+	}
 	done := make(chan struct{})
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
 		return
 	}
+	var workers sync.WaitGroup
+	for range min(1+len(jobs)/perWorker, maxWorkers, runtime.GOMAXPROCS(0)) {
+		workers.Add(1)
+		c.wg.Go(func() {
+			defer workers.Done()
+			work()
+		})
+	}
 	c.wg.Go(func() {
-		defer close(done)
-		for _, job := range jobs {
-			if left.Load() {
-				return
-			}
-			c.ifDue(job)
-			made.Add(1)
-		}
+		workers.Wait()
+		close(done)
 	})
 	c.mu.Unlock()
 	tick := time.NewTicker(c.cfg.Wait/4 + 1)
