@@ -19,11 +19,10 @@ import (
 	"runtime/debug"
 	"strconv"
 
-	"github.com/opencontainers/runc/libcontainer"
-	_ "github.com/opencontainers/runc/libcontainer/nsenter" // enters namespaces before the Go runtime starts
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	_ "github.com/nodeagent/nodeagent/cmd/nodesupervisor/containerinit" // libcontainer runs this program anew as the init of each container
 	"github.com/nodeagent/nodeagent/supervisor/server"
 	"github.com/nodeagent/nodeagent/supervisor/server/owncgroup"
 	"github.com/nodeagent/nodeagent/supervisor/server/selfexe"
@@ -35,13 +34,6 @@ var version = "unknown"
 // gcPercent trades processor time, of which the supervisor uses hardly any,
 // for memory.
 const gcPercent = 25
-
-func init() {
-	// libcontainer runs this program anew as the init of each container.
-	if len(os.Args) > 1 && os.Args[1] == "init" {
-		libcontainer.Init()
-	}
-}
 
 // options are the command line.
 type options struct {

@@ -37,6 +37,8 @@ type execution struct {
 	started   chan struct{}
 	proc      *pidfd.Process
 	startTime uint64
+	// joined: it joined the container's cgroups of v1 by itself.
+	joined bool
 	// done is closed once exit is set.
 	done chan struct{}
 	exit supervisor.Exit
@@ -164,7 +166,7 @@ func (s *Server) exec(c *container, execID string, process *libcontainer.Process
 		return 0, err
 	}
 	defer close(e.started)
-	proc, err := s.runExec(c, process)
+	proc, err := s.runExec(c, e, process)
 	if err != nil {
 		c.removeExec(execID, e)
 		if _, rerr := s.findRunning(c.id); rerr != nil {
@@ -181,13 +183,15 @@ func (s *Server) exec(c *container, execID string, process *libcontainer.Process
 }
 
 // runExec runs a process and takes hold of it.
-func (s *Server) runExec(c *container, process *libcontainer.Process) (*pidfd.Process, error) {
-	handle, err := s.execHandle(c)
+func (s *Server) runExec(c *container, e *execution, process *libcontainer.Process) (*pidfd.Process, error) {
+	load, files := s.loaded, s.joins(c)
+	if e.joined = len(files) > 0; e.joined {
+		load = s.execHandle
+		process.LogLevel = cgroupjoin.LogLevel(process.LogLevel, files)
+	}
+	handle, err := load(c)
 	if err != nil {
 		return nil, err
-	}
-	if files := s.joins(c); len(files) > 0 {
-		process.LogLevel = cgroupjoin.LogLevel(process.LogLevel, files)
 	}
 	if err := handle.Run(process); err != nil {
 		return nil, startError(err)
@@ -233,7 +237,7 @@ func (c *container) removeExec(execID string, e *execution) {
 
 // watchExec waits for an exec and keeps its exit for a while.
 func (s *Server) watchExec(c *container, execID string, e *execution) {
-	stop := s.joinLater(c, e.proc.PID())
+	stop := joinLater(c, e)
 	status, err := e.proc.Wait()
 	stop()
 	if err != nil {

@@ -31,6 +31,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
+	"github.com/opencontainers/cgroups"
 	_ "github.com/opencontainers/cgroups/devices" // device rules are refused without it
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
@@ -65,7 +66,7 @@ type Server struct {
 	slots chan struct{}
 	// dumps is held, as a token in the channel, by the one dump under way.
 	dumps chan struct{}
-	// selfJoin: execs join the cgroups of their containers by themselves.
+	// selfJoin: execs may join the cgroups of their containers by themselves.
 	selfJoin bool
 	// stopped is closed by Shutdown.
 	stopped chan struct{}
@@ -91,7 +92,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		tokens:     newTokens(),
 		slots:      make(chan struct{}, max(4, 2*runtime.NumCPU())),
 		dumps:      make(chan struct{}, 1),
-		selfJoin:   canSelfJoin(),
+		selfJoin:   !cgroups.IsCgroup2UnifiedMode(),
 		stopped:    make(chan struct{}),
 		containers: map[string]*container{},
 		inits:      map[string]*podInit{},
