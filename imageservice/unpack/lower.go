@@ -74,40 +74,48 @@ func (b *below) lookup(ctx context.Context, path []string) (*lower, error) {
 }
 
 // lookupIn looks in one layer. last says that layers below it do not matter.
+// An image of many layers has each look for the same in all of them, so that
+// each system call counts.
 func lookupIn(root int, path []string) (found *lower, last bool, err error) {
-	dir, err := openDirAt(root, ".")
-	if err != nil {
-		return nil, false, err
-	}
-	for i, name := range path {
-		last = last || isOpaque(dir)
-		f := &lower{dir: dir, name: name}
-		err := unix.Fstatat(dir, name, &f.st, unix.AT_SYMLINK_NOFOLLOW)
+	dir := root
+	defer func() {
+		if found == nil && dir != root {
+			unix.Close(dir)
+		}
+	}()
+	for _, name := range path[:len(path)-1] {
+		next, err := openDirAt(dir, name)
 		switch {
 		case err == unix.ENOENT:
-			f.close()
-			return nil, last, nil
+			return nil, last || isOpaque(dir), nil
+		case err == unix.ENOTDIR || err == unix.ELOOP:
+			// A whiteout, a file, a link.
+			return nil, true, nil
 		case err != nil:
-			f.close()
 			return nil, false, err
-		case isWhiteout(&f.st):
-			f.close()
-			return nil, true, nil
-		case i == len(path)-1:
-			return f, true, nil
-		case f.st.Mode&unix.S_IFMT != unix.S_IFDIR:
-			f.close()
-			return nil, true, nil
 		}
-		next, err := openDirAt(dir, name)
-		f.close()
-		if err != nil {
-			return nil, false, err
+		last = last || isOpaque(dir)
+		if dir != root {
+			unix.Close(dir)
 		}
 		dir = next
 	}
-	unix.Close(dir)
-	return nil, true, nil
+	f := &lower{dir: dir, name: path[len(path)-1]}
+	err = unix.Fstatat(dir, f.name, &f.st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case err == unix.ENOENT:
+		return nil, last || isOpaque(dir), nil
+	case err != nil:
+		return nil, false, err
+	case isWhiteout(&f.st):
+		return nil, true, nil
+	}
+	if dir == root {
+		if f.dir, err = dup(root); err != nil {
+			return nil, false, err
+		}
+	}
+	return f, true, nil
 }
 
 // copyAttributes gives an open file or directory owner, mode and xattrs of
