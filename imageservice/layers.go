@@ -29,8 +29,9 @@ const (
 	joinAttempts = 4
 )
 
-// unpackers is how many layers of one image are unpacked at one time.
-var unpackers = max(2, runtime.NumCPU()+1)
+// unpackers is how many layers of one image are unpacked at one time, beside
+// the largest. Each takes a processor to inflate and half of one for the rest.
+var unpackers = max(1, runtime.NumCPU()-1)
 
 // job is a layer being made by one pull. Others that need it wait for it.
 //
@@ -206,18 +207,40 @@ func (w *work) begin(ctx context.Context) (err error) {
 	return nil
 }
 
-// launch starts unpacking our layers from the lowest up, a few at one time.
-// A layer waits only for lower ones, which were started before it.
+// launch starts unpacking our layers from the lowest up, a few at one time. A
+// layer waits only for lower ones, which were started before it. The largest
+// has a place of its own from the beginning: one layer cannot be split, and
+// would be unpacked alone when the others are done.
 func (w *work) launch(ctx context.Context, g *errgroup.Group) error {
-	places := make(chan struct{}, unpackers)
 	ahead := &aheadSync{s: w.s, in: w.in}
-	for _, sl := range w.slots {
-		if sl.own {
-			ahead.left++
-		}
-	}
+	largest := -1
 	for i, sl := range w.slots {
 		if !sl.own {
+			continue
+		}
+		ahead.left++
+		if largest < 0 || sl.desc.Size > w.slots[largest].desc.Size {
+			largest = i
+		}
+	}
+	start := func(i int, done func()) {
+		sl := w.slots[i]
+		g.Go(func() error {
+			err := w.unpack(ctx, i)
+			done()
+			if err != nil {
+				return fmt.Errorf("layer %s: %w", sl.desc.Digest, err)
+			}
+			ahead.unpacked(sl.result.Bytes + sl.desc.Size)
+			return nil
+		})
+	}
+	places := make(chan struct{}, unpackers)
+	if largest >= 0 {
+		start(largest, func() {})
+	}
+	for i, sl := range w.slots {
+		if !sl.own || i == largest {
 			continue
 		}
 		select {
@@ -225,15 +248,7 @@ func (w *work) launch(ctx context.Context, g *errgroup.Group) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		g.Go(func() error {
-			err := w.unpack(ctx, i)
-			<-places
-			if err != nil {
-				return fmt.Errorf("layer %s: %w", sl.desc.Digest, err)
-			}
-			ahead.unpacked(sl.result.Bytes + sl.desc.Size)
-			return nil
-		})
+		start(i, func() { <-places })
 	}
 	return nil
 }
