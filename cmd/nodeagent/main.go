@@ -8,11 +8,20 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
 
+// minProcs is how many of Go's processors there are at least. One is held by
+// a system call that waits for the disk until the runtime takes it away; with
+// two, pulls stood still meanwhile.
+const minProcs = 4
+
 func main() {
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < minProcs {
+		runtime.GOMAXPROCS(minProcs)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	err := newRootCommand().ExecuteContext(ctx)
 	stop()
