@@ -32,13 +32,21 @@ func (s *Server) KillExec(ctx context.Context, req *v1.ExecIDRequest) (*v1.Empty
 			return nil, fmt.Errorf("kill exec %s in container %s: %w", req.ExecId, c.id, err)
 		}
 		if left == 0 {
-			return &v1.Empty{}, nil
+			break
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil, fmt.Errorf("kill exec %s in container %s: %d processes survive: %w", req.ExecId, c.id, left, ctx.Err())
 		}
+	}
+	// It may have left the cgroups; and until it is waited for, the container's own ps shows it.
+	_ = e.proc.Signal(unix.SIGKILL)
+	select {
+	case <-e.done:
+		return &v1.Empty{}, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("kill exec %s in container %s: wait for its end: %w", req.ExecId, c.id, ctx.Err())
 	}
 }
 
