@@ -168,8 +168,18 @@ const (
 	getInfo = 0xC040FF0B
 )
 
-// exitInfo reads struct pidfd_info of linux/pidfd.h.
+// exitInfo asks for the exit status. The kernel looks for it first and for the
+// process then: of one that is reaped in between it has neither, and has the
+// status when it is asked again.
 func (p *Process) exitInfo() (status Status, supported bool) {
+	if status, supported = p.readInfo(); supported {
+		return status, supported
+	}
+	return p.readInfo()
+}
+
+// readInfo reads struct pidfd_info of linux/pidfd.h.
+func (p *Process) readInfo() (status Status, supported bool) {
 	info := struct {
 		mask, cgroup uint64
 		ids          [11]uint32
