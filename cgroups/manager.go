@@ -163,21 +163,6 @@ func (m *Manager) Controllers() []string {
 	return out
 }
 
-// SwapAccounting says whether swap can be limited.
-func (m *Manager) SwapAccounting() bool {
-	h := m.byController["memory"]
-	if h == nil {
-		return false
-	}
-	if !h.v2 {
-		_, err := os.Stat(h.dir("/memory.memsw.limit_in_bytes"))
-		return err == nil
-	}
-	// The root has no such file; any cgroup below it will do.
-	matches, err := filepath.Glob(h.dir("/*/memory.swap.max"))
-	return err == nil && len(matches) > 0
-}
-
 // Exists says whether a cgroup exists in any hierarchy. An invalid path does not.
 func (m *Manager) Exists(path string) bool {
 	p, err := m.clean(path)

@@ -41,6 +41,10 @@ func (s *containers) Create(ctx context.Context, req *nodev1.CreateRequest) (*no
 	if err := validate(m.spec); err != nil {
 		return nil, err
 	}
+	if err := s.validateHost(m.spec); err != nil {
+		return nil, err
+	}
+	warnings := s.settleLimits(m.spec.GetResources())
 	var err error
 	if m.image, err = s.imageFor(ctx, m.spec); err != nil {
 		return nil, err
@@ -67,7 +71,7 @@ func (s *containers) Create(ctx context.Context, req *nodev1.CreateRequest) (*no
 	if err := m.run(ctx); err != nil {
 		return nil, err
 	}
-	return &nodev1.CreateResponse{Id: m.id}, nil
+	return &nodev1.CreateResponse{Id: m.id, Warnings: warnings}, nil
 }
 
 // run does what leaves something behind.

@@ -23,6 +23,7 @@ import (
 	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/sandbox"
 	sandboxns "github.com/nodeagent/nodeagent/sandbox/namespace"
+	sandboxspec "github.com/nodeagent/nodeagent/sandbox/spec"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -328,7 +329,7 @@ func (f *fakeSandboxes) ResumeContainer(_ context.Context, id string) error {
 	return f.change(id, func(c *sandbox.Container) { c.State = sandbox.ContainerRunning })
 }
 
-func (f *fakeSandboxes) UpdateContainer(_ context.Context, id string, res *runtime.LinuxContainerResources) error {
+func (f *fakeSandboxes) UpdateContainerLimits(_ context.Context, id string, res *runtime.LinuxContainerResources, _ *sandboxspec.Extra) error {
 	return f.change(id, func(c *sandbox.Container) { c.Config.Linux.Resources = res })
 }
 

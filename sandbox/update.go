@@ -25,9 +25,15 @@ const rollbackTime = 10 * time.Second
 // or the update cannot be recorded, the running container gets its former
 // limits back. A container that does not run is only recorded.
 func (m *Manager) UpdateContainer(ctx context.Context, containerID string, res *runtime.LinuxContainerResources) error {
+	return m.UpdateContainerLimits(ctx, containerID, res, nil)
+}
+
+// UpdateContainerLimits is UpdateContainer with the limits that CRI has no word for; what is zero in extra, or nil, stays.
+// Where there was no such limit before, an update that fails later may leave the new one.
+func (m *Manager) UpdateContainerLimits(ctx context.Context, containerID string, res *runtime.LinuxContainerResources, extra *spec.Extra) error {
 	c, err := m.findContainer(containerID)
 	if err == nil {
-		err = m.updateContainer(ctx, c, res)
+		err = m.updateContainer(ctx, c, res, extra)
 	}
 	if err != nil {
 		return fmt.Errorf("update container %s: %w", containerID, err)
@@ -35,7 +41,7 @@ func (m *Manager) UpdateContainer(ctx context.Context, containerID string, res *
 	return nil
 }
 
-func (m *Manager) updateContainer(ctx context.Context, c *container, res *runtime.LinuxContainerResources) error {
+func (m *Manager) updateContainer(ctx context.Context, c *container, res *runtime.LinuxContainerResources, change *spec.Extra) error {
 	if err := acquire(ctx, c.busy); err != nil {
 		return err
 	}
@@ -47,6 +53,7 @@ func (m *Manager) updateContainer(ctx context.Context, c *container, res *runtim
 		config.Linux = &runtime.LinuxContainerConfig{}
 	}
 	config.Linux.Resources = mergeResources(before, res)
+	extra := s.Extra.WithLimits(change)
 	if _, err := spec.Resources(config.Linux.Resources, m.cfg.Features); err != nil {
 		return err
 	}
@@ -60,9 +67,9 @@ func (m *Manager) updateContainer(ctx context.Context, c *container, res *runtim
 		steps = append(steps, undo.Step{
 			Name:  "limit",
 			Plain: true,
-			Do:    func(ctx context.Context) error { return m.limit(ctx, s.ID, config.Linux.Resources) },
+			Do:    func(ctx context.Context) error { return m.limit(ctx, s.ID, config.Linux.Resources, extra) },
 			Undo: func(ctx context.Context) error {
-				if err := m.limit(ctx, s.ID, former); err != nil {
+				if err := m.limit(ctx, s.ID, former, s.Extra); err != nil {
 					return fmt.Errorf("put former limits back: %w", err)
 				}
 				return nil
@@ -72,7 +79,7 @@ func (m *Manager) updateContainer(ctx context.Context, c *container, res *runtim
 		return fmt.Errorf("its supervisor does not answer: %w", errdefs.ErrUnavailable)
 	}
 	steps = append(steps, undo.Step{Name: "record", Plain: true, Do: func(context.Context) error {
-		return m.changeContainer(c, func(s *containerState) { s.Config = config })
+		return m.changeContainer(c, func(s *containerState) { s.Config, s.Extra = config, extra })
 	}})
 	err := undo.Sequence{Name: "update", Steps: steps, Timeout: rollbackTime}.Run(ctx)
 	c.setPrepared(nil)
@@ -81,11 +88,12 @@ func (m *Manager) updateContainer(ctx context.Context, c *container, res *runtim
 
 // limit sets the limits of a running container. One on memory that is below
 // what is in use is refused: cgroup v2 would kill to get there.
-func (m *Manager) limit(ctx context.Context, id string, res *runtime.LinuxContainerResources) error {
+func (m *Manager) limit(ctx context.Context, id string, res *runtime.LinuxContainerResources, extra *spec.Extra) error {
 	limits, err := spec.Resources(res, m.cfg.Features)
 	if err != nil {
 		return err
 	}
+	extra.Limit(limits)
 	if limits.Memory != nil {
 		check := true
 		limits.Memory.CheckBeforeUpdate = &check

@@ -76,6 +76,7 @@ func (d *daemon) buildNodeAPI(context.Context) (err error) {
 			Snapshotter:   d.cfg.Snapshotter,
 			CgroupDriver:  d.cfg.CgroupDriver,
 			CgroupVersion: string(cgroups.Detect()),
+			Swap:          d.features.Swap,
 		},
 		Sandboxes:  d.sandboxes,
 		Images:     d.images,

@@ -25,6 +25,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 while read -r module; do
 	insmod "/modules/$module" || echo "vm: $module was not loaded"
 done </modules/order
+hostname machine
 ip link set lo up
 dmesg -n 1
 

@@ -27,18 +27,20 @@ var jobs = map[string]string{
 	"2-cgroups": "mkdir -p /cgroups && cd /cgroups && exec /tests/cgroups.test -test.v -test.timeout 60s",
 	// What the kernel of the machine that the other tests run on may lack.
 	"3-network": "mkdir -p /network && cd /network && exec /tests/network.test -test.v -test.run VLAN -test.timeout 60s",
+	"4-nodectl": "cd $REPOSITORY/test/vm && exec /tests/vm.test -test.v -test.run Nodectl -test.timeout 120s",
 }
 
 // tests are the packages whose test binaries go into the machine, by file name.
-var tests = map[string]string{"cgroups.test": "./cgroups", "network.test": "./network"}
+var tests = map[string]string{"cgroups.test": "./cgroups", "network.test": "./network", "vm.test": "./test/vm"}
 
 // plugins are the CNI plugins that tests compare with.
 var plugins = []string{"bridge", "host-local"}
 
 func main() {
 	limit := flag.Duration("timeout", 3*time.Minute, "how long the machine may run")
+	own := flag.String("job", "", "a shell script to run in place of the tests")
 	flag.Parse()
-	if err := run(*limit); err != nil {
+	if err := run(*limit, *own); err != nil {
 		fmt.Fprintln(os.Stderr, "vm:", err)
 		if errors.Is(err, errNoKernel) {
 			os.Exit(3)
@@ -47,7 +49,7 @@ func main() {
 	}
 }
 
-func run(limit time.Duration) error {
+func run(limit time.Duration, own string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	repository, err := os.Getwd()
@@ -66,6 +68,13 @@ func run(limit time.Duration) error {
 	}
 	if k.busybox, err = unpackBusybox(ctx, cache); err != nil {
 		return fmt.Errorf("get busybox: %w", err)
+	}
+	if own != "" {
+		script, err := os.ReadFile(own)
+		if err != nil {
+			return err
+		}
+		jobs = map[string]string{filepath.Base(own): string(script)}
 	}
 	initramfs := filepath.Join(dir, "initramfs")
 	if err := writeInitramfs(ctx, initramfs, dir, repository, k); err != nil {
@@ -98,6 +107,13 @@ func writeInitramfs(ctx context.Context, target, dir, repository string, k *kern
 			return fmt.Errorf("build the tests of %s: %w: %s", pkg, err, out)
 		}
 		a.addFile("tests/"+name, filepath.Join(dir, name))
+	}
+	scripts, err := filepath.Glob(filepath.Join(repository, "test", "vm", "testdata", "*"))
+	if err != nil {
+		return err
+	}
+	for _, script := range scripts {
+		a.addFile(script, script)
 	}
 	for name, script := range jobs {
 		a.add("jobs/"+name, []byte(strings.ReplaceAll(script, "$REPOSITORY", repository)+"\n"), 0o755)

@@ -56,7 +56,7 @@ func Detect(cgroupRoot string) (Features, error) {
 	f.RecursiveReadOnly = f.atLeast(5, 12)
 	f.IDMap = f.atLeast(5, 12)
 	f.UserNamespaces = userNamespaces()
-	f.Swap = exists(cgroupRoot, "memory/memory.memsw.limit_in_bytes") || exists(cgroupRoot, "memory.swap.max")
+	f.Swap = swap(cgroupRoot, "/proc")
 	f.HugeTLB = hasController(cgroupRoot, "hugetlb")
 	last, err := capability.ListSupported()
 	if err != nil {
@@ -101,6 +101,19 @@ func hasController(cgroupRoot, name string) bool {
 	}
 	offered, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
 	return err == nil && slices.Contains(strings.Fields(string(offered)), name)
+}
+
+// swap tells whether the kernel counts what cgroups have swapped out. On v2 the root has no file that would tell, and
+// there may be no cgroup with memory limits yet: then it does unless it was built without swap or told not to at boot.
+func swap(cgroupRoot, proc string) bool {
+	if !exists(cgroupRoot, "cgroup.controllers") {
+		return exists(cgroupRoot, "memory/memory.memsw.limit_in_bytes")
+	}
+	if limited, err := filepath.Glob(filepath.Join(cgroupRoot, "*", "memory.max")); err == nil && len(limited) > 0 {
+		return exists(filepath.Dir(limited[0]), "memory.swap.max")
+	}
+	boot, err := os.ReadFile(filepath.Join(proc, "cmdline"))
+	return err == nil && exists(proc, "swaps") && !slices.Contains(strings.Fields(string(boot)), "swapaccount=0")
 }
 
 func exists(dir, name string) bool {

@@ -51,3 +51,37 @@ func TestAtLeast(t *testing.T) {
 		}
 	}
 }
+
+// The root of cgroup v2 has no file that tells; its children do, when there are any with the controller.
+func TestSwap(t *testing.T) {
+	for name, test := range map[string]struct {
+		cgroups map[string]string
+		boot    string
+		want    bool
+	}{
+		"v1":               {map[string]string{"memory/memory.memsw.limit_in_bytes": "1"}, "", true},
+		"v1 without":       {map[string]string{"memory/memory.limit_in_bytes": "1"}, "", false},
+		"v2":               {map[string]string{"cgroup.controllers": "memory", "a/memory.max": "max", "a/memory.swap.max": "max"}, "swapaccount=0", true},
+		"v2 without":       {map[string]string{"cgroup.controllers": "memory", "a/memory.max": "max"}, "quiet", false},
+		"v2 and nothing":   {map[string]string{"cgroup.controllers": "memory"}, "quiet", true},
+		"v2, switched off": {map[string]string{"cgroup.controllers": "memory", "a/cgroup.procs": ""}, "quiet swapaccount=0", false},
+	} {
+		cgroups, proc := t.TempDir(), t.TempDir()
+		write := func(path, text string) {
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for file, text := range test.cgroups {
+			write(filepath.Join(cgroups, file), text)
+		}
+		write(filepath.Join(proc, "cmdline"), test.boot)
+		write(filepath.Join(proc, "swaps"), "")
+		if got := swap(cgroups, proc); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -46,7 +47,7 @@ func (b *builder) extra() error {
 	}
 	b.spec.Process.Rlimits = append(b.spec.Process.Rlimits, x.Rlimits...)
 	res := b.spec.Linux.Resources
-	x.limit(res)
+	x.Limit(res)
 	res.Devices = append(res.Devices, slices.Clone(x.DeviceRules)...)
 	for i, m := range b.spec.Mounts {
 		if slices.Contains(x.NonRecursive, m.Destination) {
@@ -59,8 +60,33 @@ func (b *builder) extra() error {
 	return nil
 }
 
-// limit adds the limits to others.
-func (x *Extra) limit(res *specs.LinuxResources) {
+// WithLimits is x with the limits that change has; what is zero there stays. Both may be nil, and neither is changed.
+func (x *Extra) WithLimits(change *Extra) *Extra {
+	if change == nil {
+		return x
+	}
+	out := Extra{}
+	if x != nil {
+		out = *x
+	}
+	out.MemoryReservation = cmp.Or(change.MemoryReservation, out.MemoryReservation)
+	out.RealtimePeriod = cmp.Or(change.RealtimePeriod, out.RealtimePeriod)
+	out.RealtimeRuntime = cmp.Or(change.RealtimeRuntime, out.RealtimeRuntime)
+	if change.BlockIO != nil && change.BlockIO.Weight != nil {
+		block := specs.LinuxBlockIO{}
+		if out.BlockIO != nil {
+			block = *out.BlockIO
+		}
+		block.Weight, out.BlockIO = change.BlockIO.Weight, &block
+	}
+	return &out
+}
+
+// Limit adds the limits to others. A nil x adds none.
+func (x *Extra) Limit(res *specs.LinuxResources) {
+	if x == nil {
+		return
+	}
 	if x.MemoryReservation != 0 || x.Swappiness != nil || x.OOMKillDisable {
 		if res.Memory == nil {
 			res.Memory = &specs.LinuxMemory{}

@@ -39,13 +39,22 @@ func (b *builder) namespaces() error {
 		case t == specs.CgroupNamespace && !ok:
 			// On v1 the hierarchies are bound one by one below
 			// the container's cgroup, which hides the rest.
-			ok = b.in.Host.Cgroups == CgroupV2 && !b.privileged && (b.in.Extra == nil || !b.in.Extra.HostCgroup)
+			ok = b.in.Host.Cgroups == CgroupV2 && !b.hostCgroups()
 		}
 		if ok {
 			b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: t, Path: p})
 		}
 	}
 	return b.mappings()
+}
+
+// hostCgroups tells whether the container sees the host's cgroups. A person says so; of CRI's containers it is those that
+// are privileged, as kubelet's other runtimes have it.
+func (b *builder) hostCgroups() bool {
+	if b.in.Extra != nil {
+		return b.in.Extra.HostCgroup
+	}
+	return b.privileged
 }
 
 // mappings sets the ID mappings of a new user namespace. One that is joined

@@ -84,7 +84,7 @@ func infoOf(r *nodev1.InfoResponse) info {
 		ContainersStopped: r.GetStopped(), Pods: r.GetPods(), Images: r.GetImages(),
 		Driver: r.GetSnapshotter(), NodeRootDir: r.GetRootDir(), NodeStateDir: r.GetStateDir(),
 		ImageBytes: r.GetImageBytes(), ImageFilesystem: r.GetImageFilesystem(),
-		CgroupDriver: r.GetCgroupDriver(), CgroupVersion: r.GetCgroupVersion(),
+		CgroupDriver: r.GetCgroupDriver(), CgroupVersion: cgroupVersion(r.GetCgroupVersion()),
 		NetworkReady: r.GetNetworkReady(), NetworkProblem: r.GetNetworkProblem(),
 		SupervisorPid: r.GetSupervisorPid(), SupervisorVersion: r.GetVersion().GetSupervisorVersion(),
 		SupervisorProblem: r.GetSupervisorProblem(), RuncVersion: r.GetVersion().GetRuncVersion(), Features: r.GetFeatures(),
@@ -92,6 +92,14 @@ func infoOf(r *nodev1.InfoResponse) info {
 		OSType: r.GetVersion().GetOs(), Architecture: r.GetVersion().GetArch(), NCPU: r.GetCpus(), MemTotal: r.GetMemoryBytes(),
 		Name: r.GetHostname(), ServerVersion: r.GetVersion().GetVersion(), Warnings: r.GetWarnings(),
 	}
+}
+
+// cgroupVersion is docker's name of how cgroups are mounted: hybrid, with controllers on v1, is 1.
+func cgroupVersion(mode string) string {
+	if mode == "v2" {
+		return "2"
+	}
+	return "1"
 }
 
 func printInfo(out io.Writer, i info) {
