@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/imageservice"
@@ -40,8 +41,10 @@ func imageMessage(img imageservice.Image, users int64) *nodev1.Image {
 		Id: img.ID, Tags: img.Tags, Digests: img.Digests, Size: img.Size, ContentSize: img.ContentSize,
 		PulledAt: timestamp(img.PulledAt), Containers: users, Pinned: img.Pinned,
 	}
+	m.Manifest = img.Manifest
 	if img.Config != nil {
 		m.Labels = img.Config.Config.Labels
+		m.Platform = platforms.Format(img.Config.Platform)
 		if img.Config.Created != nil {
 			m.CreatedAt = timestamp(*img.Config.Created)
 		}

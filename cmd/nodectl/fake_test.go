@@ -237,7 +237,8 @@ func fakeImageList() []*nodev1.Image {
 	return []*nodev1.Image{
 		{
 			Id: boxID, Tags: []string{"docker.io/library/busybox:latest", "127.0.0.1:5000/box:1"},
-			Digests: []string{"docker.io/library/busybox@" + digest}, Size: 4_260_000, CreatedAt: before(48),
+			Digests: []string{"docker.io/library/busybox@" + digest}, Size: 4_260_000, ContentSize: 2_000_000, CreatedAt: before(48),
+			Platform: "linux/amd64", Manifest: digest, Containers: 1,
 		},
 		{Id: webHash, Size: 1_234_567_890, CreatedAt: before(80), Labels: map[string]string{"kind": "old"}},
 	}

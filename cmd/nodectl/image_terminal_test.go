@@ -70,3 +70,18 @@ func TestArchivesOnATerminal(t *testing.T) {
 		o.ends(1)
 	}
 }
+
+// The view of images fits a terminal: a legend at the right, what is in use
+// marked by a chip, and a name that is too wide on a line of its own.
+func TestImagesOnATerminal(t *testing.T) {
+	o := startOnTerminal(t, "images")
+	o.shows(strings.Repeat(" ", 61) + "i Info → \x1b[38;5;0m\x1b[48;5;14m U \x1b[0m In Use")
+	o.shows("\x1b[1mIMAGE\x1b[0m")
+	o.shows("\x1b[34;1mbusybox:latest\x1b[0m         aaaaaaaaaaaa       6.26MB            2MB   \x1b[38;5;0m")
+	o.ends(0)
+	t.Setenv("NO_COLOR", "1")
+	o = startOnTerminal(t, "images", "-a")
+	o.shows("i Info →  U  In Use")
+	o.shows("<untagged>             bbbbbbbbbbbb       1.23GB             0B\r\n")
+	o.ends(0)
+}

@@ -395,8 +395,11 @@ type Image struct {
 	PulledAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=pulled_at,json=pulledAt,proto3" json:"pulled_at,omitempty"`
 	Labels      map[string]string      `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// containers is how many use it.
-	Containers    int64 `protobuf:"varint,9,opt,name=containers,proto3" json:"containers,omitempty"`
-	Pinned        bool  `protobuf:"varint,10,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	Containers int64 `protobuf:"varint,9,opt,name=containers,proto3" json:"containers,omitempty"`
+	Pinned     bool  `protobuf:"varint,10,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	// platform is such as "linux/amd64"; manifest is the digest of its manifest.
+	Platform      string `protobuf:"bytes,11,opt,name=platform,proto3" json:"platform,omitempty"`
+	Manifest      string `protobuf:"bytes,12,opt,name=manifest,proto3" json:"manifest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -499,6 +502,20 @@ func (x *Image) GetPinned() bool {
 		return x.Pinned
 	}
 	return false
+}
+
+func (x *Image) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
+}
+
+func (x *Image) GetManifest() string {
+	if x != nil {
+		return x.Manifest
+	}
+	return ""
 }
 
 type ListImagesRequest struct {
@@ -2025,7 +2042,7 @@ const file_image_proto_rawDesc = "" +
 	"\fPullResponse\x12=\n" +
 	"\bprogress\x18\x01 \x01(\v2\x1f.nodeagent.node.v1.PullProgressH\x00R\bprogress\x127\n" +
 	"\x06result\x18\x02 \x01(\v2\x1d.nodeagent.node.v1.PullResultH\x00R\x06resultB\t\n" +
-	"\amessage\"\xa1\x03\n" +
+	"\amessage\"\xd9\x03\n" +
 	"\x05Image\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04tags\x18\x02 \x03(\tR\x04tags\x12\x18\n" +
@@ -2040,7 +2057,9 @@ const file_image_proto_rawDesc = "" +
 	"containers\x18\t \x01(\x03R\n" +
 	"containers\x12\x16\n" +
 	"\x06pinned\x18\n" +
-	" \x01(\bR\x06pinned\x1a9\n" +
+	" \x01(\bR\x06pinned\x12\x1a\n" +
+	"\bplatform\x18\v \x01(\tR\bplatform\x12\x1a\n" +
+	"\bmanifest\x18\f \x01(\tR\bmanifest\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x13\n" +

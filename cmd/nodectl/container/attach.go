@@ -41,7 +41,7 @@ type attachOptions struct {
 
 // attachTo attaches to a container that was made before.
 func attachTo(ctx context.Context, cli *command.CLI, o attachOptions) error {
-	keys, err := terminal.DetachKeys(o.detachKeys)
+	keys, err := command.DetachKeys(o.detachKeys)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func NewExec(cli *command.CLI) *cobra.Command {
 				return &command.Exit{Code: command.ExitEngine, Err: err}
 			}
 			start.Container, start.Command = args[0], args[1:]
-			keys, err := terminal.DetachKeys(detachKeys)
+			keys, err := command.DetachKeys(detachKeys)
 			if err != nil {
 				return err
 			}

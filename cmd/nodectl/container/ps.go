@@ -91,6 +91,10 @@ func (f *psFlags) run(ctx context.Context, cli *command.CLI) error {
 	if err != nil {
 		return err
 	}
+	if f.format == "" && !f.quiet {
+		f.format = command.DockerConfig().PsFormat
+		f.bySight = f.bySight && f.format == ""
+	}
 	f.pods = f.pods || f.bySight || f.namespace != "" || f.pod != ""
 	resp, err := client.List(ctx, &nodev1.ListRequest{Pods: f.pods, Sizes: f.size || strings.Contains(f.format, ".Size")})
 	if err != nil {

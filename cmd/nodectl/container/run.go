@@ -56,7 +56,7 @@ type runner struct {
 }
 
 func (r *runner) run(ctx context.Context, image string, args []string) error {
-	keys, err := terminal.DetachKeys(r.detachKeys)
+	keys, err := command.DetachKeys(r.detachKeys)
 	if err != nil {
 		return err
 	}

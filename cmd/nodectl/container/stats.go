@@ -48,6 +48,9 @@ func NewStats(cli *command.CLI) *cobra.Command {
 }
 
 func (f *statsFlags) run(ctx context.Context, cli *command.CLI, names []string) error {
+	if f.format == "" && !f.pods {
+		f.format = command.DockerConfig().StatsFormat
+	}
 	read, err := f.reader(ctx, cli, names)
 	if err != nil {
 		return err

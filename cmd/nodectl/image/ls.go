@@ -21,9 +21,9 @@ const none = "<none>"
 
 // listFlags are the flags of images.
 type listFlags struct {
-	all, quiet, noTrunc, digests bool
-	format                       string
-	filters                      []string
+	all, quiet, noTrunc, digests, tree bool
+	format                             string
+	filters                            []string
 }
 
 // NewList is `nodectl images`, and with the name "ls" `nodectl image ls`.
@@ -37,36 +37,89 @@ func NewList(cli *command.CLI, name string) *cobra.Command {
 			if len(args) == 1 {
 				flags.filters = append(flags.filters, "reference="+args[0])
 			}
-			return flags.run(cmd.Context(), cli)
+			shown, err := flags.run(cmd.Context(), cli)
+			if err == nil && shown == 0 && len(args) == 1 && name == "images" && slices.Contains(verbs, args[0]) {
+				fmt.Fprintf(cli.Err, "No images found matching %q: did you mean \"nodectl image %[1]s\"?\n", args[0])
+			}
+			return err
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVarP(&flags.all, "all", "a", false, "Show all images")
+	f.BoolVarP(&flags.all, "all", "a", false, "Show all images (default hides those without a tag that no container uses)")
 	f.BoolVarP(&flags.quiet, "quiet", "q", false, "Only show image IDs")
 	f.BoolVar(&flags.noTrunc, "no-trunc", false, "Don't truncate output")
 	f.BoolVar(&flags.digests, "digests", false, "Show digests")
+	f.BoolVar(&flags.tree, "tree", false, "List each image with its platform below it")
 	f.StringVar(&flags.format, "format", "", `Format output: "table", "table TEMPLATE", "json" or a Go template`)
 	f.StringArrayVarP(&flags.filters, "filter", "f", nil, "Filter output based on conditions provided")
 	return cmd
 }
 
-func (f *listFlags) run(ctx context.Context, cli *command.CLI) error {
+// verbs are commands below image that people ask images for by mistake.
+var verbs = []string{"build", "history", "import", "inspect", "list", "load", "ls", "prune", "pull", "push", "rm", "save", "tag"}
+
+// run prints the list and says how many images are in it.
+func (f *listFlags) run(ctx context.Context, cli *command.CLI) (shown int, err error) {
+	table, err := f.wantsTable()
+	if err != nil {
+		return 0, err
+	}
 	filters, err := command.ParseFilters(f.filters, "dangling", "label", "before", "since", "reference", "until")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	client, err := cli.Images()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	resp, err := client.List(ctx, &nodev1.ListImagesRequest{})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	chosen, err := choose(resp.GetImages(), filters)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	dangling := askedForDangling(filters)
+	if !f.all && !dangling {
+		chosen = slices.DeleteFunc(chosen, func(img *nodev1.Image) bool { return len(img.GetTags()) == 0 && img.GetContainers() == 0 })
+	}
+	if !table && !f.tree && f.format == "" && !f.quiet {
+		f.format = command.DockerConfig().ImagesFormat
+	}
+	if table || f.format != "" || dangling && !f.tree {
+		return len(chosen), f.writeTable(cli, chosen, filters)
+	}
+	return len(chosen), newView(cli.Out, chosen, filters["reference"], f.tree).write()
+}
+
+// wantsTable says whether a flag was given that only the table of columns has.
+func (f *listFlags) wantsTable() (bool, error) {
+	for _, flag := range []struct {
+		name string
+		set  bool
+	}{{"quiet", f.quiet}, {"no-trunc", f.noTrunc}, {"digests", f.digests}, {"format", f.format != ""}} {
+		if flag.set && f.tree {
+			return false, fmt.Errorf("--%s is not yet supported with --tree", flag.name)
+		}
+		if flag.set {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// askedForDangling says whether only images without a tag are wanted. The view
+// has nothing to tell these apart by, so they are shown in the table.
+func askedForDangling(filters command.Filters) bool {
+	return slices.ContainsFunc(filters["dangling"], func(value string) bool {
+		wanted, err := strconv.ParseBool(value)
+		return err == nil && wanted
+	})
+}
+
+// writeTable writes images in columns, or by a template.
+func (f *listFlags) writeTable(cli *command.CLI, chosen []*nodev1.Image, filters command.Filters) error {
 	list := format.List{Format: f.format, Header: listHeader, Default: `{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}`}
 	if f.digests {
 		list.Default = `{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}`
@@ -220,8 +273,8 @@ func (r row) CreatedAt() string {
 	return r.img.GetCreatedAt().AsTime().Local().Format("2006-01-02 15:04:05 -0700 MST")
 }
 
-// Size is what the image takes unpacked.
-func (r row) Size() string { return format.Size(r.img.GetSize()) }
+// Size is what the image takes on the disk.
+func (r row) Size() string { return format.Size(diskUsage(r.img)) }
 
 // Containers is how many containers use the image.
 func (r row) Containers() string { return strconv.FormatInt(r.img.GetContainers(), 10) }

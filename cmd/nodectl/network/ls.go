@@ -59,6 +59,9 @@ func (f *listFlags) run(ctx context.Context, cli *command.CLI) error {
 	if err != nil {
 		return err
 	}
+	if f.format == "" {
+		f.format = command.DockerConfig().NetworksFormat
+	}
 	list := format.List{Format: f.format, Header: header, Default: `{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}`}
 	if f.quiet {
 		list.Format = "{{.ID}}"

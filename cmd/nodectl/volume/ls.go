@@ -46,6 +46,9 @@ func (f *listFlags) run(ctx context.Context, cli *command.CLI) error {
 	if err != nil {
 		return err
 	}
+	if f.format == "" && !f.quiet {
+		f.format = command.DockerConfig().VolumesFormat
+	}
 	resp, err := client.List(ctx, &nodev1.ListVolumesRequest{Sizes: strings.Contains(f.format, ".Size")})
 	if err != nil {
 		return err
