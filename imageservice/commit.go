@@ -43,6 +43,7 @@ func (s *Store) Commit(ctx context.Context, req CommitRequest) (Image, error) {
 	if err != nil {
 		return Image{}, fmt.Errorf("commit image: %w", err)
 	}
+	s.tell(taggedAs(img, req.Ref)...)
 	return img, nil
 }
 
@@ -106,6 +107,7 @@ func (s *Store) ImportRoot(ctx context.Context, r io.Reader, req ImportRequest) 
 	if err != nil {
 		return Image{}, fmt.Errorf("import: %w", err)
 	}
+	s.tell(append(taggedAs(img, req.Ref), Change{Action: ActionImport, Image: img})...)
 	return img, nil
 }
 

@@ -72,6 +72,7 @@ func (s *Store) Tag(ctx context.Context, ref, newRef string) error {
 	if err := s.put(c); err != nil {
 		return fmt.Errorf("tag %s as %s: %w", ref, named, err)
 	}
+	s.tell(Change{Action: ActionTag, Image: c.image(), Ref: named.String()})
 	return nil
 }
 
@@ -97,6 +98,7 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 	if err != nil {
 		return fmt.Errorf("remove image %s: %w", ref, err)
 	}
+	s.tell(removedFrom(r, r.names(), true)...)
 	return nil
 }
 
@@ -155,7 +157,9 @@ func (s *Store) Untag(ctx context.Context, ref string, force bool) (untagged, de
 		return nil, nil, fmt.Errorf("untag %s: %w", ref, err)
 	}
 	isLeft := func(name string) bool { return slices.Contains(c.names(), name) }
-	return slices.DeleteFunc(r.names(), isLeft), deleted, nil
+	untagged = slices.DeleteFunc(r.names(), isLeft)
+	s.tell(removedFrom(r, untagged, len(deleted) > 0)...)
+	return untagged, deleted, nil
 }
 
 // untag returns an image without the name that ref is, or without any when

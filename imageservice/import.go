@@ -78,6 +78,9 @@ func (s *Store) Load(ctx context.Context, r io.Reader, platform string) ([]Loade
 	}
 	defer a.Close()
 	loaded, err := s.loadAll(ctx, a, platform)
+	for _, one := range loaded {
+		s.tell(Change{Action: ActionLoad, Image: one.Image})
+	}
 	if err != nil {
 		return loaded, fmt.Errorf("load: %w", err)
 	}

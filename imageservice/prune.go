@@ -50,6 +50,7 @@ func (s *Store) prune(all bool, wanted func(Image) bool) ([]Pruned, error) {
 		if err := s.forget(r); err != nil {
 			return pruned, err
 		}
+		s.tell(removedFrom(r, r.names(), true)...)
 		pruned = append(pruned, Pruned{ID: r.ID.String(), Names: r.names()})
 	}
 	return pruned, nil

@@ -75,6 +75,7 @@ func (s *Store) Pull(ctx context.Context, req PullRequest) (PullResult, error) {
 	if p.err != nil {
 		return PullResult{}, fmt.Errorf("pull %s: %w", ref, p.err)
 	}
+	s.tell(Change{Action: ActionPull, Image: p.res.Image, Ref: ref.String()})
 	return p.res, nil
 }
 

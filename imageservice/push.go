@@ -54,6 +54,9 @@ func (s *Store) Push(ctx context.Context, req PushRequest) (PushResult, error) {
 	if err != nil {
 		return PushResult{}, fmt.Errorf("push %s: %w", named, err)
 	}
+	if img, err := s.Image(ctx, named.String()); err == nil {
+		s.tell(Change{Action: ActionPush, Image: img, Ref: named.String()})
+	}
 	return res, nil
 }
 

@@ -32,6 +32,9 @@ func (s *Store) Save(ctx context.Context, to io.Writer, refs []string, platform 
 	if err := a.write(list); err != nil {
 		return fmt.Errorf("save: %w", err)
 	}
+	for _, one := range list {
+		s.tell(Change{Action: ActionSave, Image: one.rec.image()})
+	}
 	return nil
 }
 

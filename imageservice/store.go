@@ -85,6 +85,8 @@ type Store struct {
 	seq   uint64
 	inUse InUse
 	pins  pins
+	// observer is told of changes; it may be nil.
+	observer func(Change)
 }
 
 // New opens the images below a root, drops what was half-made when the last

@@ -41,6 +41,7 @@ func (s *containers) Attach(stream attachStream) error {
 			return stream.Send(&nodev1.AttachResponse{Message: &nodev1.AttachResponse_Output{Output: o}})
 		},
 	}
+	st.resized = func(size *nodev1.TerminalSize) { s.emitResize(c, size) }
 	// A person's run must lose nothing of what is written, however slow the
 	// terminal is.
 	st.io.Wait = true
@@ -76,6 +77,9 @@ func (s *containers) serveAttach(ctx context.Context, stream attachStream, st *s
 		attachment, err := s.start(ctx, c, &st.io)
 		if err != nil {
 			return err
+		}
+		if size := st.io.Size; c.Config.GetTty() && size.Width > 0 {
+			s.emitResize(c, &nodev1.TerminalSize{Width: uint32(size.Width), Height: uint32(size.Height)})
 		}
 		if err := attached(); err != nil {
 			return err

@@ -41,6 +41,12 @@ func (s *Server) emit(kind, action, id string, attributes map[string]string) {
 	s.log.Add(eventlog.Event{Type: kind, Action: action, ID: id, Attributes: attributes})
 }
 
+// emitPrune tells that what nothing needs was removed, and how many bytes that
+// gave back.
+func (s *Server) emitPrune(kind string, reclaimed int64) {
+	s.emit(kind, "prune", "", map[string]string{"reclaimed": strconv.FormatInt(reclaimed, 10)})
+}
+
 // emitContainer tells what happened to one of nodectl's containers. more are
 // names and values beyond what each event of a container has.
 func (s *Server) emitContainer(action string, c sandbox.Container, more ...string) {
@@ -61,6 +67,11 @@ func (s *Server) emitContainer(action string, c sandbox.Container, more ...strin
 	s.emit(eventContainer, action, c.ID, attributes)
 }
 
+// emitResize tells of a terminal's new size.
+func (s *Server) emitResize(c sandbox.Container, size *nodev1.TerminalSize) {
+	s.emitContainer("resize", c, "height", strconv.FormatUint(uint64(size.GetHeight()), 10), "width", strconv.FormatUint(uint64(size.GetWidth()), 10))
+}
+
 // emitEnd tells that a container ended.
 func (s *Server) emitEnd(c sandbox.Container) {
 	if c.Reason == "OOMKilled" {
@@ -73,9 +84,12 @@ func (s *Server) emitEnd(c sandbox.Container) {
 func (s *Server) emitUses(action string, c sandbox.Container) {
 	for _, m := range s.specOf(c).GetMounts() {
 		if m.GetType() == nodev1.Mount_VOLUME {
-			s.emit(eventVolume, action, m.GetSource(), map[string]string{
-				"container": c.ID, "destination": m.GetTarget(), "driver": "local", "propagation": "", "read/write": strconv.FormatBool(!m.GetReadOnly()),
-			})
+			attributes := map[string]string{"container": c.ID, "driver": "local"}
+			if action == "mount" {
+				attributes["destination"], attributes["propagation"] = m.GetTarget(), ""
+				attributes["read/write"] = strconv.FormatBool(!m.GetReadOnly())
+			}
+			s.emit(eventVolume, action, m.GetSource(), attributes)
 		}
 	}
 }
@@ -86,8 +100,24 @@ func (s *Server) emitChange(e sandbox.Event, c sandbox.Container) {
 	case sandbox.EventCreated:
 		s.emitContainer("create", c)
 	case sandbox.EventStarted:
-		s.emitUses("mount", c)
-		s.emitNetworks("connect", c)
-		s.emitContainer("start", c)
+		s.tellStart(c)
 	}
+}
+
+// tellStart tells of the start of a container, once for each. Who started it
+// calls it too, so that what they tell comes after it.
+func (s *Server) tellStart(c sandbox.Container) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	s.mu.Lock()
+	k := s.kept(c.ID)
+	told := c.StartedAt.IsZero() || k.began.Equal(c.StartedAt)
+	k.began = c.StartedAt
+	s.mu.Unlock()
+	if told || c.Owner != sandbox.OwnerNodectl {
+		return
+	}
+	s.emitUses("mount", c)
+	s.emitNetworks("connect", c)
+	s.emitContainer("start", c)
 }

@@ -423,7 +423,10 @@ type fakeImages struct {
 	// configuration is that of all of them.
 	configuration string
 	pulled        imageservice.PullRequest
+	observer      func(imageservice.Change)
 }
+
+func (f *fakeImages) Observe(observer func(imageservice.Change)) { f.observer = observer }
 
 const (
 	boxImage = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"

@@ -185,7 +185,6 @@ func (s *Server) checkHealth(ctx context.Context, c sandbox.Container, h *health
 			if ctx.Err() != nil {
 				return
 			}
-			s.emitContainer("exec_die", c, "exitCode", strconv.Itoa(int(run.GetExitCode())))
 			if status, changed := h.add(run); changed {
 				s.emitContainer("health_status: "+status, c)
 			}
@@ -242,7 +241,9 @@ func (s *Server) runCheck(ctx context.Context, c sandbox.Container, check *nodev
 	}
 	out := &boundedBuffer{}
 	start := time.Now()
-	s.emitContainer("exec_start: "+strings.Join(cmd, " "), c)
+	execID := sandbox.NewID()
+	s.emitContainer("exec_create: "+strings.Join(cmd, " "), c, "execID", execID)
+	s.emitContainer("exec_start: "+strings.Join(cmd, " "), c, "execID", execID)
 	code, err := s.sandboxes.Exec(ctx, sandbox.ExecRequest{
 		ContainerID: c.ID, Cmd: cmd, IO: sandbox.IO{Stdout: out, Stderr: out},
 	})
@@ -252,6 +253,9 @@ func (s *Server) runCheck(ctx context.Context, c sandbox.Container, check *nodev
 		run.ExitCode, run.Output = timedOutCode, "Health check exceeded timeout ("+timeout.String()+"): "+run.GetOutput()
 	case err != nil:
 		run.ExitCode, run.Output = timedOutCode, err.Error()
+	}
+	if ctx.Err() != context.Canceled {
+		s.emitContainer("exec_die", c, "execID", execID, "exitCode", strconv.Itoa(int(run.GetExitCode())))
 	}
 	return run
 }

@@ -17,8 +17,8 @@ func (s *images) Prune(ctx context.Context, req *nodev1.PruneImagesRequest) (*no
 	resp := &nodev1.PruneImagesResponse{ReclaimedBytes: bytes}
 	for _, one := range pruned {
 		resp.Removed = append(resp.Removed, &nodev1.RemovedImage{Untagged: one.Names, Deleted: []string{one.ID}})
-		s.emit(eventImage, "delete", one.ID, map[string]string{"name": one.ID})
 	}
+	s.emitPrune(eventImage, bytes)
 	return resp, nil
 }
 

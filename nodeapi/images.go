@@ -97,8 +97,5 @@ func (s *images) Tag(ctx context.Context, req *nodev1.TagImageRequest) (*nodev1.
 	if err != nil {
 		return nil, err
 	}
-	if img, err := s.images.Image(ctx, reference.TagNameOnly(target).String()); err == nil {
-		s.emitImage("tag", img, reference.FamiliarString(reference.TagNameOnly(target)))
-	}
 	return &nodev1.TagImageResponse{}, nil
 }

@@ -34,7 +34,6 @@ func (s *images) Import(stream importStream) error {
 	if err != nil {
 		return changeError(err)
 	}
-	s.emitImage("import", img, img.ID)
 	return stream.SendAndClose(&nodev1.ImportResponse{Id: img.ID})
 }
 

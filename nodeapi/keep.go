@@ -39,6 +39,8 @@ type runRecord struct {
 
 // keep is what is remembered of a container in memory.
 type keep struct {
+	// began is when it last started, as far as was told.
+	began time.Time
 	// ended is when it last ended, as far as was told.
 	ended time.Time
 	// restart is the start that is to come; nil when there is none.

@@ -34,9 +34,10 @@ func (s *containers) Kill(ctx context.Context, req *nodev1.KillRequest) (*nodev1
 			return nil, err
 		}
 	}
+	// Told first, so that it is told before the end that it may be.
+	s.emitContainer("kill", c, "signal", signalText(signal))
 	if err := s.sandboxes.KillContainer(ctx, c.ID, signal); err != nil {
 		return nil, err
 	}
-	s.emitContainer("kill", c, "signal", signalText(signal))
 	return &nodev1.KillResponse{}, nil
 }

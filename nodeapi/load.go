@@ -31,7 +31,6 @@ func (s *images) Load(stream grpc.ClientStreamingServer[nodev1.LoadRequest, node
 	resp := &nodev1.LoadResponse{}
 	for _, one := range loaded {
 		resp.Images = append(resp.Images, &nodev1.LoadedImage{Id: one.Image.ID, Tags: one.Tags})
-		s.emitImage("load", one.Image, one.Image.ID)
 	}
 	return stream.SendAndClose(resp)
 }

@@ -23,6 +23,7 @@ func (s *peopleNetworks) Prune(ctx context.Context, req *nodev1.PruneNetworksReq
 		s.emitNetwork("destroy", n)
 		resp.Removed = append(resp.Removed, n.Name)
 	}
+	s.emitPrune(eventNetwork, 0)
 	return resp, nil
 }
 

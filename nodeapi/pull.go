@@ -38,7 +38,6 @@ func (s *images) Pull(req *nodev1.PullRequest, stream pullStream) error {
 	if err != nil {
 		return err
 	}
-	s.emitImage("pull", result.Image, withDefaultTag(req.GetRef()))
 	return stream.Send(&nodev1.PullResponse{Message: &nodev1.PullResponse_Result{Result: &nodev1.PullResult{
 		Id: result.Image.ID, Digest: result.Digest, New: result.New || before.ID != result.Image.ID,
 	}}})

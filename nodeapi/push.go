@@ -24,7 +24,7 @@ func (s *images) Push(req *nodev1.PushRequest, stream grpc.ServerStreamingServer
 		return err
 	}
 	ref := reference.TagNameOnly(named).String()
-	img, err := s.images.Image(stream.Context(), ref)
+	_, err = s.images.Image(stream.Context(), ref)
 	if errdefs.IsNotFound(err) {
 		return failf(errdefs.ErrNotFound, "An image does not exist locally with the tag: %s", reference.FamiliarName(named))
 	}
@@ -45,7 +45,6 @@ func (s *images) Push(req *nodev1.PushRequest, stream grpc.ServerStreamingServer
 	if err != nil {
 		return err
 	}
-	s.emitImage("push", img, reference.FamiliarString(reference.TagNameOnly(named)))
 	return stream.Send(&nodev1.PushResponse{Message: &nodev1.PushResponse_Result{Result: &nodev1.PushResult{
 		Digest: result.Digest, Size: result.Size,
 	}}})
@@ -82,15 +81,4 @@ func (s *Server) tellProgress(do func(tell func(imageservice.Progress)) error, s
 			return news.send(send)
 		}
 	}
-}
-
-// emitImage tells who watches that something happened to an image.
-func (s *Server) emitImage(action string, img imageservice.Image, name string) {
-	attributes := map[string]string{"name": name}
-	if img.Config != nil {
-		for label, value := range img.Config.Config.Labels {
-			attributes[label] = value
-		}
-	}
-	s.emit(eventImage, action, img.ID, attributes)
 }

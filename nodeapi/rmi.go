@@ -38,12 +38,6 @@ func (s *images) Remove(ctx context.Context, req *nodev1.RemoveImageRequest) (*n
 		}
 		resp.Untagged = append(resp.Untagged, untagged...)
 		resp.Deleted = append(resp.Deleted, deleted...)
-		for range untagged {
-			s.emitImage("untag", img, img.ID)
-		}
-		for range deleted {
-			s.emitImage("delete", img, img.ID)
-		}
 	}
 	if req.GetForce() && len(resp.Deleted) == 0 {
 		if err := s.removeUnnamed(ctx, img, resp); err != nil {
@@ -72,7 +66,6 @@ func (s *images) removeUnnamed(ctx context.Context, img imageservice.Image, resp
 		return err
 	}
 	resp.Deleted = append(resp.Deleted, img.ID)
-	s.emitImage("delete", img, img.ID)
 	return nil
 }
 

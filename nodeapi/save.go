@@ -18,17 +18,6 @@ func (s *images) Save(req *nodev1.SaveRequest, stream grpc.ServerStreamingServer
 	}
 	ctx, cancel := s.bound(stream.Context())
 	defer cancel()
-	for _, name := range req.GetImages() {
-		img, err := s.images.Image(ctx, name)
-		if errdefs.IsNotFound(err) {
-			// A repository without the tag latest may have others.
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		s.emitImage("save", img, name)
-	}
 	err := sendChunks(func(data []byte) error {
 		return stream.Send(&nodev1.SaveResponse{Data: data})
 	}, func(w io.Writer) error {

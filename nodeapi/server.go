@@ -97,6 +97,8 @@ type Images interface {
 	Explain(ctx context.Context, ref string, auth imageservice.Auth) (string, registry.Explanation, error)
 	Verify(ctx context.Context, opts imageservice.VerifyOptions) (imageservice.Verified, error)
 	DiskUsage(ctx context.Context) (imageservice.DiskUsage, error)
+	// Observe has a function called after each change of an image.
+	Observe(f func(imageservice.Change))
 }
 
 // ImageMover brings images from, and to, registries, archives and containers.
@@ -204,6 +206,10 @@ type Server struct {
 	stillMu sync.Mutex
 	still   map[string]int
 
+	// telling is held while a start or an end is told of, so that who tells
+	// what follows it comes later. It is taken before mu.
+	telling sync.Mutex
+
 	mu sync.Mutex
 	// closed refuses new background work; guarded by mu, as all below.
 	closed bool
@@ -273,6 +279,7 @@ func New(deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("node API: %w", err)
 	}
 	s.goBackground(func(ctx context.Context) { s.letGoHeld(ctx, held) })
+	s.images.Observe(s.emitImage)
 	s.networks.Serve(s.namesOf)
 	s.recordMemberships()
 	empty := s.emptyPods()

@@ -51,6 +51,11 @@ func (s *Server) start(ctx context.Context, c sandbox.Container, streams *sandbo
 	if err != nil && spec.GetAutoRemove() {
 		s.goBackground(func(ctx context.Context) { s.removeLogged(ctx, c) })
 	}
+	if err == nil {
+		if now, err := s.sandboxes.Container(c.ID); err == nil {
+			s.tellStart(now)
+		}
+	}
 	return attachment, err
 }
 

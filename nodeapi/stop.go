@@ -58,7 +58,24 @@ func (s *Server) stop(ctx context.Context, c sandbox.Container, timeout *duratio
 		}
 		wait = max(wait-time.Since(began), 0)
 	}
+	defer s.tellKill(c, wait)()
 	return s.stopped(c, s.sandboxes.StopContainer(ctx, c.ID, wait), ran)
+}
+
+// tellKill tells that a container is killed if it runs on after wait. The
+// caller calls what it returns once the container has ended.
+func (s *Server) tellKill(c sandbox.Container, wait time.Duration) (ended func()) {
+	tell := func() {
+		if now, err := s.sandboxes.Container(c.ID); err == nil && running(now) {
+			s.emitContainer("kill", now, "signal", signalText("SIGKILL"))
+		}
+	}
+	if wait <= 0 {
+		tell()
+		return func() {}
+	}
+	timer := time.AfterFunc(wait, tell)
+	return func() { timer.Stop() }
 }
 
 // stoppable says whether stopping may do something for a container that does

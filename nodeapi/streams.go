@@ -22,6 +22,8 @@ type streams struct {
 	// send sends output to the client.
 	send func(*nodev1.Output) error
 
+	// resized, when not nil, is called with each new size of the terminal.
+	resized func(*nodev1.TerminalSize)
 	// left, when not nil, is closed when the client says that it leaves.
 	left chan struct{}
 
@@ -80,6 +82,9 @@ func (s *streams) pump() {
 			return
 		}
 		s.setSize(in.resize)
+		if _, ok := sizeOf(in.resize); ok && s.resized != nil {
+			s.resized(in.resize)
+		}
 		if in.detach && s.left != nil {
 			close(s.left)
 			s.left = nil

@@ -45,7 +45,11 @@ func (s *containers) Top(ctx context.Context, req *nodev1.TopRequest) (*nodev1.T
 	if err != nil {
 		return nil, err
 	}
-	return parsePs(out, pids)
+	resp, err := parsePs(out, pids)
+	if err == nil {
+		s.emitContainer("top", c)
+	}
+	return resp, err
 }
 
 // runPs runs the node's ps.

@@ -68,6 +68,9 @@ func (s *Server) changed(e sandbox.Event, c sandbox.Container) {
 	}
 	switch e.Type {
 	case sandbox.EventStarted:
+		if _, err := s.sandboxes.Container(c.ID); err != nil {
+			return // who started it has told
+		}
 		s.emitChange(e, c)
 		s.watchHealth(c)
 	case sandbox.EventStopped:
@@ -84,6 +87,8 @@ func (s *Server) changed(e sandbox.Event, c sandbox.Container) {
 // tellEnd tells of the end of a container, once for each. Who stopped it calls
 // it too, so that what they tell comes after it.
 func (s *Server) tellEnd(c sandbox.Container) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
 	if c.State != sandbox.ContainerExited || !s.noteEnd(c) {
 		return
 	}

@@ -30,6 +30,7 @@ func (s *volumes) Prune(ctx context.Context, req *nodev1.PruneVolumesRequest) (*
 		resp.Names = append(resp.Names, v.Name)
 		resp.ReclaimedBytes += size
 	}
+	s.emitPrune(eventVolume, resp.GetReclaimedBytes())
 	return resp, nil
 }
 

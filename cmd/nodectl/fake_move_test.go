@@ -90,6 +90,15 @@ func (s fakeImages) History(_ context.Context, r *nodev1.HistoryRequest) (*nodev
 	}}, nil
 }
 
+// Prune removes the container that has ended, which was made five hours ago
+// and has no label.
+func (s fakeContainers) Prune(_ context.Context, r *nodev1.PruneContainersRequest) (*nodev1.PruneContainersResponse, error) {
+	if len(r.GetLabels()) > 0 || r.GetUntil() != nil && r.GetUntil().AsTime().Before(before(5).AsTime()) {
+		return &nodev1.PruneContainersResponse{}, nil
+	}
+	return &nodev1.PruneContainersResponse{Ids: []string{jobID}}, nil
+}
+
 func (s fakeImages) Prune(_ context.Context, r *nodev1.PruneImagesRequest) (*nodev1.PruneImagesResponse, error) {
 	resp := &nodev1.PruneImagesResponse{Removed: []*nodev1.RemovedImage{{Deleted: []string{webHash}}}, ReclaimedBytes: 1230000}
 	if r.GetAll() {

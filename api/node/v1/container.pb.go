@@ -176,7 +176,7 @@ func (x Change_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change_Kind.Descriptor instead.
 func (Change_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{61, 0}
+	return file_container_proto_rawDescGZIP(), []int{63, 0}
 }
 
 // ContainerSpec is what a person asks for.
@@ -3519,6 +3519,122 @@ func (*RemoveResponse) Descriptor() ([]byte, []int) {
 	return file_container_proto_rawDescGZIP(), []int{40}
 }
 
+type PruneContainersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// until, when set, keeps containers that were made after it.
+	Until *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=until,proto3" json:"until,omitempty"`
+	// labels are NAME or NAME=VALUE, of which a container must have all;
+	// without_labels are those of which it must have none.
+	Labels        []string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty"`
+	WithoutLabels []string `protobuf:"bytes,3,rep,name=without_labels,json=withoutLabels,proto3" json:"without_labels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneContainersRequest) Reset() {
+	*x = PruneContainersRequest{}
+	mi := &file_container_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneContainersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneContainersRequest) ProtoMessage() {}
+
+func (x *PruneContainersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneContainersRequest.ProtoReflect.Descriptor instead.
+func (*PruneContainersRequest) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *PruneContainersRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *PruneContainersRequest) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *PruneContainersRequest) GetWithoutLabels() []string {
+	if x != nil {
+		return x.WithoutLabels
+	}
+	return nil
+}
+
+type PruneContainersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Ids   []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	// reclaimed_bytes is what the containers' own layers took.
+	ReclaimedBytes int64 `protobuf:"varint,2,opt,name=reclaimed_bytes,json=reclaimedBytes,proto3" json:"reclaimed_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *PruneContainersResponse) Reset() {
+	*x = PruneContainersResponse{}
+	mi := &file_container_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneContainersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneContainersResponse) ProtoMessage() {}
+
+func (x *PruneContainersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneContainersResponse.ProtoReflect.Descriptor instead.
+func (*PruneContainersResponse) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *PruneContainersResponse) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *PruneContainersResponse) GetReclaimedBytes() int64 {
+	if x != nil {
+		return x.ReclaimedBytes
+	}
+	return 0
+}
+
 type WaitRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
@@ -3528,7 +3644,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_container_proto_msgTypes[41]
+	mi := &file_container_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3540,7 +3656,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[41]
+	mi := &file_container_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3553,7 +3669,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{41}
+	return file_container_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *WaitRequest) GetContainer() string {
@@ -3572,7 +3688,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_container_proto_msgTypes[42]
+	mi := &file_container_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3584,7 +3700,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[42]
+	mi := &file_container_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3597,7 +3713,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{42}
+	return file_container_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WaitResponse) GetExitCode() int32 {
@@ -3619,7 +3735,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_container_proto_msgTypes[43]
+	mi := &file_container_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3631,7 +3747,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[43]
+	mi := &file_container_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3644,7 +3760,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{43}
+	return file_container_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListRequest) GetPods() bool {
@@ -3670,7 +3786,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_container_proto_msgTypes[44]
+	mi := &file_container_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3682,7 +3798,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[44]
+	mi := &file_container_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3695,7 +3811,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{44}
+	return file_container_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListResponse) GetContainers() []*Container {
@@ -3718,7 +3834,7 @@ type Pod struct {
 
 func (x *Pod) Reset() {
 	*x = Pod{}
-	mi := &file_container_proto_msgTypes[45]
+	mi := &file_container_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3730,7 +3846,7 @@ func (x *Pod) String() string {
 func (*Pod) ProtoMessage() {}
 
 func (x *Pod) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[45]
+	mi := &file_container_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3743,7 +3859,7 @@ func (x *Pod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pod.ProtoReflect.Descriptor instead.
 func (*Pod) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{45}
+	return file_container_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Pod) GetId() string {
@@ -3814,7 +3930,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_container_proto_msgTypes[46]
+	mi := &file_container_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3826,7 +3942,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[46]
+	mi := &file_container_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3839,7 +3955,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{46}
+	return file_container_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Container) GetId() string {
@@ -4027,7 +4143,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_container_proto_msgTypes[47]
+	mi := &file_container_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4039,7 +4155,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[47]
+	mi := &file_container_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4052,7 +4168,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{47}
+	return file_container_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *InspectRequest) GetContainer() string {
@@ -4082,7 +4198,7 @@ type HealthLog struct {
 
 func (x *HealthLog) Reset() {
 	*x = HealthLog{}
-	mi := &file_container_proto_msgTypes[48]
+	mi := &file_container_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4094,7 +4210,7 @@ func (x *HealthLog) String() string {
 func (*HealthLog) ProtoMessage() {}
 
 func (x *HealthLog) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[48]
+	mi := &file_container_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4107,7 +4223,7 @@ func (x *HealthLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthLog.ProtoReflect.Descriptor instead.
 func (*HealthLog) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{48}
+	return file_container_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *HealthLog) GetStart() *timestamppb.Timestamp {
@@ -4171,7 +4287,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_container_proto_msgTypes[49]
+	mi := &file_container_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4183,7 +4299,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[49]
+	mi := &file_container_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4196,7 +4312,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{49}
+	return file_container_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *InspectResponse) GetContainer() *Container {
@@ -4348,7 +4464,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_container_proto_msgTypes[50]
+	mi := &file_container_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4360,7 +4476,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[50]
+	mi := &file_container_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4373,7 +4489,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{50}
+	return file_container_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Addresses) GetNetwork() string {
@@ -4420,7 +4536,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_container_proto_msgTypes[51]
+	mi := &file_container_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4432,7 +4548,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[51]
+	mi := &file_container_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4445,7 +4561,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{51}
+	return file_container_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PauseRequest) GetContainer() string {
@@ -4463,7 +4579,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_container_proto_msgTypes[52]
+	mi := &file_container_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4475,7 +4591,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[52]
+	mi := &file_container_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4488,7 +4604,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{52}
+	return file_container_proto_rawDescGZIP(), []int{54}
 }
 
 type UnpauseRequest struct {
@@ -4500,7 +4616,7 @@ type UnpauseRequest struct {
 
 func (x *UnpauseRequest) Reset() {
 	*x = UnpauseRequest{}
-	mi := &file_container_proto_msgTypes[53]
+	mi := &file_container_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4512,7 +4628,7 @@ func (x *UnpauseRequest) String() string {
 func (*UnpauseRequest) ProtoMessage() {}
 
 func (x *UnpauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[53]
+	mi := &file_container_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4525,7 +4641,7 @@ func (x *UnpauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseRequest.ProtoReflect.Descriptor instead.
 func (*UnpauseRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{53}
+	return file_container_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *UnpauseRequest) GetContainer() string {
@@ -4543,7 +4659,7 @@ type UnpauseResponse struct {
 
 func (x *UnpauseResponse) Reset() {
 	*x = UnpauseResponse{}
-	mi := &file_container_proto_msgTypes[54]
+	mi := &file_container_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4555,7 +4671,7 @@ func (x *UnpauseResponse) String() string {
 func (*UnpauseResponse) ProtoMessage() {}
 
 func (x *UnpauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[54]
+	mi := &file_container_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4568,7 +4684,7 @@ func (x *UnpauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseResponse.ProtoReflect.Descriptor instead.
 func (*UnpauseResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{54}
+	return file_container_proto_rawDescGZIP(), []int{56}
 }
 
 type RenameRequest struct {
@@ -4581,7 +4697,7 @@ type RenameRequest struct {
 
 func (x *RenameRequest) Reset() {
 	*x = RenameRequest{}
-	mi := &file_container_proto_msgTypes[55]
+	mi := &file_container_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4593,7 +4709,7 @@ func (x *RenameRequest) String() string {
 func (*RenameRequest) ProtoMessage() {}
 
 func (x *RenameRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[55]
+	mi := &file_container_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4606,7 +4722,7 @@ func (x *RenameRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameRequest.ProtoReflect.Descriptor instead.
 func (*RenameRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{55}
+	return file_container_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RenameRequest) GetContainer() string {
@@ -4631,7 +4747,7 @@ type RenameResponse struct {
 
 func (x *RenameResponse) Reset() {
 	*x = RenameResponse{}
-	mi := &file_container_proto_msgTypes[56]
+	mi := &file_container_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4643,7 +4759,7 @@ func (x *RenameResponse) String() string {
 func (*RenameResponse) ProtoMessage() {}
 
 func (x *RenameResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[56]
+	mi := &file_container_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4656,7 +4772,7 @@ func (x *RenameResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameResponse.ProtoReflect.Descriptor instead.
 func (*RenameResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{56}
+	return file_container_proto_rawDescGZIP(), []int{58}
 }
 
 type TopRequest struct {
@@ -4670,7 +4786,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_container_proto_msgTypes[57]
+	mi := &file_container_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4682,7 +4798,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[57]
+	mi := &file_container_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4695,7 +4811,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{57}
+	return file_container_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *TopRequest) GetContainer() string {
@@ -4722,7 +4838,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_container_proto_msgTypes[58]
+	mi := &file_container_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4734,7 +4850,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[58]
+	mi := &file_container_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4747,7 +4863,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{58}
+	return file_container_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *TopResponse) GetTitles() []string {
@@ -4774,7 +4890,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_container_proto_msgTypes[59]
+	mi := &file_container_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4786,7 +4902,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[59]
+	mi := &file_container_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4799,7 +4915,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{59}
+	return file_container_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Process) GetFields() []string {
@@ -4818,7 +4934,7 @@ type ChangesRequest struct {
 
 func (x *ChangesRequest) Reset() {
 	*x = ChangesRequest{}
-	mi := &file_container_proto_msgTypes[60]
+	mi := &file_container_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4830,7 +4946,7 @@ func (x *ChangesRequest) String() string {
 func (*ChangesRequest) ProtoMessage() {}
 
 func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[60]
+	mi := &file_container_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4843,7 +4959,7 @@ func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
 func (*ChangesRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{60}
+	return file_container_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ChangesRequest) GetContainer() string {
@@ -4864,7 +4980,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_container_proto_msgTypes[61]
+	mi := &file_container_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4876,7 +4992,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[61]
+	mi := &file_container_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4889,7 +5005,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{61}
+	return file_container_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Change) GetKind() Change_Kind {
@@ -4915,7 +5031,7 @@ type ChangesResponse struct {
 
 func (x *ChangesResponse) Reset() {
 	*x = ChangesResponse{}
-	mi := &file_container_proto_msgTypes[62]
+	mi := &file_container_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4927,7 +5043,7 @@ func (x *ChangesResponse) String() string {
 func (*ChangesResponse) ProtoMessage() {}
 
 func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[62]
+	mi := &file_container_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4940,7 +5056,7 @@ func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesResponse.ProtoReflect.Descriptor instead.
 func (*ChangesResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{62}
+	return file_container_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ChangesResponse) GetChanges() []*Change {
@@ -4959,7 +5075,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_container_proto_msgTypes[63]
+	mi := &file_container_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4971,7 +5087,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[63]
+	mi := &file_container_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4984,7 +5100,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{63}
+	return file_container_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ExportRequest) GetContainer() string {
@@ -5003,7 +5119,7 @@ type ExportResponse struct {
 
 func (x *ExportResponse) Reset() {
 	*x = ExportResponse{}
-	mi := &file_container_proto_msgTypes[64]
+	mi := &file_container_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5015,7 +5131,7 @@ func (x *ExportResponse) String() string {
 func (*ExportResponse) ProtoMessage() {}
 
 func (x *ExportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[64]
+	mi := &file_container_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5028,7 +5144,7 @@ func (x *ExportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
 func (*ExportResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{64}
+	return file_container_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ExportResponse) GetData() []byte {
@@ -5055,7 +5171,7 @@ type CommitRequest struct {
 
 func (x *CommitRequest) Reset() {
 	*x = CommitRequest{}
-	mi := &file_container_proto_msgTypes[65]
+	mi := &file_container_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5067,7 +5183,7 @@ func (x *CommitRequest) String() string {
 func (*CommitRequest) ProtoMessage() {}
 
 func (x *CommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[65]
+	mi := &file_container_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5080,7 +5196,7 @@ func (x *CommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
 func (*CommitRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{65}
+	return file_container_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *CommitRequest) GetContainer() string {
@@ -5134,7 +5250,7 @@ type CommitResponse struct {
 
 func (x *CommitResponse) Reset() {
 	*x = CommitResponse{}
-	mi := &file_container_proto_msgTypes[66]
+	mi := &file_container_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5146,7 +5262,7 @@ func (x *CommitResponse) String() string {
 func (*CommitResponse) ProtoMessage() {}
 
 func (x *CommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[66]
+	mi := &file_container_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5159,7 +5275,7 @@ func (x *CommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
 func (*CommitResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{66}
+	return file_container_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *CommitResponse) GetId() string {
@@ -5179,7 +5295,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_container_proto_msgTypes[67]
+	mi := &file_container_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5191,7 +5307,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[67]
+	mi := &file_container_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5204,7 +5320,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{67}
+	return file_container_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *StatsRequest) GetContainers() []string {
@@ -5237,7 +5353,7 @@ type Stats struct {
 
 func (x *Stats) Reset() {
 	*x = Stats{}
-	mi := &file_container_proto_msgTypes[68]
+	mi := &file_container_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5249,7 +5365,7 @@ func (x *Stats) String() string {
 func (*Stats) ProtoMessage() {}
 
 func (x *Stats) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[68]
+	mi := &file_container_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5262,7 +5378,7 @@ func (x *Stats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats.ProtoReflect.Descriptor instead.
 func (*Stats) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{68}
+	return file_container_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Stats) GetId() string {
@@ -5358,7 +5474,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_container_proto_msgTypes[69]
+	mi := &file_container_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5370,7 +5486,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[69]
+	mi := &file_container_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5383,7 +5499,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{69}
+	return file_container_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *StatsResponse) GetStats() []*Stats {
@@ -5407,7 +5523,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_container_proto_msgTypes[70]
+	mi := &file_container_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5419,7 +5535,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[70]
+	mi := &file_container_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5432,7 +5548,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{70}
+	return file_container_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -5482,7 +5598,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_container_proto_msgTypes[71]
+	mi := &file_container_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5494,7 +5610,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[71]
+	mi := &file_container_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5507,7 +5623,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{71}
+	return file_container_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *LogEntry) GetTime() *timestamppb.Timestamp {
@@ -5540,7 +5656,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_container_proto_msgTypes[72]
+	mi := &file_container_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5552,7 +5668,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[72]
+	mi := &file_container_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5565,7 +5681,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{72}
+	return file_container_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *LogsResponse) GetEntries() []*LogEntry {
@@ -5880,7 +5996,14 @@ const file_container_proto_rawDesc = "" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\x12\x18\n" +
 	"\avolumes\x18\x03 \x01(\bR\avolumes\"\x10\n" +
-	"\x0eRemoveResponse\"+\n" +
+	"\x0eRemoveResponse\"\x89\x01\n" +
+	"\x16PruneContainersRequest\x120\n" +
+	"\x05until\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n" +
+	"\x06labels\x18\x02 \x03(\tR\x06labels\x12%\n" +
+	"\x0ewithout_labels\x18\x03 \x03(\tR\rwithoutLabels\"T\n" +
+	"\x17PruneContainersResponse\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\x12'\n" +
+	"\x0freclaimed_bytes\x18\x02 \x01(\x03R\x0ereclaimedBytes\"+\n" +
 	"\vWaitRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\"+\n" +
 	"\fWaitResponse\x12\x1b\n" +
@@ -6047,7 +6170,7 @@ const file_container_proto_rawDesc = "" +
 	"\x06stream\x18\x02 \x01(\x0e2 .nodeagent.node.v1.Output.StreamR\x06stream\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\"E\n" +
 	"\fLogsResponse\x125\n" +
-	"\aentries\x18\x01 \x03(\v2\x1b.nodeagent.node.v1.LogEntryR\aentries2\x91\x0e\n" +
+	"\aentries\x18\x01 \x03(\v2\x1b.nodeagent.node.v1.LogEntryR\aentries2\xf1\x0e\n" +
 	"\n" +
 	"Containers\x12M\n" +
 	"\x06Create\x12 .nodeagent.node.v1.CreateRequest\x1a!.nodeagent.node.v1.CreateResponse\x12J\n" +
@@ -6060,7 +6183,8 @@ const file_container_proto_rawDesc = "" +
 	"\x06Update\x12 .nodeagent.node.v1.UpdateRequest\x1a!.nodeagent.node.v1.UpdateResponse\x12U\n" +
 	"\bCopyFrom\x12\".nodeagent.node.v1.CopyFromRequest\x1a#.nodeagent.node.v1.CopyFromResponse0\x01\x12O\n" +
 	"\x06CopyTo\x12 .nodeagent.node.v1.CopyToRequest\x1a!.nodeagent.node.v1.CopyToResponse(\x01\x12M\n" +
-	"\x06Remove\x12 .nodeagent.node.v1.RemoveRequest\x1a!.nodeagent.node.v1.RemoveResponse\x12G\n" +
+	"\x06Remove\x12 .nodeagent.node.v1.RemoveRequest\x1a!.nodeagent.node.v1.RemoveResponse\x12^\n" +
+	"\x05Prune\x12).nodeagent.node.v1.PruneContainersRequest\x1a*.nodeagent.node.v1.PruneContainersResponse\x12G\n" +
 	"\x04Wait\x12\x1e.nodeagent.node.v1.WaitRequest\x1a\x1f.nodeagent.node.v1.WaitResponse\x12G\n" +
 	"\x04List\x12\x1e.nodeagent.node.v1.ListRequest\x1a\x1f.nodeagent.node.v1.ListResponse\x12P\n" +
 	"\aInspect\x12!.nodeagent.node.v1.InspectRequest\x1a\".nodeagent.node.v1.InspectResponse\x12I\n" +
@@ -6087,100 +6211,102 @@ func file_container_proto_rawDescGZIP() []byte {
 }
 
 var file_container_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_container_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
+var file_container_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_container_proto_goTypes = []any{
-	(Mount_Type)(0),               // 0: nodeagent.node.v1.Mount.Type
-	(Output_Stream)(0),            // 1: nodeagent.node.v1.Output.Stream
-	(Change_Kind)(0),              // 2: nodeagent.node.v1.Change.Kind
-	(*ContainerSpec)(nil),         // 3: nodeagent.node.v1.ContainerSpec
-	(*RestartPolicy)(nil),         // 4: nodeagent.node.v1.RestartPolicy
-	(*HealthCheck)(nil),           // 5: nodeagent.node.v1.HealthCheck
-	(*Log)(nil),                   // 6: nodeagent.node.v1.Log
-	(*Ulimit)(nil),                // 7: nodeagent.node.v1.Ulimit
-	(*Resources)(nil),             // 8: nodeagent.node.v1.Resources
-	(*DeviceRate)(nil),            // 9: nodeagent.node.v1.DeviceRate
-	(*Security)(nil),              // 10: nodeagent.node.v1.Security
-	(*Network)(nil),               // 11: nodeagent.node.v1.Network
-	(*Port)(nil),                  // 12: nodeagent.node.v1.Port
-	(*Mount)(nil),                 // 13: nodeagent.node.v1.Mount
-	(*Device)(nil),                // 14: nodeagent.node.v1.Device
-	(*CreateRequest)(nil),         // 15: nodeagent.node.v1.CreateRequest
-	(*CreateResponse)(nil),        // 16: nodeagent.node.v1.CreateResponse
-	(*StartRequest)(nil),          // 17: nodeagent.node.v1.StartRequest
-	(*StartResponse)(nil),         // 18: nodeagent.node.v1.StartResponse
-	(*TerminalSize)(nil),          // 19: nodeagent.node.v1.TerminalSize
-	(*AttachStart)(nil),           // 20: nodeagent.node.v1.AttachStart
-	(*AttachRequest)(nil),         // 21: nodeagent.node.v1.AttachRequest
-	(*Attached)(nil),              // 22: nodeagent.node.v1.Attached
-	(*Output)(nil),                // 23: nodeagent.node.v1.Output
-	(*AttachResponse)(nil),        // 24: nodeagent.node.v1.AttachResponse
-	(*ExecStart)(nil),             // 25: nodeagent.node.v1.ExecStart
-	(*ExecRequest)(nil),           // 26: nodeagent.node.v1.ExecRequest
-	(*ExecResponse)(nil),          // 27: nodeagent.node.v1.ExecResponse
-	(*StopRequest)(nil),           // 28: nodeagent.node.v1.StopRequest
-	(*StopResponse)(nil),          // 29: nodeagent.node.v1.StopResponse
-	(*KillRequest)(nil),           // 30: nodeagent.node.v1.KillRequest
-	(*KillResponse)(nil),          // 31: nodeagent.node.v1.KillResponse
-	(*RestartRequest)(nil),        // 32: nodeagent.node.v1.RestartRequest
-	(*RestartResponse)(nil),       // 33: nodeagent.node.v1.RestartResponse
-	(*UpdateRequest)(nil),         // 34: nodeagent.node.v1.UpdateRequest
-	(*UpdateResponse)(nil),        // 35: nodeagent.node.v1.UpdateResponse
-	(*CopyFromRequest)(nil),       // 36: nodeagent.node.v1.CopyFromRequest
-	(*PathStat)(nil),              // 37: nodeagent.node.v1.PathStat
-	(*CopyFromResponse)(nil),      // 38: nodeagent.node.v1.CopyFromResponse
-	(*CopyToStart)(nil),           // 39: nodeagent.node.v1.CopyToStart
-	(*CopyToRequest)(nil),         // 40: nodeagent.node.v1.CopyToRequest
-	(*CopyToResponse)(nil),        // 41: nodeagent.node.v1.CopyToResponse
-	(*RemoveRequest)(nil),         // 42: nodeagent.node.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 43: nodeagent.node.v1.RemoveResponse
-	(*WaitRequest)(nil),           // 44: nodeagent.node.v1.WaitRequest
-	(*WaitResponse)(nil),          // 45: nodeagent.node.v1.WaitResponse
-	(*ListRequest)(nil),           // 46: nodeagent.node.v1.ListRequest
-	(*ListResponse)(nil),          // 47: nodeagent.node.v1.ListResponse
-	(*Pod)(nil),                   // 48: nodeagent.node.v1.Pod
-	(*Container)(nil),             // 49: nodeagent.node.v1.Container
-	(*InspectRequest)(nil),        // 50: nodeagent.node.v1.InspectRequest
-	(*HealthLog)(nil),             // 51: nodeagent.node.v1.HealthLog
-	(*InspectResponse)(nil),       // 52: nodeagent.node.v1.InspectResponse
-	(*Addresses)(nil),             // 53: nodeagent.node.v1.Addresses
-	(*PauseRequest)(nil),          // 54: nodeagent.node.v1.PauseRequest
-	(*PauseResponse)(nil),         // 55: nodeagent.node.v1.PauseResponse
-	(*UnpauseRequest)(nil),        // 56: nodeagent.node.v1.UnpauseRequest
-	(*UnpauseResponse)(nil),       // 57: nodeagent.node.v1.UnpauseResponse
-	(*RenameRequest)(nil),         // 58: nodeagent.node.v1.RenameRequest
-	(*RenameResponse)(nil),        // 59: nodeagent.node.v1.RenameResponse
-	(*TopRequest)(nil),            // 60: nodeagent.node.v1.TopRequest
-	(*TopResponse)(nil),           // 61: nodeagent.node.v1.TopResponse
-	(*Process)(nil),               // 62: nodeagent.node.v1.Process
-	(*ChangesRequest)(nil),        // 63: nodeagent.node.v1.ChangesRequest
-	(*Change)(nil),                // 64: nodeagent.node.v1.Change
-	(*ChangesResponse)(nil),       // 65: nodeagent.node.v1.ChangesResponse
-	(*ExportRequest)(nil),         // 66: nodeagent.node.v1.ExportRequest
-	(*ExportResponse)(nil),        // 67: nodeagent.node.v1.ExportResponse
-	(*CommitRequest)(nil),         // 68: nodeagent.node.v1.CommitRequest
-	(*CommitResponse)(nil),        // 69: nodeagent.node.v1.CommitResponse
-	(*StatsRequest)(nil),          // 70: nodeagent.node.v1.StatsRequest
-	(*Stats)(nil),                 // 71: nodeagent.node.v1.Stats
-	(*StatsResponse)(nil),         // 72: nodeagent.node.v1.StatsResponse
-	(*LogsRequest)(nil),           // 73: nodeagent.node.v1.LogsRequest
-	(*LogEntry)(nil),              // 74: nodeagent.node.v1.LogEntry
-	(*LogsResponse)(nil),          // 75: nodeagent.node.v1.LogsResponse
-	nil,                           // 76: nodeagent.node.v1.ContainerSpec.LabelsEntry
-	nil,                           // 77: nodeagent.node.v1.ContainerSpec.AnnotationsEntry
-	nil,                           // 78: nodeagent.node.v1.ContainerSpec.SysctlsEntry
-	nil,                           // 79: nodeagent.node.v1.Log.OptionsEntry
-	nil,                           // 80: nodeagent.node.v1.Mount.VolumeOptionsEntry
-	nil,                           // 81: nodeagent.node.v1.Mount.VolumeLabelsEntry
-	nil,                           // 82: nodeagent.node.v1.Container.LabelsEntry
-	(*durationpb.Duration)(nil),   // 83: google.protobuf.Duration
-	(*EndpointSpec)(nil),          // 84: nodeagent.node.v1.EndpointSpec
-	(*timestamppb.Timestamp)(nil), // 85: google.protobuf.Timestamp
-	(*Endpoint)(nil),              // 86: nodeagent.node.v1.Endpoint
+	(Mount_Type)(0),                 // 0: nodeagent.node.v1.Mount.Type
+	(Output_Stream)(0),              // 1: nodeagent.node.v1.Output.Stream
+	(Change_Kind)(0),                // 2: nodeagent.node.v1.Change.Kind
+	(*ContainerSpec)(nil),           // 3: nodeagent.node.v1.ContainerSpec
+	(*RestartPolicy)(nil),           // 4: nodeagent.node.v1.RestartPolicy
+	(*HealthCheck)(nil),             // 5: nodeagent.node.v1.HealthCheck
+	(*Log)(nil),                     // 6: nodeagent.node.v1.Log
+	(*Ulimit)(nil),                  // 7: nodeagent.node.v1.Ulimit
+	(*Resources)(nil),               // 8: nodeagent.node.v1.Resources
+	(*DeviceRate)(nil),              // 9: nodeagent.node.v1.DeviceRate
+	(*Security)(nil),                // 10: nodeagent.node.v1.Security
+	(*Network)(nil),                 // 11: nodeagent.node.v1.Network
+	(*Port)(nil),                    // 12: nodeagent.node.v1.Port
+	(*Mount)(nil),                   // 13: nodeagent.node.v1.Mount
+	(*Device)(nil),                  // 14: nodeagent.node.v1.Device
+	(*CreateRequest)(nil),           // 15: nodeagent.node.v1.CreateRequest
+	(*CreateResponse)(nil),          // 16: nodeagent.node.v1.CreateResponse
+	(*StartRequest)(nil),            // 17: nodeagent.node.v1.StartRequest
+	(*StartResponse)(nil),           // 18: nodeagent.node.v1.StartResponse
+	(*TerminalSize)(nil),            // 19: nodeagent.node.v1.TerminalSize
+	(*AttachStart)(nil),             // 20: nodeagent.node.v1.AttachStart
+	(*AttachRequest)(nil),           // 21: nodeagent.node.v1.AttachRequest
+	(*Attached)(nil),                // 22: nodeagent.node.v1.Attached
+	(*Output)(nil),                  // 23: nodeagent.node.v1.Output
+	(*AttachResponse)(nil),          // 24: nodeagent.node.v1.AttachResponse
+	(*ExecStart)(nil),               // 25: nodeagent.node.v1.ExecStart
+	(*ExecRequest)(nil),             // 26: nodeagent.node.v1.ExecRequest
+	(*ExecResponse)(nil),            // 27: nodeagent.node.v1.ExecResponse
+	(*StopRequest)(nil),             // 28: nodeagent.node.v1.StopRequest
+	(*StopResponse)(nil),            // 29: nodeagent.node.v1.StopResponse
+	(*KillRequest)(nil),             // 30: nodeagent.node.v1.KillRequest
+	(*KillResponse)(nil),            // 31: nodeagent.node.v1.KillResponse
+	(*RestartRequest)(nil),          // 32: nodeagent.node.v1.RestartRequest
+	(*RestartResponse)(nil),         // 33: nodeagent.node.v1.RestartResponse
+	(*UpdateRequest)(nil),           // 34: nodeagent.node.v1.UpdateRequest
+	(*UpdateResponse)(nil),          // 35: nodeagent.node.v1.UpdateResponse
+	(*CopyFromRequest)(nil),         // 36: nodeagent.node.v1.CopyFromRequest
+	(*PathStat)(nil),                // 37: nodeagent.node.v1.PathStat
+	(*CopyFromResponse)(nil),        // 38: nodeagent.node.v1.CopyFromResponse
+	(*CopyToStart)(nil),             // 39: nodeagent.node.v1.CopyToStart
+	(*CopyToRequest)(nil),           // 40: nodeagent.node.v1.CopyToRequest
+	(*CopyToResponse)(nil),          // 41: nodeagent.node.v1.CopyToResponse
+	(*RemoveRequest)(nil),           // 42: nodeagent.node.v1.RemoveRequest
+	(*RemoveResponse)(nil),          // 43: nodeagent.node.v1.RemoveResponse
+	(*PruneContainersRequest)(nil),  // 44: nodeagent.node.v1.PruneContainersRequest
+	(*PruneContainersResponse)(nil), // 45: nodeagent.node.v1.PruneContainersResponse
+	(*WaitRequest)(nil),             // 46: nodeagent.node.v1.WaitRequest
+	(*WaitResponse)(nil),            // 47: nodeagent.node.v1.WaitResponse
+	(*ListRequest)(nil),             // 48: nodeagent.node.v1.ListRequest
+	(*ListResponse)(nil),            // 49: nodeagent.node.v1.ListResponse
+	(*Pod)(nil),                     // 50: nodeagent.node.v1.Pod
+	(*Container)(nil),               // 51: nodeagent.node.v1.Container
+	(*InspectRequest)(nil),          // 52: nodeagent.node.v1.InspectRequest
+	(*HealthLog)(nil),               // 53: nodeagent.node.v1.HealthLog
+	(*InspectResponse)(nil),         // 54: nodeagent.node.v1.InspectResponse
+	(*Addresses)(nil),               // 55: nodeagent.node.v1.Addresses
+	(*PauseRequest)(nil),            // 56: nodeagent.node.v1.PauseRequest
+	(*PauseResponse)(nil),           // 57: nodeagent.node.v1.PauseResponse
+	(*UnpauseRequest)(nil),          // 58: nodeagent.node.v1.UnpauseRequest
+	(*UnpauseResponse)(nil),         // 59: nodeagent.node.v1.UnpauseResponse
+	(*RenameRequest)(nil),           // 60: nodeagent.node.v1.RenameRequest
+	(*RenameResponse)(nil),          // 61: nodeagent.node.v1.RenameResponse
+	(*TopRequest)(nil),              // 62: nodeagent.node.v1.TopRequest
+	(*TopResponse)(nil),             // 63: nodeagent.node.v1.TopResponse
+	(*Process)(nil),                 // 64: nodeagent.node.v1.Process
+	(*ChangesRequest)(nil),          // 65: nodeagent.node.v1.ChangesRequest
+	(*Change)(nil),                  // 66: nodeagent.node.v1.Change
+	(*ChangesResponse)(nil),         // 67: nodeagent.node.v1.ChangesResponse
+	(*ExportRequest)(nil),           // 68: nodeagent.node.v1.ExportRequest
+	(*ExportResponse)(nil),          // 69: nodeagent.node.v1.ExportResponse
+	(*CommitRequest)(nil),           // 70: nodeagent.node.v1.CommitRequest
+	(*CommitResponse)(nil),          // 71: nodeagent.node.v1.CommitResponse
+	(*StatsRequest)(nil),            // 72: nodeagent.node.v1.StatsRequest
+	(*Stats)(nil),                   // 73: nodeagent.node.v1.Stats
+	(*StatsResponse)(nil),           // 74: nodeagent.node.v1.StatsResponse
+	(*LogsRequest)(nil),             // 75: nodeagent.node.v1.LogsRequest
+	(*LogEntry)(nil),                // 76: nodeagent.node.v1.LogEntry
+	(*LogsResponse)(nil),            // 77: nodeagent.node.v1.LogsResponse
+	nil,                             // 78: nodeagent.node.v1.ContainerSpec.LabelsEntry
+	nil,                             // 79: nodeagent.node.v1.ContainerSpec.AnnotationsEntry
+	nil,                             // 80: nodeagent.node.v1.ContainerSpec.SysctlsEntry
+	nil,                             // 81: nodeagent.node.v1.Log.OptionsEntry
+	nil,                             // 82: nodeagent.node.v1.Mount.VolumeOptionsEntry
+	nil,                             // 83: nodeagent.node.v1.Mount.VolumeLabelsEntry
+	nil,                             // 84: nodeagent.node.v1.Container.LabelsEntry
+	(*durationpb.Duration)(nil),     // 85: google.protobuf.Duration
+	(*EndpointSpec)(nil),            // 86: nodeagent.node.v1.EndpointSpec
+	(*timestamppb.Timestamp)(nil),   // 87: google.protobuf.Timestamp
+	(*Endpoint)(nil),                // 88: nodeagent.node.v1.Endpoint
 }
 var file_container_proto_depIdxs = []int32{
-	76, // 0: nodeagent.node.v1.ContainerSpec.labels:type_name -> nodeagent.node.v1.ContainerSpec.LabelsEntry
-	77, // 1: nodeagent.node.v1.ContainerSpec.annotations:type_name -> nodeagent.node.v1.ContainerSpec.AnnotationsEntry
-	83, // 2: nodeagent.node.v1.ContainerSpec.stop_timeout:type_name -> google.protobuf.Duration
+	78, // 0: nodeagent.node.v1.ContainerSpec.labels:type_name -> nodeagent.node.v1.ContainerSpec.LabelsEntry
+	79, // 1: nodeagent.node.v1.ContainerSpec.annotations:type_name -> nodeagent.node.v1.ContainerSpec.AnnotationsEntry
+	85, // 2: nodeagent.node.v1.ContainerSpec.stop_timeout:type_name -> google.protobuf.Duration
 	8,  // 3: nodeagent.node.v1.ContainerSpec.resources:type_name -> nodeagent.node.v1.Resources
 	10, // 4: nodeagent.node.v1.ContainerSpec.security:type_name -> nodeagent.node.v1.Security
 	11, // 5: nodeagent.node.v1.ContainerSpec.network:type_name -> nodeagent.node.v1.Network
@@ -6190,22 +6316,22 @@ var file_container_proto_depIdxs = []int32{
 	5,  // 9: nodeagent.node.v1.ContainerSpec.health:type_name -> nodeagent.node.v1.HealthCheck
 	6,  // 10: nodeagent.node.v1.ContainerSpec.log:type_name -> nodeagent.node.v1.Log
 	7,  // 11: nodeagent.node.v1.ContainerSpec.ulimits:type_name -> nodeagent.node.v1.Ulimit
-	78, // 12: nodeagent.node.v1.ContainerSpec.sysctls:type_name -> nodeagent.node.v1.ContainerSpec.SysctlsEntry
-	83, // 13: nodeagent.node.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	83, // 14: nodeagent.node.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	83, // 15: nodeagent.node.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
-	83, // 16: nodeagent.node.v1.HealthCheck.start_interval:type_name -> google.protobuf.Duration
-	79, // 17: nodeagent.node.v1.Log.options:type_name -> nodeagent.node.v1.Log.OptionsEntry
+	80, // 12: nodeagent.node.v1.ContainerSpec.sysctls:type_name -> nodeagent.node.v1.ContainerSpec.SysctlsEntry
+	85, // 13: nodeagent.node.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	85, // 14: nodeagent.node.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	85, // 15: nodeagent.node.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
+	85, // 16: nodeagent.node.v1.HealthCheck.start_interval:type_name -> google.protobuf.Duration
+	81, // 17: nodeagent.node.v1.Log.options:type_name -> nodeagent.node.v1.Log.OptionsEntry
 	9,  // 18: nodeagent.node.v1.Resources.blkio_weight_device:type_name -> nodeagent.node.v1.DeviceRate
 	9,  // 19: nodeagent.node.v1.Resources.device_read_bps:type_name -> nodeagent.node.v1.DeviceRate
 	9,  // 20: nodeagent.node.v1.Resources.device_write_bps:type_name -> nodeagent.node.v1.DeviceRate
 	9,  // 21: nodeagent.node.v1.Resources.device_read_iops:type_name -> nodeagent.node.v1.DeviceRate
 	9,  // 22: nodeagent.node.v1.Resources.device_write_iops:type_name -> nodeagent.node.v1.DeviceRate
-	84, // 23: nodeagent.node.v1.Network.endpoints:type_name -> nodeagent.node.v1.EndpointSpec
+	86, // 23: nodeagent.node.v1.Network.endpoints:type_name -> nodeagent.node.v1.EndpointSpec
 	12, // 24: nodeagent.node.v1.Network.ports:type_name -> nodeagent.node.v1.Port
 	0,  // 25: nodeagent.node.v1.Mount.type:type_name -> nodeagent.node.v1.Mount.Type
-	80, // 26: nodeagent.node.v1.Mount.volume_options:type_name -> nodeagent.node.v1.Mount.VolumeOptionsEntry
-	81, // 27: nodeagent.node.v1.Mount.volume_labels:type_name -> nodeagent.node.v1.Mount.VolumeLabelsEntry
+	82, // 26: nodeagent.node.v1.Mount.volume_options:type_name -> nodeagent.node.v1.Mount.VolumeOptionsEntry
+	83, // 27: nodeagent.node.v1.Mount.volume_labels:type_name -> nodeagent.node.v1.Mount.VolumeLabelsEntry
 	3,  // 28: nodeagent.node.v1.CreateRequest.spec:type_name -> nodeagent.node.v1.ContainerSpec
 	19, // 29: nodeagent.node.v1.AttachStart.size:type_name -> nodeagent.node.v1.TerminalSize
 	20, // 30: nodeagent.node.v1.AttachRequest.start:type_name -> nodeagent.node.v1.AttachStart
@@ -6218,90 +6344,93 @@ var file_container_proto_depIdxs = []int32{
 	19, // 37: nodeagent.node.v1.ExecRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
 	22, // 38: nodeagent.node.v1.ExecResponse.attached:type_name -> nodeagent.node.v1.Attached
 	23, // 39: nodeagent.node.v1.ExecResponse.output:type_name -> nodeagent.node.v1.Output
-	83, // 40: nodeagent.node.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	83, // 41: nodeagent.node.v1.RestartRequest.timeout:type_name -> google.protobuf.Duration
+	85, // 40: nodeagent.node.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	85, // 41: nodeagent.node.v1.RestartRequest.timeout:type_name -> google.protobuf.Duration
 	8,  // 42: nodeagent.node.v1.UpdateRequest.resources:type_name -> nodeagent.node.v1.Resources
 	4,  // 43: nodeagent.node.v1.UpdateRequest.restart:type_name -> nodeagent.node.v1.RestartPolicy
-	85, // 44: nodeagent.node.v1.PathStat.modified:type_name -> google.protobuf.Timestamp
+	87, // 44: nodeagent.node.v1.PathStat.modified:type_name -> google.protobuf.Timestamp
 	37, // 45: nodeagent.node.v1.CopyFromResponse.stat:type_name -> nodeagent.node.v1.PathStat
 	39, // 46: nodeagent.node.v1.CopyToRequest.start:type_name -> nodeagent.node.v1.CopyToStart
-	49, // 47: nodeagent.node.v1.ListResponse.containers:type_name -> nodeagent.node.v1.Container
-	48, // 48: nodeagent.node.v1.Container.pod:type_name -> nodeagent.node.v1.Pod
-	85, // 49: nodeagent.node.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	85, // 50: nodeagent.node.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	85, // 51: nodeagent.node.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
-	82, // 52: nodeagent.node.v1.Container.labels:type_name -> nodeagent.node.v1.Container.LabelsEntry
-	12, // 53: nodeagent.node.v1.Container.ports:type_name -> nodeagent.node.v1.Port
-	13, // 54: nodeagent.node.v1.Container.mounts:type_name -> nodeagent.node.v1.Mount
-	85, // 55: nodeagent.node.v1.HealthLog.start:type_name -> google.protobuf.Timestamp
-	85, // 56: nodeagent.node.v1.HealthLog.end:type_name -> google.protobuf.Timestamp
-	49, // 57: nodeagent.node.v1.InspectResponse.container:type_name -> nodeagent.node.v1.Container
-	3,  // 58: nodeagent.node.v1.InspectResponse.spec:type_name -> nodeagent.node.v1.ContainerSpec
-	53, // 59: nodeagent.node.v1.InspectResponse.addresses:type_name -> nodeagent.node.v1.Addresses
-	86, // 60: nodeagent.node.v1.InspectResponse.endpoints:type_name -> nodeagent.node.v1.Endpoint
-	51, // 61: nodeagent.node.v1.InspectResponse.health_log:type_name -> nodeagent.node.v1.HealthLog
-	5,  // 62: nodeagent.node.v1.InspectResponse.health:type_name -> nodeagent.node.v1.HealthCheck
-	62, // 63: nodeagent.node.v1.TopResponse.processes:type_name -> nodeagent.node.v1.Process
-	2,  // 64: nodeagent.node.v1.Change.kind:type_name -> nodeagent.node.v1.Change.Kind
-	64, // 65: nodeagent.node.v1.ChangesResponse.changes:type_name -> nodeagent.node.v1.Change
-	85, // 66: nodeagent.node.v1.Stats.at:type_name -> google.protobuf.Timestamp
-	71, // 67: nodeagent.node.v1.StatsResponse.stats:type_name -> nodeagent.node.v1.Stats
-	85, // 68: nodeagent.node.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	85, // 69: nodeagent.node.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	85, // 70: nodeagent.node.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
-	1,  // 71: nodeagent.node.v1.LogEntry.stream:type_name -> nodeagent.node.v1.Output.Stream
-	74, // 72: nodeagent.node.v1.LogsResponse.entries:type_name -> nodeagent.node.v1.LogEntry
-	15, // 73: nodeagent.node.v1.Containers.Create:input_type -> nodeagent.node.v1.CreateRequest
-	17, // 74: nodeagent.node.v1.Containers.Start:input_type -> nodeagent.node.v1.StartRequest
-	21, // 75: nodeagent.node.v1.Containers.Attach:input_type -> nodeagent.node.v1.AttachRequest
-	26, // 76: nodeagent.node.v1.Containers.Exec:input_type -> nodeagent.node.v1.ExecRequest
-	28, // 77: nodeagent.node.v1.Containers.Stop:input_type -> nodeagent.node.v1.StopRequest
-	30, // 78: nodeagent.node.v1.Containers.Kill:input_type -> nodeagent.node.v1.KillRequest
-	32, // 79: nodeagent.node.v1.Containers.Restart:input_type -> nodeagent.node.v1.RestartRequest
-	34, // 80: nodeagent.node.v1.Containers.Update:input_type -> nodeagent.node.v1.UpdateRequest
-	36, // 81: nodeagent.node.v1.Containers.CopyFrom:input_type -> nodeagent.node.v1.CopyFromRequest
-	40, // 82: nodeagent.node.v1.Containers.CopyTo:input_type -> nodeagent.node.v1.CopyToRequest
-	42, // 83: nodeagent.node.v1.Containers.Remove:input_type -> nodeagent.node.v1.RemoveRequest
-	44, // 84: nodeagent.node.v1.Containers.Wait:input_type -> nodeagent.node.v1.WaitRequest
-	46, // 85: nodeagent.node.v1.Containers.List:input_type -> nodeagent.node.v1.ListRequest
-	50, // 86: nodeagent.node.v1.Containers.Inspect:input_type -> nodeagent.node.v1.InspectRequest
-	73, // 87: nodeagent.node.v1.Containers.Logs:input_type -> nodeagent.node.v1.LogsRequest
-	54, // 88: nodeagent.node.v1.Containers.Pause:input_type -> nodeagent.node.v1.PauseRequest
-	56, // 89: nodeagent.node.v1.Containers.Unpause:input_type -> nodeagent.node.v1.UnpauseRequest
-	58, // 90: nodeagent.node.v1.Containers.Rename:input_type -> nodeagent.node.v1.RenameRequest
-	60, // 91: nodeagent.node.v1.Containers.Top:input_type -> nodeagent.node.v1.TopRequest
-	63, // 92: nodeagent.node.v1.Containers.Changes:input_type -> nodeagent.node.v1.ChangesRequest
-	66, // 93: nodeagent.node.v1.Containers.Export:input_type -> nodeagent.node.v1.ExportRequest
-	68, // 94: nodeagent.node.v1.Containers.Commit:input_type -> nodeagent.node.v1.CommitRequest
-	70, // 95: nodeagent.node.v1.Containers.Stats:input_type -> nodeagent.node.v1.StatsRequest
-	16, // 96: nodeagent.node.v1.Containers.Create:output_type -> nodeagent.node.v1.CreateResponse
-	18, // 97: nodeagent.node.v1.Containers.Start:output_type -> nodeagent.node.v1.StartResponse
-	24, // 98: nodeagent.node.v1.Containers.Attach:output_type -> nodeagent.node.v1.AttachResponse
-	27, // 99: nodeagent.node.v1.Containers.Exec:output_type -> nodeagent.node.v1.ExecResponse
-	29, // 100: nodeagent.node.v1.Containers.Stop:output_type -> nodeagent.node.v1.StopResponse
-	31, // 101: nodeagent.node.v1.Containers.Kill:output_type -> nodeagent.node.v1.KillResponse
-	33, // 102: nodeagent.node.v1.Containers.Restart:output_type -> nodeagent.node.v1.RestartResponse
-	35, // 103: nodeagent.node.v1.Containers.Update:output_type -> nodeagent.node.v1.UpdateResponse
-	38, // 104: nodeagent.node.v1.Containers.CopyFrom:output_type -> nodeagent.node.v1.CopyFromResponse
-	41, // 105: nodeagent.node.v1.Containers.CopyTo:output_type -> nodeagent.node.v1.CopyToResponse
-	43, // 106: nodeagent.node.v1.Containers.Remove:output_type -> nodeagent.node.v1.RemoveResponse
-	45, // 107: nodeagent.node.v1.Containers.Wait:output_type -> nodeagent.node.v1.WaitResponse
-	47, // 108: nodeagent.node.v1.Containers.List:output_type -> nodeagent.node.v1.ListResponse
-	52, // 109: nodeagent.node.v1.Containers.Inspect:output_type -> nodeagent.node.v1.InspectResponse
-	75, // 110: nodeagent.node.v1.Containers.Logs:output_type -> nodeagent.node.v1.LogsResponse
-	55, // 111: nodeagent.node.v1.Containers.Pause:output_type -> nodeagent.node.v1.PauseResponse
-	57, // 112: nodeagent.node.v1.Containers.Unpause:output_type -> nodeagent.node.v1.UnpauseResponse
-	59, // 113: nodeagent.node.v1.Containers.Rename:output_type -> nodeagent.node.v1.RenameResponse
-	61, // 114: nodeagent.node.v1.Containers.Top:output_type -> nodeagent.node.v1.TopResponse
-	65, // 115: nodeagent.node.v1.Containers.Changes:output_type -> nodeagent.node.v1.ChangesResponse
-	67, // 116: nodeagent.node.v1.Containers.Export:output_type -> nodeagent.node.v1.ExportResponse
-	69, // 117: nodeagent.node.v1.Containers.Commit:output_type -> nodeagent.node.v1.CommitResponse
-	72, // 118: nodeagent.node.v1.Containers.Stats:output_type -> nodeagent.node.v1.StatsResponse
-	96, // [96:119] is the sub-list for method output_type
-	73, // [73:96] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	87, // 47: nodeagent.node.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
+	51, // 48: nodeagent.node.v1.ListResponse.containers:type_name -> nodeagent.node.v1.Container
+	50, // 49: nodeagent.node.v1.Container.pod:type_name -> nodeagent.node.v1.Pod
+	87, // 50: nodeagent.node.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	87, // 51: nodeagent.node.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	87, // 52: nodeagent.node.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	84, // 53: nodeagent.node.v1.Container.labels:type_name -> nodeagent.node.v1.Container.LabelsEntry
+	12, // 54: nodeagent.node.v1.Container.ports:type_name -> nodeagent.node.v1.Port
+	13, // 55: nodeagent.node.v1.Container.mounts:type_name -> nodeagent.node.v1.Mount
+	87, // 56: nodeagent.node.v1.HealthLog.start:type_name -> google.protobuf.Timestamp
+	87, // 57: nodeagent.node.v1.HealthLog.end:type_name -> google.protobuf.Timestamp
+	51, // 58: nodeagent.node.v1.InspectResponse.container:type_name -> nodeagent.node.v1.Container
+	3,  // 59: nodeagent.node.v1.InspectResponse.spec:type_name -> nodeagent.node.v1.ContainerSpec
+	55, // 60: nodeagent.node.v1.InspectResponse.addresses:type_name -> nodeagent.node.v1.Addresses
+	88, // 61: nodeagent.node.v1.InspectResponse.endpoints:type_name -> nodeagent.node.v1.Endpoint
+	53, // 62: nodeagent.node.v1.InspectResponse.health_log:type_name -> nodeagent.node.v1.HealthLog
+	5,  // 63: nodeagent.node.v1.InspectResponse.health:type_name -> nodeagent.node.v1.HealthCheck
+	64, // 64: nodeagent.node.v1.TopResponse.processes:type_name -> nodeagent.node.v1.Process
+	2,  // 65: nodeagent.node.v1.Change.kind:type_name -> nodeagent.node.v1.Change.Kind
+	66, // 66: nodeagent.node.v1.ChangesResponse.changes:type_name -> nodeagent.node.v1.Change
+	87, // 67: nodeagent.node.v1.Stats.at:type_name -> google.protobuf.Timestamp
+	73, // 68: nodeagent.node.v1.StatsResponse.stats:type_name -> nodeagent.node.v1.Stats
+	87, // 69: nodeagent.node.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	87, // 70: nodeagent.node.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	87, // 71: nodeagent.node.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	1,  // 72: nodeagent.node.v1.LogEntry.stream:type_name -> nodeagent.node.v1.Output.Stream
+	76, // 73: nodeagent.node.v1.LogsResponse.entries:type_name -> nodeagent.node.v1.LogEntry
+	15, // 74: nodeagent.node.v1.Containers.Create:input_type -> nodeagent.node.v1.CreateRequest
+	17, // 75: nodeagent.node.v1.Containers.Start:input_type -> nodeagent.node.v1.StartRequest
+	21, // 76: nodeagent.node.v1.Containers.Attach:input_type -> nodeagent.node.v1.AttachRequest
+	26, // 77: nodeagent.node.v1.Containers.Exec:input_type -> nodeagent.node.v1.ExecRequest
+	28, // 78: nodeagent.node.v1.Containers.Stop:input_type -> nodeagent.node.v1.StopRequest
+	30, // 79: nodeagent.node.v1.Containers.Kill:input_type -> nodeagent.node.v1.KillRequest
+	32, // 80: nodeagent.node.v1.Containers.Restart:input_type -> nodeagent.node.v1.RestartRequest
+	34, // 81: nodeagent.node.v1.Containers.Update:input_type -> nodeagent.node.v1.UpdateRequest
+	36, // 82: nodeagent.node.v1.Containers.CopyFrom:input_type -> nodeagent.node.v1.CopyFromRequest
+	40, // 83: nodeagent.node.v1.Containers.CopyTo:input_type -> nodeagent.node.v1.CopyToRequest
+	42, // 84: nodeagent.node.v1.Containers.Remove:input_type -> nodeagent.node.v1.RemoveRequest
+	44, // 85: nodeagent.node.v1.Containers.Prune:input_type -> nodeagent.node.v1.PruneContainersRequest
+	46, // 86: nodeagent.node.v1.Containers.Wait:input_type -> nodeagent.node.v1.WaitRequest
+	48, // 87: nodeagent.node.v1.Containers.List:input_type -> nodeagent.node.v1.ListRequest
+	52, // 88: nodeagent.node.v1.Containers.Inspect:input_type -> nodeagent.node.v1.InspectRequest
+	75, // 89: nodeagent.node.v1.Containers.Logs:input_type -> nodeagent.node.v1.LogsRequest
+	56, // 90: nodeagent.node.v1.Containers.Pause:input_type -> nodeagent.node.v1.PauseRequest
+	58, // 91: nodeagent.node.v1.Containers.Unpause:input_type -> nodeagent.node.v1.UnpauseRequest
+	60, // 92: nodeagent.node.v1.Containers.Rename:input_type -> nodeagent.node.v1.RenameRequest
+	62, // 93: nodeagent.node.v1.Containers.Top:input_type -> nodeagent.node.v1.TopRequest
+	65, // 94: nodeagent.node.v1.Containers.Changes:input_type -> nodeagent.node.v1.ChangesRequest
+	68, // 95: nodeagent.node.v1.Containers.Export:input_type -> nodeagent.node.v1.ExportRequest
+	70, // 96: nodeagent.node.v1.Containers.Commit:input_type -> nodeagent.node.v1.CommitRequest
+	72, // 97: nodeagent.node.v1.Containers.Stats:input_type -> nodeagent.node.v1.StatsRequest
+	16, // 98: nodeagent.node.v1.Containers.Create:output_type -> nodeagent.node.v1.CreateResponse
+	18, // 99: nodeagent.node.v1.Containers.Start:output_type -> nodeagent.node.v1.StartResponse
+	24, // 100: nodeagent.node.v1.Containers.Attach:output_type -> nodeagent.node.v1.AttachResponse
+	27, // 101: nodeagent.node.v1.Containers.Exec:output_type -> nodeagent.node.v1.ExecResponse
+	29, // 102: nodeagent.node.v1.Containers.Stop:output_type -> nodeagent.node.v1.StopResponse
+	31, // 103: nodeagent.node.v1.Containers.Kill:output_type -> nodeagent.node.v1.KillResponse
+	33, // 104: nodeagent.node.v1.Containers.Restart:output_type -> nodeagent.node.v1.RestartResponse
+	35, // 105: nodeagent.node.v1.Containers.Update:output_type -> nodeagent.node.v1.UpdateResponse
+	38, // 106: nodeagent.node.v1.Containers.CopyFrom:output_type -> nodeagent.node.v1.CopyFromResponse
+	41, // 107: nodeagent.node.v1.Containers.CopyTo:output_type -> nodeagent.node.v1.CopyToResponse
+	43, // 108: nodeagent.node.v1.Containers.Remove:output_type -> nodeagent.node.v1.RemoveResponse
+	45, // 109: nodeagent.node.v1.Containers.Prune:output_type -> nodeagent.node.v1.PruneContainersResponse
+	47, // 110: nodeagent.node.v1.Containers.Wait:output_type -> nodeagent.node.v1.WaitResponse
+	49, // 111: nodeagent.node.v1.Containers.List:output_type -> nodeagent.node.v1.ListResponse
+	54, // 112: nodeagent.node.v1.Containers.Inspect:output_type -> nodeagent.node.v1.InspectResponse
+	77, // 113: nodeagent.node.v1.Containers.Logs:output_type -> nodeagent.node.v1.LogsResponse
+	57, // 114: nodeagent.node.v1.Containers.Pause:output_type -> nodeagent.node.v1.PauseResponse
+	59, // 115: nodeagent.node.v1.Containers.Unpause:output_type -> nodeagent.node.v1.UnpauseResponse
+	61, // 116: nodeagent.node.v1.Containers.Rename:output_type -> nodeagent.node.v1.RenameResponse
+	63, // 117: nodeagent.node.v1.Containers.Top:output_type -> nodeagent.node.v1.TopResponse
+	67, // 118: nodeagent.node.v1.Containers.Changes:output_type -> nodeagent.node.v1.ChangesResponse
+	69, // 119: nodeagent.node.v1.Containers.Export:output_type -> nodeagent.node.v1.ExportResponse
+	71, // 120: nodeagent.node.v1.Containers.Commit:output_type -> nodeagent.node.v1.CommitResponse
+	74, // 121: nodeagent.node.v1.Containers.Stats:output_type -> nodeagent.node.v1.StatsResponse
+	98, // [98:122] is the sub-list for method output_type
+	74, // [74:98] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_container_proto_init() }
@@ -6348,7 +6477,7 @@ func file_container_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_container_proto_rawDesc), len(file_container_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   80,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

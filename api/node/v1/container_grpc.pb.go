@@ -39,6 +39,7 @@ const (
 	Containers_CopyFrom_FullMethodName = "/nodeagent.node.v1.Containers/CopyFrom"
 	Containers_CopyTo_FullMethodName   = "/nodeagent.node.v1.Containers/CopyTo"
 	Containers_Remove_FullMethodName   = "/nodeagent.node.v1.Containers/Remove"
+	Containers_Prune_FullMethodName    = "/nodeagent.node.v1.Containers/Prune"
 	Containers_Wait_FullMethodName     = "/nodeagent.node.v1.Containers/Wait"
 	Containers_List_FullMethodName     = "/nodeagent.node.v1.Containers/List"
 	Containers_Inspect_FullMethodName  = "/nodeagent.node.v1.Containers/Inspect"
@@ -92,6 +93,8 @@ type ContainersClient interface {
 	CopyTo(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[CopyToRequest, CopyToResponse], error)
 	// Remove removes a container with all that was made for it.
 	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	// Prune removes nodectl's containers that do not run.
+	Prune(ctx context.Context, in *PruneContainersRequest, opts ...grpc.CallOption) (*PruneContainersResponse, error)
 	// Wait returns once the container has ended.
 	Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error)
 	// List gives all containers of nodectl, newest first; those of kubelet too
@@ -250,6 +253,16 @@ func (c *containersClient) Remove(ctx context.Context, in *RemoveRequest, opts .
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveResponse)
 	err := c.cc.Invoke(ctx, Containers_Remove_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *containersClient) Prune(ctx context.Context, in *PruneContainersRequest, opts ...grpc.CallOption) (*PruneContainersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PruneContainersResponse)
+	err := c.cc.Invoke(ctx, Containers_Prune_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -433,6 +446,8 @@ type ContainersServer interface {
 	CopyTo(grpc.ClientStreamingServer[CopyToRequest, CopyToResponse]) error
 	// Remove removes a container with all that was made for it.
 	Remove(context.Context, *RemoveRequest) (*RemoveResponse, error)
+	// Prune removes nodectl's containers that do not run.
+	Prune(context.Context, *PruneContainersRequest) (*PruneContainersResponse, error)
 	// Wait returns once the container has ended.
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
 	// List gives all containers of nodectl, newest first; those of kubelet too
@@ -501,6 +516,9 @@ func (UnimplementedContainersServer) CopyTo(grpc.ClientStreamingServer[CopyToReq
 }
 func (UnimplementedContainersServer) Remove(context.Context, *RemoveRequest) (*RemoveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
+}
+func (UnimplementedContainersServer) Prune(context.Context, *PruneContainersRequest) (*PruneContainersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Prune not implemented")
 }
 func (UnimplementedContainersServer) Wait(context.Context, *WaitRequest) (*WaitResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Wait not implemented")
@@ -713,6 +731,24 @@ func _Containers_Remove_Handler(srv interface{}, ctx context.Context, dec func(i
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ContainersServer).Remove(ctx, req.(*RemoveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Containers_Prune_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PruneContainersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ContainersServer).Prune(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Containers_Prune_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ContainersServer).Prune(ctx, req.(*PruneContainersRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -953,6 +989,10 @@ var Containers_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Remove",
 			Handler:    _Containers_Remove_Handler,
+		},
+		{
+			MethodName: "Prune",
+			Handler:    _Containers_Prune_Handler,
 		},
 		{
 			MethodName: "Wait",

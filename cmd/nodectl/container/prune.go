@@ -3,7 +3,6 @@ package container
 import (
 	"context"
 	"fmt"
-	"time"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
@@ -47,50 +46,26 @@ func Prune(ctx context.Context, cli *command.CLI, filters []string) (int64, erro
 	if err != nil {
 		return 0, err
 	}
-	var until time.Time
+	req := &nodev1.PruneContainersRequest{Labels: parsed["label"], WithoutLabels: parsed["label!"]}
 	for _, value := range parsed["until"] {
-		at, err := command.ParseTime(value)
-		if err != nil {
+		if req.Until, err = command.ParseTime(value); err != nil {
 			return 0, err
 		}
-		until = at.AsTime()
 	}
 	client, err := cli.Containers()
 	if err != nil {
 		return 0, err
 	}
-	resp, err := client.List(ctx, &nodev1.ListRequest{Sizes: true})
+	resp, err := client.Prune(ctx, req)
 	if err != nil {
 		return 0, err
 	}
-	bytes, removed := int64(0), []string(nil)
-	for _, c := range resp.GetContainers() {
-		stopped := c.GetState() == "created" || c.GetState() == "exited"
-		if !stopped || !until.IsZero() && c.GetCreatedAt().AsTime().After(until) || !parsed.Labels(c.GetLabels()) || without(parsed, c) {
-			continue
-		}
-		// One that was started or removed meanwhile is passed over.
-		if _, err := client.Remove(ctx, &nodev1.RemoveRequest{Container: c.GetId()}); err == nil {
-			bytes += c.GetSizeRw()
-			removed = append(removed, c.GetId())
-		}
-	}
-	if len(removed) > 0 {
+	if len(resp.GetIds()) > 0 {
 		fmt.Fprintln(cli.Out, "Deleted Containers:")
-		for _, id := range removed {
+		for _, id := range resp.GetIds() {
 			fmt.Fprintln(cli.Out, id)
 		}
 		fmt.Fprintln(cli.Out)
 	}
-	return bytes, nil
-}
-
-// without says whether a container has a label that it must not have.
-func without(filters command.Filters, c *nodev1.Container) bool {
-	for _, label := range filters["label!"] {
-		if (command.Filters{"label": {label}}).Labels(c.GetLabels()) {
-			return true
-		}
-	}
-	return false
+	return resp.GetReclaimedBytes(), nil
 }

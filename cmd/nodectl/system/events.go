@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/distribution/reference"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
@@ -108,11 +109,7 @@ func eventMatches(e *nodev1.Event, wanted command.Filters) bool {
 		return wanted.Any(kind, func(want string) bool {
 			name := e.GetAttributes()["name"]
 			if kind == "image" {
-				name = e.GetAttributes()["image"]
-				if e.GetType() == kind {
-					name = e.GetAttributes()["name"]
-				}
-				return name == want || strings.TrimSuffix(name, ":latest") == want || e.GetType() == kind && strings.HasPrefix(e.GetId(), want)
+				return ofImage(e, want)
 			}
 			return (e.GetType() == kind && (strings.HasPrefix(e.GetId(), want) || name == want)) || e.GetAttributes()[kind] == want
 		})
@@ -123,6 +120,23 @@ func eventMatches(e *nodev1.Event, wanted command.Filters) bool {
 		}) &&
 		wanted.Any("scope", func(want string) bool { return want == "local" }) &&
 		object("container") && object("image") && object("network") && object("volume") && wanted.Labels(e.GetAttributes())
+}
+
+// ofImage says whether an event is of an image, or of a container of it. An
+// image is meant by its name, with its tag or without, or by its ID.
+func ofImage(e *nodev1.Event, want string) bool {
+	name := e.GetAttributes()["image"]
+	if e.GetType() == "image" {
+		name = e.GetAttributes()["name"]
+		if want != "" && (strings.HasPrefix(e.GetId(), want) || strings.HasPrefix(strings.TrimPrefix(e.GetId(), "sha256:"), want)) {
+			return true
+		}
+	}
+	if name == want {
+		return true
+	}
+	ref, err := reference.ParseNormalizedNamed(name)
+	return err == nil && (reference.FamiliarName(ref) == want || reference.FamiliarString(ref) == want)
 }
 
 // eventLine is an event as docker prints it.
