@@ -1,53 +1,64 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/sandbox/account"
+	"github.com/nodeagent/nodeagent/sandbox/spec"
 )
 
 // checkContainer refuses what cannot be right whatever pod and image say.
 func checkContainer(config *runtime.ContainerConfig) error {
 	switch {
 	case config == nil:
-		return invalid("no container configuration")
+		return invalid("config", "is missing")
 	case config.GetMetadata().GetName() == "":
-		return invalid("no container name")
+		return invalid("metadata.name", "is missing")
 	case config.GetImage().GetImage() == "":
-		return invalid("no image")
+		return invalid("image.image", "is missing")
 	}
-	sc := config.GetLinux().GetSecurityContext()
-	if sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil && sc.GetRunAsUsername() == "" {
-		return invalid("run_as_group is set without run_as_user or run_as_username")
+	if err := checkName("metadata.name", config.GetMetadata().GetName()); err != nil {
+		return err
 	}
-	for _, mt := range config.GetMounts() {
-		if err := checkMount(mt); err != nil {
+	if err := spec.ValidateUser(config.GetLinux().GetSecurityContext()); err != nil {
+		return err
+	}
+	for i, mt := range config.GetMounts() {
+		if err := checkMount(fmt.Sprintf("mounts[%d].", i), mt); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func checkMount(mt *runtime.Mount) error {
+// checkMount checks what is needed to look for the source; the rest is for the
+// specification.
+func checkMount(field string, mt *runtime.Mount) error {
+	image := mt.GetImage().GetImage() != ""
 	switch {
-	case !path.IsAbs(mt.GetContainerPath()):
-		return invalid("mount: container path %q is not absolute", mt.GetContainerPath())
-	case mt.GetImage().GetImage() != "" && mt.GetHostPath() != "":
-		return invalid("mount on %s: both an image and a host path", mt.GetContainerPath())
-	case mt.GetImage().GetImage() != "" || mt.GetImageSubPath() == "":
-		return nil
+	case !spec.ValidPath(mt.GetContainerPath()):
+		return invalid(field+"container_path", "%.300q is not an absolute path", mt.GetContainerPath())
+	case image && mt.GetHostPath() != "":
+		return invalid(field+"host_path", "is given beside an image")
+	case !image && mt.GetImageSubPath() != "":
+		return invalid(field+"image_sub_path", "is given without an image")
+	case image && !spec.ValidPath("/"+mt.GetImageSubPath()):
+		return invalid(field+"image_sub_path", "%.300q is not a path", mt.GetImageSubPath())
+	case !image && !spec.ValidPath(mt.GetHostPath()):
+		return invalid(field+"host_path", "%.300q is not an absolute path", mt.GetHostPath())
 	}
-	return invalid("mount on %s: an image sub-path without an image", mt.GetContainerPath())
+	return nil
 }
 
 // logPath joins the pod's log directory and the container's log path, which
@@ -56,27 +67,24 @@ func logPath(directory, name string) (string, error) {
 	if directory == "" || name == "" {
 		return "", nil
 	}
-	if !filepath.IsLocal(name) {
-		return "", invalid("log path %q leaves the log directory", name)
+	if !filepath.IsLocal(name) || !spec.ValidPath("/"+name) {
+		return "", invalid("log_path", "%.300q is not a path below the log directory", name)
 	}
 	return filepath.Join(directory, name), nil
 }
 
 // resolveSource finds a mount's source on the host, links followed.
-func resolveSource(mt *runtime.Mount) (string, error) {
-	if !filepath.IsAbs(mt.GetHostPath()) {
-		return "", invalid("mount on %s: host path %q is not absolute", mt.GetContainerPath(), mt.GetHostPath())
-	}
+func resolveSource(field string, mt *runtime.Mount) (string, error) {
 	source, err := filepath.EvalSymlinks(mt.GetHostPath())
 	if err != nil {
-		return "", fmt.Errorf("mount on %s: host path %q: %w", mt.GetContainerPath(), mt.GetHostPath(), missing(err))
+		return "", fmt.Errorf("%shost_path: %s: %w", field, mt.GetHostPath(), missing(err))
 	}
 	return source, nil
 }
 
-// missing gives a missing file its kind.
+// missing gives a missing file its kind, also one looked for below a file.
 func missing(err error) error {
-	if os.IsNotExist(err) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	return err
@@ -108,7 +116,7 @@ func stopSignal(config *runtime.ContainerConfig, image *ocispec.Image) (string, 
 	if s := config.GetStopSignal(); s != runtime.Signal_SIGNAL_RUNTIME_DEFAULT {
 		name := strings.TrimPrefix(s.String(), "SIGNAL_")
 		if _, err := parseSignal(name); err != nil {
-			return "", err
+			return "", invalid("stop_signal", "%s is unknown", s)
 		}
 		return name, nil
 	}
@@ -126,29 +134,26 @@ const maxSeccompProfile = 1 << 20
 // seccompProfile reads the profile file that the configuration names; nil
 // when it names none.
 func seccompProfile(config *runtime.ContainerConfig) ([]byte, error) {
-	sc := config.GetLinux().GetSecurityContext()
-	profile := sc.GetSeccomp()
-	if sc.GetPrivileged() || profile.GetProfileType() != runtime.SecurityProfile_Localhost {
-		return nil, nil
+	const field = "linux.security_context.seccomp.localhost_ref"
+	name, err := spec.SeccompProfilePath(config.GetLinux().GetSecurityContext())
+	if err != nil || name == "" {
+		return nil, err
 	}
-	name := strings.TrimPrefix(profile.GetLocalhostRef(), "localhost/")
-	if !filepath.IsAbs(name) {
-		return nil, invalid("seccomp profile %q is not an absolute path", name)
-	}
-	f, err := os.Open(name)
+	// A pipe must not hold the caller up.
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("seccomp profile: %w", missing(err))
+		return nil, fmt.Errorf("%s: %w", field, missing(err))
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, invalid("seccomp profile %q is not a regular file", name)
+		return nil, invalid(field, "%.300q is not a regular file", name)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxSeccompProfile+1))
 	if err != nil {
-		return nil, fmt.Errorf("seccomp profile: %w", err)
+		return nil, fmt.Errorf("%s: %w", field, err)
 	}
 	if len(data) > maxSeccompProfile {
-		return nil, invalid("seccomp profile %q is larger than %d bytes", name, maxSeccompProfile)
+		return nil, invalid(field, "%.300q is larger than %d bytes", name, maxSeccompProfile)
 	}
 	return data, nil
 }

@@ -223,7 +223,7 @@ func (m *Manager) targetPID(id, podID string) (int, error) {
 	}
 	s := c.get()
 	if s.PodID != podID {
-		return 0, invalid("target container %s is in another pod", s.ID)
+		return 0, invalid("linux.security_context.namespace_options.target_id", "container %s is in another pod", s.ID)
 	}
 	if s.PID == 0 {
 		return 0, fmt.Errorf("target container %s is %s: %w", s.ID, s.State, errdefs.ErrFailedPrecondition)

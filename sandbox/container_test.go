@@ -95,6 +95,44 @@ func TestCreateContainerRepeated(t *testing.T) {
 	}
 }
 
+// Who asks for another container under the name of one that is there must not
+// get that one; what kubelet makes up anew for each call does not count.
+func TestCreateContainerOfAnotherConfiguration(t *testing.T) {
+	_, m := start(t)
+	podID := readyPod(t, m)
+	file := func() string { return t.TempDir() }
+	request := func() CreateContainerRequest {
+		req := containerRequest(podID, "c")
+		req.Config.Annotations = map[string]string{"restarts": "0"}
+		req.Config.Mounts = []*runtime.Mount{{HostPath: file(), ContainerPath: "/dev/termination-log"}}
+		return req
+	}
+	id, err := m.CreateContainer(t.Context(), request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.UpdateContainer(t.Context(), id, &runtime.LinuxContainerResources{CpuShares: 300}); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := m.CreateContainer(t.Context(), request()); again != id || err != nil {
+		t.Errorf("the same: %s, %v", again, err)
+	}
+	for name, change := range map[string]func(*runtime.ContainerConfig){
+		"command":  func(c *runtime.ContainerConfig) { c.Command = []string{"other"} },
+		"mount":    func(c *runtime.ContainerConfig) { c.Mounts[0].ContainerPath = "/elsewhere" },
+		"no mount": func(c *runtime.ContainerConfig) { c.Mounts = nil },
+		"rights": func(c *runtime.ContainerConfig) {
+			c.Linux = &runtime.LinuxContainerConfig{SecurityContext: &runtime.LinuxContainerSecurityContext{NoNewPrivs: true}}
+		},
+	} {
+		req := request()
+		change(req.Config)
+		if got, err := m.CreateContainer(t.Context(), req); !errdefs.IsAlreadyExists(err) {
+			t.Errorf("%s: %s, %v", name, got, err)
+		}
+	}
+}
+
 func TestCreateContainerRefuses(t *testing.T) {
 	w, m := start(t)
 	req := podRequest("web")

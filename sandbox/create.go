@@ -28,7 +28,7 @@ const (
 // CreateContainer makes a container that is ready to start; no process runs
 // yet. Name and attempt are its key in the pod: the same request made again
 // joins the one under way, and finds the finished container as long as it
-// was not started.
+// was not started. Another request of this key fails with ErrAlreadyExists.
 func (m *Manager) CreateContainer(ctx context.Context, req CreateContainerRequest) (string, error) {
 	name := req.Config.GetMetadata().GetName()
 	p, err := m.findPod(req.PodID)
@@ -40,13 +40,20 @@ func (m *Manager) CreateContainer(ctx context.Context, req CreateContainerReques
 	}
 	what := fmt.Sprintf("create container %q in pod %s", name, p.get().ID)
 	key := fmt.Sprintf("container %s %q %d", p.get().ID, name, req.Config.GetMetadata().GetAttempt())
-	return m.join(ctx, work{
+	id, err := m.join(ctx, work{
 		key: key, what: what, verb: "create container", pod: p.get().ID,
 		finished: func() (string, error) { return m.findCreated(p, req.Config.GetMetadata()) },
 		do: func(ctx context.Context, op *operation) (string, error) {
 			return m.createContainer(ctx, op, p, req)
 		},
 	})
+	if err != nil {
+		return "", err
+	}
+	if c, err := m.findContainer(id); err == nil && !sameContainer(c.get().Config, req.Config) {
+		return "", fmt.Errorf("%s: container %s has this name and attempt, and another configuration: %w", what, id, errdefs.ErrAlreadyExists)
+	}
+	return id, nil
 }
 
 // findCreated finds the pod's container of this name and attempt.
@@ -129,6 +136,9 @@ func (r *creation) checkPod(context.Context) error {
 // container is listed. A removal that came in between makes the snapshot fail.
 func (r *creation) resolveImage(ctx context.Context) (err error) {
 	r.image, err = r.deps.Images.ResolveImage(ctx, r.ImageRef)
+	if errdefs.IsInvalidArgument(err) {
+		return fmt.Errorf("image.image: %w", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -224,6 +234,9 @@ func (r *creation) resolveUser(context.Context) (err error) {
 		query.Groups = r.Extra.Groups
 	}
 	r.RunAs, err = account.Resolve(r.Rootfs, query)
+	if errdefs.IsInvalidArgument(err) && r.Config.GetLinux().GetSecurityContext().GetRunAsUsername() != "" {
+		return fmt.Errorf("linux.security_context.run_as_username: %w", err)
+	}
 	return err
 }
 

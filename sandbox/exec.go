@@ -65,7 +65,7 @@ func (m *Manager) newExecution(req ExecRequest) (*execution, error) {
 		return nil, fmt.Errorf("it is %s: %w", s.State, errdefs.ErrFailedPrecondition)
 	}
 	if len(req.Cmd) == 0 {
-		return nil, invalid("no command")
+		return nil, invalid("cmd", "is missing")
 	}
 	sup, err := m.supervisor()
 	if err != nil {

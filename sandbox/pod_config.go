@@ -2,13 +2,11 @@ package sandbox
 
 import (
 	"fmt"
-	"net/netip"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -16,14 +14,6 @@ import (
 	"github.com/nodeagent/nodeagent/sandbox/namespace"
 	"github.com/nodeagent/nodeagent/sandbox/spec"
 )
-
-// maxHostname is the kernel's bound (__NEW_UTS_LEN).
-const maxHostname = 64
-
-// invalid is an ErrInvalidArgument.
-func invalid(format string, args ...any) error {
-	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
-}
 
 // namespaceOptions never gives nil.
 func namespaceOptions(config *runtime.PodSandboxConfig) *runtime.NamespaceOption {
@@ -71,11 +61,10 @@ func (m *Manager) planPod(req RunPodRequest) (*podState, error) {
 		return nil, err
 	}
 	if _, known := m.cfg.Handlers[req.Handler]; !known && req.Handler != "" {
-		return nil, invalid("no runtime handler %q", req.Handler)
+		return nil, invalid("runtime_handler", "there is no %q", req.Handler)
 	}
-	sc := config.GetLinux().GetSecurityContext()
-	if sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil {
-		return nil, invalid("run_as_group is set without run_as_user")
+	if err := spec.ValidateSandboxSecurity(config.GetLinux().GetSecurityContext()); err != nil {
+		return nil, err
 	}
 	if err := checkPodModes(config, req.Owner); err != nil {
 		return nil, err
@@ -105,7 +94,10 @@ func (m *Manager) planPod(req RunPodRequest) (*podState, error) {
 	if slices.Contains(own, namespace.Net) {
 		s.NetNS = filepath.Join(m.nsDir(s.ID), string(namespace.Net))
 	}
-	return s, m.placePod(s)
+	if err := m.placePod(s); err != nil {
+		return nil, err
+	}
+	return s, m.checkPodResources(s)
 }
 
 // placePod decides the pod's cgroup. One that was asked for by name belongs
@@ -120,11 +112,8 @@ func (m *Manager) placePod(s *podState) error {
 		}
 		return nil
 	}
-	if slices.Contains(strings.Split(parent, "/"), "..") || strings.ContainsFunc(parent, notPrintable) {
-		return invalid("cgroup parent %q", parent)
-	}
-	if m.cfg.SystemdCgroup != strings.HasSuffix(parent, ".slice") {
-		return invalid("cgroup parent %q does not fit the cgroup driver", parent)
+	if err := m.checkCgroupParent(parent); err != nil {
+		return err
 	}
 	s.CgroupPath = parent
 	if s.Owner == OwnerNodectl {
@@ -142,52 +131,6 @@ func (m *Manager) placePod(s *podState) error {
 	return nil
 }
 
-func notPrintable(r rune) bool { return r < ' ' || r == 0x7f }
-
-func checkPodNames(config *runtime.PodSandboxConfig, owner Owner) error {
-	switch {
-	case config == nil:
-		return invalid("no pod configuration")
-	case config.GetMetadata().GetName() == "":
-		return invalid("no pod name")
-	case owner != OwnerCRI && owner != OwnerNodectl:
-		return invalid("unknown owner %q", owner)
-	case len(config.GetHostname()) > maxHostname:
-		return invalid("hostname %q is longer than %d bytes", config.GetHostname(), maxHostname)
-	case strings.ContainsFunc(config.GetHostname(), func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '/' }):
-		return invalid("hostname %q", config.GetHostname())
-	case config.GetLogDirectory() != "" && !filepath.IsAbs(config.GetLogDirectory()):
-		return invalid("log directory %q is not absolute", config.GetLogDirectory())
-	}
-	return nil
-}
-
-// checkPodModes refuses namespace modes that a pod cannot have. A person's may
-// share the network of another.
-func checkPodModes(config *runtime.PodSandboxConfig, owner Owner) error {
-	o := namespaceOptions(config)
-	networks := []runtime.NamespaceMode{runtime.NamespaceMode_POD, runtime.NamespaceMode_NODE}
-	if owner == OwnerNodectl && networkTarget(config) != "" {
-		networks = append(networks, runtime.NamespaceMode_TARGET)
-	}
-	for _, c := range []struct {
-		name    string
-		mode    runtime.NamespaceMode
-		allowed []runtime.NamespaceMode
-	}{
-		{"network", o.GetNetwork(), networks},
-		{"ipc", o.GetIpc(), []runtime.NamespaceMode{runtime.NamespaceMode_POD, runtime.NamespaceMode_NODE}},
-		{"pid", o.GetPid(), []runtime.NamespaceMode{
-			runtime.NamespaceMode_POD, runtime.NamespaceMode_CONTAINER, runtime.NamespaceMode_NODE,
-		}},
-	} {
-		if !slices.Contains(c.allowed, c.mode) {
-			return invalid("%s namespace mode %s of a pod", c.name, c.mode)
-		}
-	}
-	return nil
-}
-
 // userMappings gives the pod's user namespace; empty without one.
 func userMappings(config *runtime.PodSandboxConfig) (uids, gids []namespace.Mapping, err error) {
 	u, g, _, err := spec.ParseUserNamespace(namespaceOptions(config).GetUsernsOptions())
@@ -200,52 +143,6 @@ func mappings(list []specs.LinuxIDMapping) []namespace.Mapping {
 		out = append(out, namespace.Mapping{ContainerID: m.ContainerID, HostID: m.HostID, Length: m.Size})
 	}
 	return out
-}
-
-// checkDNS refuses values that would be more than one word of resolv.conf.
-func checkDNS(dns *runtime.DNSConfig) error {
-	for _, list := range [][]string{dns.GetServers(), dns.GetSearches(), dns.GetOptions()} {
-		for _, v := range list {
-			if v == "" || strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-				return invalid("DNS setting %q", v)
-			}
-		}
-	}
-	return nil
-}
-
-// portMappings gives what is published on the host.
-func portMappings(config *runtime.PodSandboxConfig) ([]network.PortMapping, error) {
-	protocols := map[runtime.Protocol]network.Protocol{
-		runtime.Protocol_TCP: network.TCP, runtime.Protocol_UDP: network.UDP, runtime.Protocol_SCTP: network.SCTP,
-	}
-	var ports []network.PortMapping
-	for _, p := range config.GetPortMappings() {
-		if p.GetHostPort() == 0 {
-			continue
-		}
-		protocol, ok := protocols[p.GetProtocol()]
-		if !ok {
-			return nil, invalid("protocol %s of a port", p.GetProtocol())
-		}
-		for _, n := range []int32{p.GetHostPort(), p.GetContainerPort()} {
-			if n < 1 || n > 65535 {
-				return nil, invalid("port %d", n)
-			}
-		}
-		out := network.PortMapping{
-			Protocol: protocol, ContainerPort: uint16(p.GetContainerPort()), HostPort: uint16(p.GetHostPort()),
-		}
-		if p.GetHostIp() != "" {
-			ip, err := netip.ParseAddr(p.GetHostIp())
-			if err != nil {
-				return nil, invalid("host IP %q of a port", p.GetHostIp())
-			}
-			out.HostIP = ip
-		}
-		ports = append(ports, out)
-	}
-	return ports, nil
 }
 
 // attachment is the pod as the network sees it.

@@ -10,7 +10,9 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nodeagent/nodeagent/sandbox/idmap"
@@ -119,7 +121,7 @@ func (m *Manager) resolveMounts(ctx context.Context, c *containerState, p *podSt
 				err = fmt.Errorf("%w on %s: %w", ErrImageVolume, in.GetContainerPath(), err)
 			}
 		} else {
-			out.HostPath, err = resolveSource(in)
+			out.HostPath, err = resolveSource(fmt.Sprintf("mounts[%d].", i), in)
 		}
 		if err != nil {
 			return err
@@ -135,7 +137,7 @@ func (m *Manager) mountImage(ctx context.Context, c *containerState, p *podState
 	mt := c.Config.GetMounts()[i]
 	image, err := m.deps.Images.ResolveImage(ctx, mt.GetImage().GetImage())
 	if err != nil {
-		return "", "", err
+		return "", "", fmt.Errorf("mounts[%d].image.image: %w", i, err)
 	}
 	key := c.ID + "-image-" + strconv.Itoa(i)
 	in, err := m.deps.Images.Unpack(ctx, image.ID, p.Handler)
@@ -158,15 +160,22 @@ func (m *Manager) mountImage(ctx context.Context, c *containerState, p *podState
 	if mt.GetImageSubPath() == "" {
 		return target, image.ID, nil
 	}
-	source, err = subPath(target, mt.GetImageSubPath())
-	return source, image.ID, err
+	if source, err = subPath(target, mt.GetImageSubPath()); err != nil {
+		return "", "", fmt.Errorf("mounts[%d].image_sub_path: %w", i, err)
+	}
+	return source, image.ID, nil
 }
 
 // subPath finds a path within an image, whose links do not lead out of it.
 func subPath(root, name string) (string, error) {
 	handle, err := pathrs.OpenInRoot(root, name)
+	for _, absent := range []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP} {
+		if errors.Is(err, absent) {
+			return "", fmt.Errorf("%.300q is not in the image: %w", name, errdefs.ErrInvalidArgument)
+		}
+	}
 	if err != nil {
-		return "", fmt.Errorf("sub-path %q: %w", name, missing(err))
+		return "", err
 	}
 	defer handle.Close()
 	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", handle.Fd()))

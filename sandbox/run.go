@@ -7,23 +7,26 @@ import (
 	"os"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/internal/undo"
 	"github.com/nodeagent/nodeagent/sandbox/namespace"
+	"github.com/nodeagent/nodeagent/sandbox/spec"
 	"github.com/nodeagent/nodeagent/supervisor"
 )
 
 // RunPod makes a pod and returns when it is ready. Namespace, name, UID and
 // attempt together are its key: the same request made again joins the one
-// under way, and finds the finished pod as long as it is ready.
+// under way, and finds the finished pod as long as it is ready. Another request
+// of this key fails with ErrAlreadyExists.
 func (m *Manager) RunPod(ctx context.Context, req RunPodRequest) (string, error) {
 	plan, err := m.planPod(req)
 	if err != nil {
 		return "", fmt.Errorf("run pod %s: %w", podTitle(req.Config.GetMetadata()), err)
 	}
 	key := podKey(req.Owner, req.Config.GetMetadata())
-	return m.join(ctx, work{
+	id, err := m.join(ctx, work{
 		key:  key,
 		what: "run pod " + podTitle(req.Config.GetMetadata()), verb: "run pod", pod: plan.ID,
 		finished: func() (string, error) {
@@ -42,6 +45,14 @@ func (m *Manager) RunPod(ctx context.Context, req RunPodRequest) (string, error)
 			return m.runPod(ctx, op, plan)
 		},
 	})
+	if err != nil {
+		return "", err
+	}
+	if p, err := m.findPod(id); err == nil && !samePod(&p.get().Pod, &plan.Pod) {
+		return "", fmt.Errorf("run pod %s: pod %s has this name, and another configuration: %w",
+			podTitle(req.Config.GetMetadata()), id, errdefs.ErrAlreadyExists)
+	}
+	return id, nil
 }
 
 // podRun is a pod being made. Steps that run side by side write different
@@ -131,7 +142,14 @@ func (r *podRun) makeCgroup(ctx context.Context) error {
 	if !r.OwnsCgroup && r.deps.Cgroups.Exists(r.CgroupPath) {
 		return nil
 	}
-	return r.deps.Cgroups.Create(ctx, r.CgroupPath, nil)
+	var limits *specs.LinuxResources
+	if given := r.Config.GetLinux().GetResources(); r.OwnsCgroup && given != nil {
+		var err error
+		if limits, err = spec.Resources(given, r.cfg.Features); err != nil {
+			return err
+		}
+	}
+	return r.deps.Cgroups.Create(ctx, r.CgroupPath, limits)
 }
 
 func (r *podRun) removeCgroup(ctx context.Context) error {

@@ -275,6 +275,30 @@ func TestRunPodRefuses(t *testing.T) {
 	clean(t, w, m)
 }
 
+func TestRunPodOfAnotherConfiguration(t *testing.T) {
+	_, m := start(t)
+	request := func() RunPodRequest {
+		req := podRequest("web")
+		req.Config.Hostname = "web"
+		return req
+	}
+	id, err := m.RunPod(t.Context(), request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := request()
+	same.Config.Annotations = map[string]string{"changed": "meanwhile"}
+	same.Config.Linux = &runtime.LinuxPodSandboxConfig{Resources: &runtime.LinuxContainerResources{CpuShares: 5}}
+	if again, err := m.RunPod(t.Context(), same); again != id || err != nil {
+		t.Errorf("the same: %s, %v", again, err)
+	}
+	other := request()
+	other.Config.Hostname = "db"
+	if got, err := m.RunPod(t.Context(), other); !errdefs.IsAlreadyExists(err) {
+		t.Errorf("another: %s, %v", got, err)
+	}
+}
+
 // A cgroup that kubelet gave stays when the pod goes.
 func TestGivenCgroupStays(t *testing.T) {
 	w, m := start(t)

@@ -1,10 +1,12 @@
 package sandbox
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"syscall"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,7 +23,7 @@ func parseSignal(s string) (syscall.Signal, error) {
 	name := strings.TrimPrefix(strings.ToUpper(s), "SIG")
 	if n, err := strconv.Atoi(name); err == nil {
 		if n < 1 || n > realtimeMax {
-			return 0, invalid("signal %q", s)
+			return 0, unknownSignal(s)
 		}
 		return syscall.Signal(n), nil
 	}
@@ -45,7 +47,7 @@ func parseSignal(s string) (syscall.Signal, error) {
 			return syscall.Signal(n), nil
 		}
 	}
-	return 0, invalid("signal %q", s)
+	return 0, unknownSignal(s)
 }
 
 // signalName is the opposite of parseSignal.
@@ -61,4 +63,8 @@ func signalName(sig syscall.Signal) string {
 	default:
 		return strconv.Itoa(n)
 	}
+}
+
+func unknownSignal(s string) error {
+	return fmt.Errorf("signal %q: %w", s, errdefs.ErrInvalidArgument)
 }

@@ -54,7 +54,7 @@ func (m *Manager) updateContainer(ctx context.Context, c *container, res *runtim
 	}
 	config.Linux.Resources = mergeResources(before, res)
 	extra := s.Extra.WithLimits(change)
-	if _, err := spec.Resources(config.Linux.Resources, m.cfg.Features); err != nil {
+	if _, err := spec.ResourcesOf("linux", config.Linux.Resources, m.cfg.Features); err != nil {
 		return err
 	}
 	var steps []undo.Step
@@ -212,11 +212,14 @@ func (m *Manager) updatePod(ctx context.Context, p *pod, overhead, resources *ru
 	}
 	if overhead != nil {
 		config.Linux.Overhead = mergeResources(config.Linux.Overhead, overhead)
+		if _, err := spec.ResourcesOf("overhead", config.Linux.Overhead, m.cfg.Features); errdefs.IsInvalidArgument(err) {
+			return err
+		}
 	}
 	var steps []undo.Step
 	if resources != nil {
 		config.Linux.Resources = mergeResources(before, resources)
-		limits, err := spec.Resources(config.Linux.Resources, m.cfg.Features)
+		limits, err := spec.ResourcesOf("resources", config.Linux.Resources, m.cfg.Features)
 		// What this host cannot do is nothing to who limits the cgroup itself.
 		if err != nil && (s.OwnsCgroup || errdefs.IsInvalidArgument(err)) {
 			return err

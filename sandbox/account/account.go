@@ -78,7 +78,7 @@ func (r *resolver) resolve(q Query) (user spec.User, err error) {
 	case q.GID != nil && q.UID == nil && q.Name == "":
 		return user, bad("a group is given without a user")
 	case hasGroup && (name == "" || group == ""):
-		return user, bad("%q", q.Name)
+		return user, bad("%.300q", q.Name)
 	}
 	var found *entry
 	switch {
@@ -132,7 +132,7 @@ func number(s string) (n uint32, ok bool, err error) {
 			// too, and will hardly be found.
 			return 0, false, nil
 		}
-		return 0, false, bad("ID %q is not between 0 and %d", s, math.MaxInt32)
+		return 0, false, bad("ID %.300q is not between 0 and %d", s, math.MaxInt32)
 	}
 	n, err = id(v)
 	return n, true, err
@@ -153,7 +153,7 @@ func (r *resolver) byName(name string) (*entry, uint32, error) {
 	}
 	e := findUser(data, func(e *entry) bool { return e.name == name })
 	if e == nil {
-		return nil, 0, bad("no user %q in the image's /etc/passwd", name)
+		return nil, 0, bad("no user %.300q in the image's /etc/passwd", name)
 	}
 	return e, e.uid, nil
 }
@@ -185,7 +185,7 @@ func (r *resolver) groupID(group string) (uint32, error) {
 		return !found
 	})
 	if !found {
-		return 0, bad("no group %q in the image's /etc/group", group)
+		return 0, bad("no group %.300q in the image's /etc/group", group)
 	}
 	return gid, nil
 }

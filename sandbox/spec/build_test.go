@@ -214,7 +214,11 @@ func TestArgs(t *testing.T) {
 		in.Image.Config.Entrypoint, in.Image.Config.Cmd = c.entrypoint, c.cmd
 		s, err := Build(in)
 		if c.is == nil {
-			refused(t, c.name, err, "command")
+			field := "command"
+			if c.name == "NUL" {
+				field = "command[0]"
+			}
+			refused(t, c.name, err, field)
 			continue
 		}
 		if err != nil {

@@ -112,7 +112,7 @@ func capabilityNames(field string, list []string) (names []string, all bool, err
 			name = "CAP_" + name
 		}
 		if !slices.Contains(knownCapabilities, name) {
-			return nil, false, invalid(fmt.Sprintf("%s[%d]", field, i), "there is no capability %q", entry)
+			return nil, false, invalid(fmt.Sprintf("%s[%d]", field, i), "there is no capability %.300q", entry)
 		}
 		if !slices.Contains(names, name) {
 			names = append(names, name)

@@ -51,12 +51,12 @@ func ValidateDevices(list []*runtime.Device) error {
 	for i, d := range list {
 		field := fmt.Sprintf("devices[%d]", i)
 		switch {
-		case !cleanAbs(d.GetHostPath()):
-			return invalid(field+".host_path", "%q is not an absolute path", d.GetHostPath())
-		case d.GetContainerPath() != "" && !cleanAbs(d.GetContainerPath()):
-			return invalid(field+".container_path", "%q is not an absolute path", d.GetContainerPath())
+		case !ValidPath(d.GetHostPath()):
+			return invalid(field+".host_path", "%.300q is not an absolute path", d.GetHostPath())
+		case d.GetContainerPath() != "" && !ValidPath(d.GetContainerPath()):
+			return invalid(field+".container_path", "%.300q is not an absolute path", d.GetContainerPath())
 		case !permissions(d.GetPermissions()):
-			return invalid(field+".permissions", "%q is not made of r, w and m", d.GetPermissions())
+			return invalid(field+".permissions", "%.300q is not made of r, w and m", d.GetPermissions())
 		}
 	}
 	return nil
@@ -72,12 +72,12 @@ func convertDevice(d Device) (specs.LinuxDevice, specs.LinuxDeviceCgroup, error)
 	var none specs.LinuxDevice
 	var no specs.LinuxDeviceCgroup
 	switch {
-	case !cleanAbs(d.ContainerPath):
-		return none, no, invalid("devices", "%q is not an absolute path", d.ContainerPath)
+	case !ValidPath(d.ContainerPath):
+		return none, no, invalid("devices", "%.300q is not an absolute path", d.ContainerPath)
 	case d.Type != "c" && d.Type != "b" && d.Type != "p":
-		return none, no, invalid("devices", "%s is of type %q", d.HostPath, d.Type)
+		return none, no, invalid("devices", "%s is of type %.300q", d.HostPath, d.Type)
 	case d.Permissions == "" || !permissions(d.Permissions):
-		return none, no, invalid("devices", "the permissions %q of %s are not made of r, w and m", d.Permissions, d.HostPath)
+		return none, no, invalid("devices", "the permissions %.300q of %s are not made of r, w and m", d.Permissions, d.HostPath)
 	}
 	node := specs.LinuxDevice{
 		Path: d.ContainerPath, Type: d.Type, Major: d.Major, Minor: d.Minor,

@@ -118,8 +118,8 @@ func (b *builder) fileMounts() ([]specs.Mount, error) {
 		if f.source == "" {
 			continue
 		}
-		if !cleanAbs(f.source) {
-			return nil, invalid("files", "the source %q of %s is not an absolute path", f.source, f.where)
+		if !ValidPath(f.source) {
+			return nil, invalid("files", "the source %.300q of %s is not an absolute path", f.source, f.where)
 		}
 		out = append(out, specs.Mount{Destination: f.where, Type: "bind", Source: f.source, Options: []string{"rbind", "rprivate", mode}})
 	}
@@ -130,14 +130,14 @@ func (b *builder) fileMounts() ([]specs.Mount, error) {
 func (b *builder) mount(field string, m *runtime.Mount) (specs.Mount, error) {
 	none := specs.Mount{}
 	where := m.GetContainerPath()
-	if !cleanAbs(where) {
-		return none, invalid(field+".container_path", "%q is not an absolute path", where)
+	if !ValidPath(where) {
+		return none, invalid(field+".container_path", "%.300q is not an absolute path", where)
 	}
 	if where = path.Clean(where); where == "/" {
 		return none, invalid(field+".container_path", "the root of the container cannot be mounted over")
 	}
-	if !cleanAbs(m.GetHostPath()) {
-		return none, invalid(field+".host_path", "%q is not an absolute path", m.GetHostPath())
+	if !ValidPath(m.GetHostPath()) {
+		return none, invalid(field+".host_path", "%.300q is not an absolute path", m.GetHostPath())
 	}
 	propagation, err := b.propagation(field, m)
 	if err != nil {
@@ -208,7 +208,7 @@ func mountOptions(field string, list []string) ([]string, error) {
 	var out []string
 	for i, o := range list {
 		if !slices.Contains(mountOptionNames, o) {
-			return nil, invalid(fmt.Sprintf("%s.mount_options[%d]", field, i), "%q is not one of %s", o, strings.Join(mountOptionNames, ", "))
+			return nil, invalid(fmt.Sprintf("%s.mount_options[%d]", field, i), "%.300q is not one of %s", o, strings.Join(mountOptionNames, ", "))
 		}
 		if !slices.Contains(out, o) {
 			out = append(out, o)
@@ -283,8 +283,8 @@ func (b *builder) paths() error {
 		paths []string
 	}{{"masked_paths", masked}, {"readonly_paths", readonly}} {
 		for i, p := range l.paths {
-			if !cleanAbs(p) {
-				return invalid(fmt.Sprintf("linux.security_context.%s[%d]", l.field, i), "%q is not an absolute path", p)
+			if !ValidPath(p) {
+				return invalid(fmt.Sprintf("linux.security_context.%s[%d]", l.field, i), "%.300q is not an absolute path", p)
 			}
 		}
 	}
@@ -293,7 +293,21 @@ func (b *builder) paths() error {
 	return nil
 }
 
-// cleanAbs tells an absolute path that a system call takes whole.
-func cleanAbs(p string) bool {
-	return path.IsAbs(p) && !strings.ContainsRune(p, 0)
+// Bounds of the kernel (PATH_MAX, NAME_MAX), in bytes.
+const (
+	maxPath = 4096 - 1
+	maxName = 255
+)
+
+// ValidPath tells an absolute path that a system call takes whole.
+func ValidPath(p string) bool {
+	if !path.IsAbs(p) || strings.ContainsRune(p, 0) || len(p) > maxPath {
+		return false
+	}
+	for part := range strings.SplitSeq(p, "/") {
+		if len(part) > maxName {
+			return false
+		}
+	}
+	return true
 }

@@ -3,9 +3,7 @@ package spec
 import (
 	"fmt"
 	"math"
-	"path"
 	"slices"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -24,8 +22,8 @@ func (b *builder) namespaces() error {
 		if !slices.Contains(namespaceOrder, t) {
 			return invalid("linux.security_context.namespace_options", "a %s namespace cannot be chosen", t)
 		}
-		if p != "" && (!path.IsAbs(p) || strings.ContainsRune(p, 0)) {
-			return invalid("linux.security_context.namespace_options", "the path %q of the %s namespace is not absolute", p, t)
+		if p != "" && !ValidPath(p) {
+			return invalid("linux.security_context.namespace_options", "the path %.300q of the %s namespace is not absolute", p, t)
 		}
 	}
 	if err := b.checkNamespaceOptions(); err != nil {
@@ -83,11 +81,18 @@ func (b *builder) mappings() error {
 func (b *builder) checkNamespaceOptions() error {
 	const field = "linux.security_context.namespace_options"
 	own := b.sec.GetNamespaceOptions()
-	for name, mode := range map[string]runtime.NamespaceMode{
-		"network": own.GetNetwork(), "pid": own.GetPid(), "ipc": own.GetIpc(),
-	} {
-		if _, known := runtime.NamespaceMode_name[int32(mode)]; !known {
-			return invalid(field+"."+name, "mode %d is unknown", mode)
+	pod := b.in.Pod.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	if _, known := runtime.NamespaceMode_name[int32(own.GetPid())]; !known {
+		return invalid(field+".pid", "mode %d is unknown", own.GetPid())
+	}
+	// Network and IPC are the pod's; POD says so, and is what saying nothing
+	// looks like.
+	for _, shared := range []struct {
+		name     string
+		own, pod runtime.NamespaceMode
+	}{{"network", own.GetNetwork(), pod.GetNetwork()}, {"ipc", own.GetIpc(), pod.GetIpc()}} {
+		if shared.own != runtime.NamespaceMode_POD && shared.own != shared.pod {
+			return invalid(field+"."+shared.name, "is %s in a pod that has %s", shared.own, shared.pod)
 		}
 	}
 	if own.GetPid() == runtime.NamespaceMode_TARGET && own.GetTargetId() == "" {
@@ -98,7 +103,7 @@ func (b *builder) checkNamespaceOptions() error {
 	if err != nil || users == nil {
 		return err
 	}
-	podUsers := b.in.Pod.GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions()
+	podUsers := pod.GetUsernsOptions()
 	podUIDs, podGIDs, podOn, err := ParseUserNamespace(podUsers)
 	if err != nil || podUsers == nil && !on {
 		return err

@@ -47,8 +47,12 @@ func (b *builder) args() ([]string, error) {
 		return nil, invalid("command", "neither the configuration nor the image says what to run")
 	}
 	for i, arg := range all {
-		if strings.ContainsRune(arg, 0) {
-			return nil, invalid("command", "argument %d contains a NUL byte", i)
+		switch {
+		case !strings.ContainsRune(arg, 0):
+		case i < len(command):
+			return nil, invalid(fmt.Sprintf("command[%d]", i), "contains a NUL byte")
+		default:
+			return nil, invalid(fmt.Sprintf("args[%d]", i-len(command)), "contains a NUL byte")
 		}
 	}
 	return all, nil
@@ -83,7 +87,7 @@ func (b *builder) env() ([]string, error) {
 	}
 	for i, kv := range b.cfg.GetEnvs() {
 		if kv.GetKey() == "" || strings.ContainsAny(kv.GetKey(), "=\x00") {
-			return nil, invalid(fmt.Sprintf("envs[%d].key", i), "%q is not a variable's name", kv.GetKey())
+			return nil, invalid(fmt.Sprintf("envs[%d].key", i), "%.300q is not a variable's name", kv.GetKey())
 		}
 		if slices.Contains(kv.GetValue(), 0) {
 			return nil, invalid(fmt.Sprintf("envs[%d].value", i), "%s contains a NUL byte", kv.GetKey())
@@ -122,7 +126,7 @@ func checkEnv(entry string) error {
 	name, _, ok := strings.Cut(entry, "=")
 	switch {
 	case !ok || name == "":
-		return fmt.Errorf("%q is not NAME=value", entry)
+		return fmt.Errorf("%.300q is not NAME=value", entry)
 	case strings.ContainsRune(entry, 0):
 		return fmt.Errorf("%s contains a NUL byte", name)
 	}
@@ -144,8 +148,8 @@ func (b *builder) cwd() (string, error) {
 // descriptor: one that leaked would lead out of the container
 // (CVE-2024-21626).
 func checkCwd(field, dir string) error {
-	if !path.IsAbs(dir) || strings.ContainsRune(dir, 0) {
-		return invalid(field, "%q is not an absolute path", dir)
+	if !ValidPath(dir) {
+		return invalid(field, "%.300q is not an absolute path", dir)
 	}
 	parts := strings.Split(strings.Trim(path.Clean(dir), "/"), "/")
 	if len(parts) < 3 || parts[0] != "proc" {
@@ -154,7 +158,7 @@ func checkCwd(field, dir string) error {
 	// /proc/PID/fd/N, /proc/self/task/TID/fd/N and their like.
 	for _, part := range parts[2:] {
 		if part == "fd" || part == "map_files" || part == "cwd" || part == "root" {
-			return invalid(field, "%q leads through a descriptor", dir)
+			return invalid(field, "%.300q leads through a descriptor", dir)
 		}
 	}
 	return nil

@@ -34,46 +34,57 @@ func (b *builder) resources() error {
 // cgroup. What CRI leaves at zero stays unset; nil gives an empty result. The
 // result is without device rules and never nil when err is.
 func Resources(cri *runtime.LinuxContainerResources, host Features) (*specs.LinuxResources, error) {
+	return ResourcesOf("linux.resources", cri, host)
+}
+
+// ResourcesOf is Resources for those of a field that CRI has under another name.
+func ResourcesOf(field string, cri *runtime.LinuxContainerResources, host Features) (*specs.LinuxResources, error) {
 	res := &specs.LinuxResources{}
 	if cri == nil {
 		return res, nil
 	}
 	if adj := cri.GetOomScoreAdj(); adj < -1000 || adj > 1000 {
-		return nil, invalid("linux.resources.oom_score_adj", "%d is not in -1000-1000", adj)
+		return nil, invalid(field+".oom_score_adj", "%d is not in -1000-1000", adj)
 	}
-	for _, convert := range []func(*runtime.LinuxContainerResources, Features, *specs.LinuxResources) error{
+	for _, convert := range []func(string, *runtime.LinuxContainerResources, Features, *specs.LinuxResources) error{
 		cpuLimits, memoryLimits, hugepageLimits, unifiedLimits,
 	} {
-		if err := convert(cri, host, res); err != nil {
+		if err := convert(field, cri, host, res); err != nil {
 			return nil, err
 		}
 	}
 	return res, nil
 }
 
-func cpuLimits(cri *runtime.LinuxContainerResources, _ Features, res *specs.LinuxResources) error {
+// Bounds of the kernel: MAX_SHARES, and max_cfs_runtime in microseconds.
+const (
+	maxShares = 1 << 18
+	maxQuota  = 1<<44 - 1
+)
+
+func cpuLimits(field string, cri *runtime.LinuxContainerResources, _ Features, res *specs.LinuxResources) error {
 	cpu := specs.LinuxCPU{Cpus: cri.GetCpusetCpus(), Mems: cri.GetCpusetMems()}
 	for _, set := range []struct{ field, list string }{{"cpuset_cpus", cpu.Cpus}, {"cpuset_mems", cpu.Mems}} {
 		if set.list != "" && !idList(set.list) {
-			return invalid("linux.resources."+set.field, "%q is not a list such as 0-2,4", set.list)
+			return invalid(field+"."+set.field, "%.300q is not a list such as 0-2,4", set.list)
 		}
 	}
 	switch shares := cri.GetCpuShares(); {
-	case shares < 0:
-		return invalid("linux.resources.cpu_shares", "%d is negative", shares)
+	case shares < 0 || shares > maxShares:
+		return invalid(field+".cpu_shares", "%d is not in 0-%d", shares, maxShares)
 	case shares > 0:
 		cpu.Shares = pointer(uint64(shares))
 	}
 	// The bounds are the kernel's (kernel/sched/core.c, tg_set_cfs_bandwidth).
 	switch period := cri.GetCpuPeriod(); {
 	case period != 0 && (period < 1000 || period > 1_000_000):
-		return invalid("linux.resources.cpu_period", "%d µs is not in 1000-1000000", period)
+		return invalid(field+".cpu_period", "%d µs is not in 1000-1000000", period)
 	case period != 0:
 		cpu.Period = pointer(uint64(period))
 	}
 	switch quota := cri.GetCpuQuota(); {
-	case quota < -1 || quota > 0 && quota < 1000:
-		return invalid("linux.resources.cpu_quota", "%d µs is neither -1 nor at least 1000", quota)
+	case quota < -1 || quota > 0 && quota < 1000 || quota > maxQuota:
+		return invalid(field+".cpu_quota", "%d µs is neither -1 nor in 1000-%d", quota, int64(maxQuota))
 	case quota != 0:
 		cpu.Quota = pointer(quota)
 	}
@@ -83,19 +94,19 @@ func cpuLimits(cri *runtime.LinuxContainerResources, _ Features, res *specs.Linu
 	return nil
 }
 
-func memoryLimits(cri *runtime.LinuxContainerResources, host Features, res *specs.LinuxResources) error {
+func memoryLimits(field string, cri *runtime.LinuxContainerResources, host Features, res *specs.LinuxResources) error {
 	limit, swap := cri.GetMemoryLimitInBytes(), cri.GetMemorySwapLimitInBytes()
 	switch {
 	case limit < -1:
-		return invalid("linux.resources.memory_limit_in_bytes", "%d is negative", limit)
+		return invalid(field+".memory_limit_in_bytes", "%d is negative", limit)
 	case swap < -1:
-		return invalid("linux.resources.memory_swap_limit_in_bytes", "%d is negative", swap)
+		return invalid(field+".memory_swap_limit_in_bytes", "%d is negative", swap)
 	case swap > 0 && limit <= 0:
-		return invalid("linux.resources.memory_swap_limit_in_bytes", "is set without a memory limit")
+		return invalid(field+".memory_swap_limit_in_bytes", "is set without a memory limit")
 	case swap > 0 && swap < limit:
-		return invalid("linux.resources.memory_swap_limit_in_bytes", "%d is below the memory limit %d, and means memory and swap together", swap, limit)
+		return invalid(field+".memory_swap_limit_in_bytes", "%d is below the memory limit %d, and means memory and swap together", swap, limit)
 	case swap > max(limit, 0) && !host.Swap:
-		return unsupported("linux.resources.memory_swap_limit_in_bytes", "this host does not account swap")
+		return unsupported(field+".memory_swap_limit_in_bytes", "this host does not account swap")
 	case limit == 0 && swap == 0:
 		return nil
 	}
@@ -116,11 +127,11 @@ func memoryLimits(cri *runtime.LinuxContainerResources, host Features, res *spec
 
 var hugepageSize = regexp.MustCompile(`^[1-9][0-9]{0,6}(KB|MB|GB)$`)
 
-func hugepageLimits(cri *runtime.LinuxContainerResources, host Features, res *specs.LinuxResources) error {
+func hugepageLimits(field string, cri *runtime.LinuxContainerResources, host Features, res *specs.LinuxResources) error {
 	for i, l := range cri.GetHugepageLimits() {
-		field := fmt.Sprintf("linux.resources.hugepage_limits[%d]", i)
+		field := fmt.Sprintf("%s.hugepage_limits[%d]", field, i)
 		if !hugepageSize.MatchString(l.GetPageSize()) {
-			return invalid(field+".page_size", "%q is not a size such as 2MB", l.GetPageSize())
+			return invalid(field+".page_size", "%.300q is not a size such as 2MB", l.GetPageSize())
 		}
 		if !host.HugeTLB {
 			// kubelet forbids every size it knows of by name; without
@@ -137,7 +148,7 @@ func hugepageLimits(cri *runtime.LinuxContainerResources, host Features, res *sp
 
 var unifiedKey = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[A-Za-z0-9_]+)+$`)
 
-func unifiedLimits(cri *runtime.LinuxContainerResources, host Features, res *specs.LinuxResources) error {
+func unifiedLimits(field string, cri *runtime.LinuxContainerResources, host Features, res *specs.LinuxResources) error {
 	if len(cri.GetUnified()) == 0 {
 		return nil
 	}
@@ -145,14 +156,14 @@ func unifiedLimits(cri *runtime.LinuxContainerResources, host Features, res *spe
 	for _, key := range slices.Sorted(maps.Keys(cri.GetUnified())) {
 		// Files of the core decide who is where, and limit nothing.
 		if !unifiedKey.MatchString(key) || strings.HasPrefix(key, "cgroup.") {
-			return invalid("linux.resources.unified", "%q is not a controller's file", key)
+			return invalid(field+".unified", "%.300q is not a controller's file", key)
 		}
 		if strings.ContainsRune(cri.GetUnified()[key], 0) {
-			return invalid("linux.resources.unified", "the value of %s contains a NUL byte", key)
+			return invalid(field+".unified", "the value of %s contains a NUL byte", key)
 		}
 	}
 	if host.Cgroups != CgroupV2 {
-		return pidsLimit(cri.GetUnified(), res)
+		return pidsLimit(field, cri.GetUnified(), res)
 	}
 	res.Unified = maps.Clone(cri.GetUnified())
 	return nil
@@ -160,10 +171,10 @@ func unifiedLimits(cri *runtime.LinuxContainerResources, host Features, res *spe
 
 // pidsLimit takes the one file of cgroup v2 that means the same on v1, where
 // CRI has no other word for it.
-func pidsLimit(unified map[string]string, res *specs.LinuxResources) error {
+func pidsLimit(field string, unified map[string]string, res *specs.LinuxResources) error {
 	limit, ok := unified["pids.max"]
 	if !ok || len(unified) > 1 {
-		return unsupported("linux.resources.unified", "this host has no cgroup v2 controllers")
+		return unsupported(field+".unified", "this host has no cgroup v2 controllers")
 	}
 	res.Pids = &specs.LinuxPids{Limit: pointer(int64(-1))}
 	if limit == "max" {
@@ -171,7 +182,7 @@ func pidsLimit(unified map[string]string, res *specs.LinuxResources) error {
 	}
 	n, err := strconv.ParseInt(limit, 10, 64)
 	if err != nil || n < 0 {
-		return invalid("linux.resources.unified", "pids.max: %q is neither a number nor max", limit)
+		return invalid(field+".unified", "pids.max: %.300q is neither a number nor max", limit)
 	}
 	res.Pids.Limit = &n
 	return nil

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/moby/profiles/seccomp"
+	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -28,8 +29,8 @@ func SeccompProfilePath(sec *runtime.LinuxContainerSecurityContext) (string, err
 	if err != nil || sec.GetPrivileged() || profile.GetProfileType() != runtime.SecurityProfile_Localhost {
 		return "", err
 	}
-	if !cleanAbs(profile.GetLocalhostRef()) {
-		return "", invalid(field, "%q is not an absolute path", profile.GetLocalhostRef())
+	if !ValidPath(profile.GetLocalhostRef()) {
+		return "", invalid(field, "%.300q is not an absolute path", profile.GetLocalhostRef())
 	}
 	return path.Clean(profile.GetLocalhostRef()), nil
 }
@@ -67,7 +68,7 @@ func deprecatedProfile(field, s string) (*runtime.SecurityProfile, error) {
 			LocalhostRef: strings.TrimPrefix(s, profileLocalhost),
 		}, nil
 	}
-	return nil, invalid(field, "%q is not %s, %s or %sNAME", s, profileDefault, profileUnconfined, profileLocalhost)
+	return nil, invalid(field, "%.300q is not %s, %s or %sNAME", s, profileDefault, profileUnconfined, profileLocalhost)
 }
 
 func checkProfile(field string, p *runtime.SecurityProfile) error {
@@ -122,18 +123,60 @@ func (b *builder) seccomp() error {
 	return nil
 }
 
+// ValidateSandboxSecurity checks the security context of a pod, which its
+// containers may lean on. A nil one is right.
+func ValidateSandboxSecurity(sec *runtime.LinuxSandboxSecurityContext) error {
+	as := &runtime.LinuxContainerSecurityContext{
+		RunAsUser: sec.GetRunAsUser(), RunAsGroup: sec.GetRunAsGroup(),
+		SupplementalGroups: sec.GetSupplementalGroups(), SupplementalGroupsPolicy: sec.GetSupplementalGroupsPolicy(),
+		Seccomp: sec.GetSeccomp(), SeccompProfilePath: sec.GetSeccompProfilePath(), //nolint:staticcheck // crictl and old kubelets send it
+		SelinuxOptions: sec.GetSelinuxOptions(),
+	}
+	if err := ValidateUser(as); err != nil {
+		return err
+	}
+	if _, err := SeccompProfilePath(as); err != nil {
+		return err
+	}
+	if p := sec.GetApparmor(); p != nil {
+		if err := checkProfile("linux.security_context.apparmor", p); err != nil {
+			return err
+		}
+	}
+	return checkSELinux(as.SelinuxOptions)
+}
+
+// checkSELinux refuses options that are no part of a label. Where SELinux is
+// off they have no effect, as everywhere: manifests name them for all nodes.
+func checkSELinux(options *runtime.SELinuxOption) error {
+	for _, part := range []struct{ field, value string }{
+		{"user", options.GetUser()}, {"role", options.GetRole()}, {"type", options.GetType()}, {"level", options.GetLevel()},
+	} {
+		if len(part.value) > maxName || strings.ContainsFunc(part.value, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '"' }) {
+			return invalid("linux.security_context.selinux_options."+part.field, "%.300q is no part of a label", part.value)
+		}
+	}
+	return nil
+}
+
 // modules sets what the security modules go by.
 func (b *builder) modules() error {
 	if err := b.apparmor(); err != nil {
 		return err
 	}
-	l := b.in.SELinux
+	options, l := b.sec.GetSelinuxOptions(), b.in.SELinux
+	if err := checkSELinux(options); err != nil {
+		return err
+	}
+	if b.in.Host.SELinux && proto.Size(options) > 0 && l == (SELinuxLabels{}) {
+		return unsupported("linux.security_context.selinux_options", "no labels are set on this host")
+	}
 	if !b.in.Host.SELinux && l != (SELinuxLabels{}) {
 		return unsupported("linux.security_context.selinux_options", "SELinux is off on this host")
 	}
 	for _, label := range []string{l.Process, l.Mount} {
 		if strings.ContainsAny(label, "\x00\n\"") {
-			return invalid("linux.security_context.selinux_options", "%q is not a label", label)
+			return invalid("linux.security_context.selinux_options", "%.300q is not a label", label)
 		}
 	}
 	b.spec.Linux.MountLabel = l.Mount
@@ -190,7 +233,7 @@ func (b *builder) apparmorProfile(field string, profile *runtime.SecurityProfile
 	}
 	name := strings.TrimPrefix(profile.GetLocalhostRef(), profileLocalhost)
 	if name == "" || strings.ContainsAny(name, "\x00\n") {
-		return invalid(field, "%q is not a profile's name", profile.GetLocalhostRef())
+		return invalid(field, "%.300q is not a profile's name", profile.GetLocalhostRef())
 	}
 	b.spec.Process.ApparmorProfile = name
 	return nil

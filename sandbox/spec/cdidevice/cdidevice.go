@@ -42,7 +42,7 @@ func Edit(dirs []string, devices []*runtime.CDIDevice) func(*specs.Spec) error {
 			return fmt.Errorf("inject CDI devices: %w", err)
 		}
 		i := slices.Index(names, missing[0])
-		return fmt.Errorf("CDI_devices[%d].name: %q is in no CDI file%s: %w", i, missing[0], broken(cache), errdefs.ErrInvalidArgument)
+		return fmt.Errorf("CDI_devices[%d].name: %.300q is in no CDI file%s: %w", i, missing[0], broken(cache), errdefs.ErrInvalidArgument)
 	}
 }
 
