@@ -143,6 +143,8 @@ type Cgroups interface {
 	// Cpuset gives the CPUs and memory nodes a cgroup may use; empty
 	// where the host has no cpuset controller.
 	Cpuset(path string) (cpus, mems string, err error)
+	// Files gives what files of a v2 cgroup hold, as far as they are there.
+	Files(path string, names []string) (map[string]string, error)
 }
 
 // Supervisor runs containers. Errors are of the kinds that package

@@ -347,6 +347,14 @@ func (f fakeCgroups) Update(ctx context.Context, path string, res *specs.LinuxRe
 
 func (f fakeCgroups) Cpuset(string) (cpus, mems string, err error) { return "0-1", "0", nil }
 
+func (f fakeCgroups) Files(_ string, names []string) (map[string]string, error) {
+	held := map[string]string{}
+	for _, name := range names {
+		held[name] = "held"
+	}
+	return held, nil
+}
+
 func (f fakeCgroups) Remove(ctx context.Context, path string) error {
 	if err := f.call(ctx, "RemoveCgroup"); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -74,7 +75,7 @@ func (m *Manager) updateContainer(ctx context.Context, c *container, res *runtim
 				}
 				return nil
 			},
-		})
+		}, m.rescore(s, before.GetOomScoreAdj(), config.Linux.Resources.GetOomScoreAdj()))
 	case ContainerUnknown:
 		return fmt.Errorf("its supervisor does not answer: %w", errdefs.ErrUnavailable)
 	}
@@ -102,7 +103,7 @@ func (m *Manager) limit(ctx context.Context, id string, res *runtime.LinuxContai
 	if err != nil {
 		return err
 	}
-	return sup.Update(ctx, id, limits)
+	return unsaid(sup.Update(ctx, id, limits), "update container "+id+": ")
 }
 
 // What the kernel has where nothing was asked for.
@@ -139,7 +140,32 @@ func (m *Manager) formerResources(path string, before, after *runtime.LinuxConta
 		former.CpusetCpus = cmp.Or(former.CpusetCpus, cpus)
 		former.CpusetMems = cmp.Or(former.CpusetMems, mems)
 	}
-	return former, nil
+	for _, l := range after.GetHugepageLimits() {
+		if !slices.ContainsFunc(former.HugepageLimits, func(have *runtime.HugepageLimit) bool { return have.GetPageSize() == l.GetPageSize() }) {
+			former.HugepageLimits = append(former.HugepageLimits, &runtime.HugepageLimit{PageSize: l.GetPageSize(), Limit: math.MaxUint64})
+		}
+	}
+	return former, m.formerFiles(path, former, after)
+}
+
+// formerFiles adds what files of the cgroup held that only after names.
+func (m *Manager) formerFiles(path string, former, after *runtime.LinuxContainerResources) error {
+	var names []string
+	for name := range after.GetUnified() {
+		if _, ok := former.GetUnified()[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	held, err := m.deps.Cgroups.Files(path, names)
+	if err != nil {
+		return err
+	}
+	maps.Copy(held, former.Unified)
+	former.Unified = held
+	return nil
 }
 
 // mergeResources gives what holds when change is applied to before.

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"errors"
+	"math"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -9,6 +10,7 @@ import (
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/internal/failpoint"
+	"github.com/nodeagent/nodeagent/sandbox/spec"
 )
 
 // failAt makes a step of a sequence fail for the rest of the test.
@@ -52,6 +54,28 @@ func TestUpdateContainerIsRolledBack(t *testing.T) {
 				t.Errorf("limits are %+v, %+v", res.CPU, res.Memory)
 			}
 		})
+	}
+}
+
+// What had no limit before gets back what the kernel had.
+func TestUpdateOfNewLimitsIsRolledBack(t *testing.T) {
+	w, m := start(t)
+	m.cfg.Features = spec.Features{Cgroups: spec.CgroupV2, HugeTLB: true}
+	_, id := running(t, m)
+	if err := m.UpdateContainer(t.Context(), id, &runtime.LinuxContainerResources{Unified: map[string]string{"memory.low": "5"}}); err != nil {
+		t.Fatal(err)
+	}
+	failAt(t, "update.record.before")
+	change := &runtime.LinuxContainerResources{
+		Unified:        map[string]string{"memory.low": "6", "memory.high": "7"},
+		HugepageLimits: []*runtime.HugepageLimit{{PageSize: "2MB", Limit: 1 << 21}},
+	}
+	if err := m.UpdateContainer(t.Context(), id, change); !errors.Is(err, failpoint.ErrInjected) {
+		t.Fatal(err)
+	}
+	res := w.limitsOf(id)
+	if res.Unified["memory.low"] != "5" || res.Unified["memory.high"] != "held" || len(res.HugepageLimits) != 1 || res.HugepageLimits[0].Limit != math.MaxUint64 {
+		t.Errorf("limits are %v, %v", res.Unified, res.HugepageLimits)
 	}
 }
 

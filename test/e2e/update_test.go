@@ -128,8 +128,26 @@ func TestUpdateResources(t *testing.T) {
 	if quota := limitFile(t, pid, "cpu", "cpu.cfs_quota_us", "cpu.max"); quota != "-1" && !strings.HasPrefix(quota, "max") {
 		t.Errorf("a refused update leaves a quota of %s", quota)
 	}
+	n.scores(id)
 	n.stop(id, 0)
 	check("exited", &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 * mb, CpusetCpus: "0"})
+}
+
+// scores checks that all processes of a running container get another oom_score_adj, but one that chose its own.
+func (n *node) scores(id string) {
+	n.t.Helper()
+	n.exec(id, "sh", "-c", "echo 500 >/proc/self/oom_score_adj; sleep 2000 >/dev/null 2>&1 &")
+	n.must("update", n.update(id, &runtimeapi.LinuxContainerResources{OomScoreAdj: 700}))
+	n.must("update again", n.update(id, &runtimeapi.LinuxContainerResources{OomScoreAdj: 800}))
+	for command, want := range map[string]string{"sleep 1000": "800", "sleep 2000": "500"} {
+		script := `for d in /proc/[0-9]*; do case "$(tr '\0' ' ' <$d/cmdline)" in "` + command + ` "*) cat $d/oom_score_adj; exit;; esac; done`
+		if got := strings.TrimSpace(n.exec(id, "sh", "-c", script)); got != want {
+			n.t.Errorf("%s has the score %s, want %s", command, got, want)
+		}
+	}
+	if got := n.resources(id).OomScoreAdj; got != 800 {
+		n.t.Errorf("the score is told as %d", got)
+	}
 }
 
 // Figures of a busy pod, and all metrics of a container that the machine can offer.
