@@ -26,7 +26,7 @@ func (fakePods) ListPodSandbox(context.Context, *runtime.ListPodSandboxRequest) 
 
 func (fakePods) ListContainers(context.Context, *runtime.ListContainersRequest) (*runtime.ListContainersResponse, error) {
 	return &runtime.ListContainersResponse{Containers: []*runtime.Container{
-		{PodSandboxId: podID, State: runtime.ContainerState_CONTAINER_RUNNING}, {PodSandboxId: podID, State: runtime.ContainerState_CONTAINER_EXITED},
+		{Id: webHash[len("sha256:"):], PodSandboxId: podID, State: runtime.ContainerState_CONTAINER_RUNNING}, {PodSandboxId: podID, State: runtime.ContainerState_CONTAINER_EXITED},
 	}}, nil
 }
 
@@ -64,4 +64,34 @@ func (fakePods) StopPodSandbox(context.Context, *runtime.StopPodSandboxRequest) 
 
 func (fakePods) RemovePodSandbox(context.Context, *runtime.RemovePodSandboxRequest) (*runtime.RemovePodSandboxResponse, error) {
 	return &runtime.RemovePodSandboxResponse{}, nil
+}
+
+// ListContainerStats has one that runs, and one that has ended.
+func (fakePods) ListContainerStats(_ context.Context, r *runtime.ListContainerStatsRequest) (*runtime.ListContainerStatsResponse, error) {
+	if r.GetFilter().GetLabelSelector()["none"] != "" {
+		return &runtime.ListContainerStatsResponse{}, nil
+	}
+	value := func(n uint64) *runtime.UInt64Value { return &runtime.UInt64Value{Value: n} }
+	stats := &runtime.ContainerStats{
+		Attributes: &runtime.ContainerAttributes{Id: webHash[len("sha256:"):], Metadata: &runtime.ContainerMetadata{Name: "dns"}},
+		Cpu:        &runtime.CpuUsage{Timestamp: 1, UsageCoreNanoSeconds: value(5)}, Memory: &runtime.MemoryUsage{WorkingSetBytes: value(2_500_000)},
+		WritableLayer: &runtime.FilesystemUsage{UsedBytes: value(8192), InodesUsed: value(5)}, Swap: &runtime.SwapUsage{SwapUsageBytes: value(0)},
+	}
+	ended := &runtime.ContainerStats{Attributes: &runtime.ContainerAttributes{Id: jobID, Metadata: &runtime.ContainerMetadata{Name: "ended"}}}
+	return &runtime.ListContainerStatsResponse{Stats: []*runtime.ContainerStats{stats, ended}}, nil
+}
+
+func (fakePods) ListMetricDescriptors(context.Context, *runtime.ListMetricDescriptorsRequest) (*runtime.ListMetricDescriptorsResponse, error) {
+	return &runtime.ListMetricDescriptorsResponse{Descriptors: []*runtime.MetricDescriptor{
+		{Name: "bytes_total", Help: "Bytes\nreceived.", LabelKeys: []string{"pod", "interface"}}, {Name: "other", Help: "Nobody has it."},
+	}}, nil
+}
+
+func (fakePods) ListPodSandboxMetrics(context.Context, *runtime.ListPodSandboxMetricsRequest) (*runtime.ListPodSandboxMetricsResponse, error) {
+	return &runtime.ListPodSandboxMetricsResponse{PodMetrics: []*runtime.PodSandboxMetrics{{
+		PodSandboxId: podID, Metrics: []*runtime.Metric{{
+			Name: "bytes_total", Timestamp: 1_700_000_000_000_000_000, MetricType: runtime.MetricType_COUNTER,
+			LabelValues: []string{"coredns-x", `e"0`}, Value: &runtime.UInt64Value{Value: 7},
+		}},
+	}}}, nil
 }

@@ -80,7 +80,8 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		image.NewHistory(cli), image.NewImport(cli), image.NewLoad(cli), image.NewPush(cli), image.NewSave(cli), image.NewSearch(cli),
 		image.NewList(cli, "images"), image.NewPull(cli), image.NewPulls(cli), image.NewRemove(cli, "rmi"), image.NewTag(cli),
 		system.NewInspect(cli, ""), system.NewVersion(cli, build), system.NewInfo(cli, build),
-		pod.NewPods(cli), pod.NewInspect(cli), pod.NewRun(cli), pod.NewStop(cli), pod.NewRemove(cli),
+		pod.NewPods(cli), pod.NewInspect(cli), pod.NewRun(cli), pod.NewStop(cli), pod.NewRemove(cli), pod.NewCRIStats(cli),
+		pod.NewMetrics(cli), pod.NewMetricsNamed(cli, "metricsp", false), pod.NewMetricsNamed(cli, "metricdescs", true),
 		debug.NewWhy(cli), debug.NewOps(cli), debug.NewDoctor(cli),
 		containerGroup(cli), volumeGroup(cli), imageGroup(cli), networkGroup(cli), storeGroup(cli), registryGroup(cli), systemGroup(cli, build),
 	)

@@ -8,49 +8,80 @@ import (
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// inspectFlags are the flags of inspectp.
+type inspectFlags struct {
+	source, output, template string
+	brief                    bool
+}
+
 // NewInspect is `nodectl inspectp`.
 func NewInspect(cli *command.CLI) *cobra.Command {
-	var source string
+	var flags inspectFlags
 	cmd := &cobra.Command{
-		Use:   "inspectp [OPTIONS] POD [POD...]",
-		Short: "Return low-level information on kubelet's pods",
-		Args:  command.MinArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := cli.Runtime()
-			if err != nil {
-				return err
-			}
-			found := []any{}
-			failure := cli.Each(args, func(name string) error {
-				value, err := inspect(cmd.Context(), client, name)
-				if err == nil {
-					found = append(found, value)
-				}
-				return err
-			}, nil)
-			if source == "" || source == "json" {
-				return errors.Join(format.Value(cli.Out, source, found), failure)
-			}
-			for _, value := range found {
-				if err := format.Value(cli.Out, source, value); err != nil {
-					return err
-				}
-			}
-			return failure
-		},
+		Use:               "inspectp [OPTIONS] POD [POD...]",
+		Short:             "Return low-level information on kubelet's pods",
+		Args:              command.MinArgs(1),
+		RunE:              func(cmd *cobra.Command, args []string) error { return flags.run(cmd.Context(), cli, args) },
 		ValidArgsFunction: Completion(cli),
 	}
-	cmd.Flags().StringVarP(&source, "format", "f", "", `Format output: "json" or a Go template`)
+	f := cmd.Flags()
+	f.StringVarP(&flags.source, "format", "f", "", `Format output: "json" or a Go template`)
+	f.StringVarP(&flags.output, "output", "o", outputJSON, `Output format: "json", "yaml" or "go-template"`)
+	f.StringVar(&flags.template, "template", "", "The template of --output go-template")
+	f.BoolVarP(&flags.brief, "quiet", "q", false, "Show the status alone")
 	return cmd
+}
+
+func (f *inspectFlags) run(ctx context.Context, cli *command.CLI, args []string) error {
+	if err := checkOutput(f.output, outputJSON, outputYAML, outputTemplate); err != nil {
+		return err
+	}
+	client, err := cli.Runtime()
+	if err != nil {
+		return err
+	}
+	var found []any
+	failure := cli.Each(args, func(name string) error {
+		value, err := inspect(ctx, client, name, f.brief)
+		if err == nil {
+			found = append(found, value)
+		}
+		return err
+	}, nil)
+	if len(found) == 0 {
+		return failure
+	}
+	return errors.Join(f.write(cli, found, len(args)), failure)
+}
+
+// write shows pods: one as it is, as crictl does, several as a list.
+func (f *inspectFlags) write(cli *command.CLI, found []any, asked int) error {
+	switch {
+	case f.source == "json":
+		return format.Value(cli.Out, f.source, found)
+	case f.source != "" || f.output == outputTemplate:
+		for _, value := range found {
+			template := f.template
+			if f.source != "" {
+				template = f.source
+			}
+			if err := writeAs(cli, outputTemplate, template, value); err != nil {
+				return err
+			}
+		}
+		return nil
+	case asked == 1:
+		return writeAs(cli, f.output, "", found[0])
+	}
+	return writeAs(cli, f.output, "", found)
 }
 
 // inspect is a pod's status, and what the agent tells of it besides, as
 // crictl's inspectp shows it.
-func inspect(ctx context.Context, client runtime.RuntimeServiceClient, name string) (any, error) {
+func inspect(ctx context.Context, client runtime.RuntimeServiceClient, name string, brief bool) (any, error) {
 	id, err := find(ctx, client, name)
 	if err != nil {
 		return nil, err
@@ -59,11 +90,14 @@ func inspect(ctx context.Context, client runtime.RuntimeServiceClient, name stri
 	if err != nil {
 		return nil, err
 	}
-	raw, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(resp.GetStatus())
+	raw, err := message(resp.GetStatus())
 	if err != nil {
 		return nil, err
 	}
-	value := map[string]any{"status": json.RawMessage(raw)}
+	value := map[string]any{"status": raw}
+	if brief {
+		return plain(value)
+	}
 	info := map[string]any{}
 	for name, text := range resp.GetInfo() {
 		if json.Valid([]byte(text)) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/spf13/cobra"
@@ -20,6 +21,7 @@ const maxConfig = 16 << 20
 // NewRun is `nodectl runp`.
 func NewRun(cli *command.CLI) *cobra.Command {
 	var handler string
+	var patience time.Duration
 	cmd := &cobra.Command{
 		Use:   "runp [OPTIONS] POD-CONFIG.(json|yaml)",
 		Short: "Run a pod as kubelet would, from a file with a PodSandboxConfig of CRI; - is standard input",
@@ -33,7 +35,13 @@ func NewRun(cli *command.CLI) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := client.RunPodSandbox(cmd.Context(), &runtime.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+			ctx := cmd.Context()
+			if patience > 0 {
+				bounded, cancel := context.WithTimeout(ctx, patience)
+				defer cancel()
+				ctx = bounded
+			}
+			resp, err := client.RunPodSandbox(ctx, &runtime.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
 			if err != nil {
 				return err
 			}
@@ -42,6 +50,7 @@ func NewRun(cli *command.CLI) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&handler, "runtime", "r", "", "Runtime handler to use")
+	cmd.Flags().DurationVarP(&patience, "cancel-timeout", "T", 0, "Give up after this time, such as 30s")
 	return cmd
 }
 

@@ -18,10 +18,12 @@ import (
 
 // podsFlags are the flags of pods.
 type podsFlags struct {
-	quiet, noTrunc, latest bool
-	last                   int
-	namespace, format      string
-	filters                []string
+	quiet, noTrunc, latest, verbose bool
+	last                            int
+	namespace, format, output       string
+	filters                         []string
+	// crictl are crictl's own flags for filters, by the filters' names.
+	crictl map[string]*[]string
 }
 
 // NewPods is `nodectl pods`.
@@ -40,20 +42,21 @@ func NewPods(cli *command.CLI) *cobra.Command {
 	f.IntVar(&flags.last, "last", 0, "Show n last created pods")
 	f.StringVarP(&flags.namespace, "namespace", "n", "", "Show pods of this namespace only")
 	f.StringVar(&flags.format, "format", "", `Format output: "table", "table TEMPLATE", "json" or a Go template`)
+	f.BoolVarP(&flags.verbose, "verbose", "v", false, "Show all that is known of each pod")
+	f.StringVarP(&flags.output, "output", "o", outputTable, `Output format: "table", or "json" or "yaml" as CRI has it`)
+	flags.crictl = map[string]*[]string{}
+	for _, one := range []struct{ flag, short, filter string }{{"id", "", "id"}, {"name", "", "name"}, {"label", "", "label"}, {"state", "s", "status"}} {
+		flags.crictl[one.filter] = f.StringArrayP(one.flag, one.short, nil, "The same as --filter "+one.filter+"=…")
+	}
 	f.StringArrayVarP(&flags.filters, "filter", "f", nil, "Filter output based on conditions provided: id, name, namespace, label, status (ready, notready), handler")
 	command.Complete(cmd, "namespace", completeNamespaces(cli))
 	return cmd
 }
 
 func (f *podsFlags) run(ctx context.Context, cli *command.CLI) error {
-	filters, err := command.ParseFilters(f.filters, "id", "name", "namespace", "label", "status", "handler")
+	filters, err := f.parse()
 	if err != nil {
 		return err
-	}
-	for _, value := range filters["status"] {
-		if value != "ready" && value != "notready" {
-			return fmt.Errorf("invalid filter 'status=%s'", value)
-		}
 	}
 	client, err := cli.Runtime()
 	if err != nil {
@@ -63,20 +66,15 @@ func (f *podsFlags) run(ctx context.Context, cli *command.CLI) error {
 	if err != nil {
 		return err
 	}
-	if f.latest {
-		f.last = 1
+	if f.verbose || f.output != outputTable {
+		return f.writeWhole(ctx, cli, client, f.choose(all, filters))
 	}
 	list := format.List{Format: f.format, Header: podsHeader, Default: `{{.ID}}\t{{.Namespace}}\t{{.Pod}}\t{{.Status}}\t{{.Age}}\t{{.IP}}\t{{.Containers}}`}
 	if f.quiet {
 		list.Format = "{{.ID}}"
 	}
-	for _, p := range all {
-		if f.last > 0 && len(list.Rows) == f.last {
-			break
-		}
-		if (f.namespace == "" || p.GetMetadata().GetNamespace() == f.namespace) && matches(p, filters) {
-			list.Rows = append(list.Rows, podRow{p: p, whole: f.noTrunc})
-		}
+	for _, p := range f.choose(all, filters) {
+		list.Rows = append(list.Rows, podRow{p: p, whole: f.noTrunc})
 	}
 	if !f.quiet {
 		if err := fill(ctx, client, list.Rows); err != nil {
@@ -84,6 +82,45 @@ func (f *podsFlags) run(ctx context.Context, cli *command.CLI) error {
 		}
 	}
 	return list.Write(cli.Out)
+}
+
+// parse reads the filters, those of crictl's flags among them.
+func (f *podsFlags) parse() (command.Filters, error) {
+	if err := checkOutput(f.output, outputTable, outputJSON, outputYAML); err != nil {
+		return nil, err
+	}
+	for name, values := range f.crictl {
+		for _, value := range *values {
+			f.filters = append(f.filters, name+"="+value)
+		}
+	}
+	filters, err := command.ParseFilters(f.filters, "id", "name", "namespace", "label", "status", "handler")
+	if err != nil {
+		return nil, err
+	}
+	for _, value := range filters["status"] {
+		if !strings.EqualFold(value, "ready") && !strings.EqualFold(value, "notready") {
+			return nil, fmt.Errorf("invalid filter 'status=%s'", value)
+		}
+	}
+	if f.latest {
+		f.last = 1
+	}
+	return filters, nil
+}
+
+// choose leaves out what was not asked for.
+func (f *podsFlags) choose(all []*runtime.PodSandbox, filters command.Filters) []*runtime.PodSandbox {
+	var chosen []*runtime.PodSandbox
+	for _, p := range all {
+		if f.last > 0 && len(chosen) == f.last {
+			break
+		}
+		if (f.namespace == "" || p.GetMetadata().GetNamespace() == f.namespace) && matches(p, filters) {
+			chosen = append(chosen, p)
+		}
+	}
+	return chosen
 }
 
 // list gives all pods, the newest first.
