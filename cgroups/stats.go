@@ -259,7 +259,7 @@ func finishMemory(r *reader, s *Stats, mem *MemoryStats, v2 bool) {
 }
 
 func pidsStat(_ *Manager, r *reader, s *Stats) {
-	s.Pids = &PidsStats{Current: r.number("pids.current"), Limit: r.limit("pids.max")}
+	s.Pids = &PidsStats{Current: r.number("pids.current"), Limit: r.limit("pids.max"), Refused: parseFlat(r.file("pids.events"))["max"]}
 }
 
 func blkioStat(_ *Manager, r *reader, s *Stats) {

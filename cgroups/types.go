@@ -64,9 +64,10 @@ type MemoryStats struct {
 	TotalActiveAnon, InactiveAnon uint64
 }
 
-// PidsStats counts tasks; Limit zero means none.
+// PidsStats counts tasks; Limit zero means none. Refused counts those that the
+// limit kept from being made.
 type PidsStats struct {
-	Current, Limit uint64
+	Current, Limit, Refused uint64
 }
 
 // IOStats is block I/O of one device.

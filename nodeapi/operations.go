@@ -12,6 +12,7 @@ import (
 	"github.com/nodeagent/nodeagent/internal/calls"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // Operations is what the node API needs to tell what is under way; package
@@ -73,7 +74,10 @@ func (s *Server) operationMessage(op sandbox.Operation) *nodev1.Operation {
 	if op.ContainerID == "" {
 		m.Object = op.PodID
 	}
-	m.Name = s.nameOf(op.PodID, op.ContainerID)
+	if m.Name = s.nameOf(op.PodID, op.ContainerID); m.Name == "" {
+		// What is being made is listed nowhere yet.
+		m.Name = strings.TrimPrefix(op.What, op.Verb+" ")
+	}
 	return m
 }
 
@@ -121,4 +125,15 @@ func (s *Server) Resolve(name string) (pod, container string) {
 		return "", ""
 	}
 	return c.PodID, c.ID
+}
+
+// PodOf finds the pod that has this metadata; "" when there is none.
+func (s *Server) PodOf(meta *runtimeapi.PodSandboxMetadata) string {
+	for _, pod := range s.sandboxes.Pods() {
+		m := pod.Config.GetMetadata()
+		if m.GetUid() == meta.GetUid() && m.GetName() == meta.GetName() && m.GetNamespace() == meta.GetNamespace() && m.GetAttempt() == meta.GetAttempt() {
+			return pod.ID
+		}
+	}
+	return ""
 }

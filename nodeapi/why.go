@@ -47,6 +47,8 @@ func (s *debug) Why(ctx context.Context, req *nodev1.WhyRequest) (*nodev1.WhyRes
 type subject struct {
 	pod, container string
 	names          recorder.Names
+	// refused are calls for a pod that never got an ID.
+	refused []recorder.Entry
 }
 
 // title is what a person calls it.
@@ -134,12 +136,31 @@ func (s *Server) former(ctx context.Context, name string) (subject, error) {
 		return subject{}, err
 	}
 	if found == nil {
-		return subject{}, failf(errdefs.ErrNotFound, "No such object: %s", name)
+		return s.refused(ctx, name)
 	}
 	if found.container == "" && found.names.Owner == string(sandbox.OwnerNodectl) {
 		return s.inner(ctx, *found)
 	}
 	return *found, nil
+}
+
+// refused finds a pod that was asked for and refused at once.
+func (s *Server) refused(ctx context.Context, name string) (subject, error) {
+	var found subject
+	err := s.recorder.Scan(ctx, name, func(e recorder.Entry) bool {
+		namespace, pod, _ := strings.Cut(e.Text, "/")
+		if e.Kind == recorder.KindCall && e.What == "RunPodSandbox" && e.Error != "" && e.Pod == "" && (e.Text == name || pod == name) {
+			found.names = recorder.Names{Namespace: namespace, Pod: pod, Owner: string(sandbox.OwnerCRI)}
+			if found.refused = append(found.refused, e); len(found.refused) > defaultMoments {
+				found.refused = found.refused[1:]
+			}
+		}
+		return true
+	})
+	if err == nil && len(found.refused) == 0 {
+		err = failf(errdefs.ErrNotFound, "No such object: %s", name)
+	}
+	return found, err
 }
 
 // inner is the container of one of nodectl's pods.
@@ -177,17 +198,20 @@ func (s *Server) whyContainer(ctx context.Context, of subject, limit int) (*node
 		return nil, err
 	}
 	about := s.describe(ctx, of, entries)
-	about.Former = s.formerCount(ctx, of)
+	about.Former, about.Failed = before(s.history(ctx, of.pod), of)
 	story := diagnosis.Container(about)
 	resp := s.whyResponse(of, story, entries)
 	resp.Kind, resp.Id, resp.Image = "container", of.container, of.names.Image
-	resp.Log = s.lastLog(ctx, of, entries)
+	resp.Log = about.Output
 	return resp, nil
 }
 
 // entries are those of a container and of its pod, or of a pod with all its
 // containers, and of the agent in between.
 func (s *Server) entries(ctx context.Context, of subject, limit int) ([]recorder.Entry, error) {
+	if len(of.refused) > 0 {
+		return of.refused[max(0, len(of.refused)-limit):], nil
+	}
 	all, err := s.recorder.Of(ctx, limit, of.pod)
 	if err != nil {
 		return nil, err
@@ -217,6 +241,7 @@ func (s *Server) describe(ctx context.Context, of subject, entries []recorder.En
 			about.Entries = append(about.Entries, e)
 		}
 	}
+	about.Output = s.lastLog(ctx, of, entries)
 	c, err := s.sandboxes.Container(of.container)
 	if err != nil {
 		if about.Underway != "" {
@@ -236,6 +261,13 @@ func (s *Server) describe(ctx context.Context, of subject, entries []recorder.En
 
 // underway is an operation on the subject that has not ended, in words.
 func (s *Server) underway(of subject) string {
+	if s.calls != nil {
+		for _, c := range s.calls.UnderWay() {
+			if c.Method == "PullImage" && c.Pod == of.pod && of.container == "" && of.pod != "" {
+				return fmt.Sprintf("pull of %s, for %s; how far it is says: nodectl pulls.", c.Name, time.Since(c.Began).Round(time.Millisecond))
+			}
+		}
+	}
 	if s.operations == nil {
 		return ""
 	}
@@ -247,19 +279,43 @@ func (s *Server) underway(of subject) string {
 	return ""
 }
 
-// formerCount counts the containers of the same name in the pod before it.
-func (s *Server) formerCount(ctx context.Context, of subject) int {
-	n := 0
-	_ = s.recorder.Scan(ctx, of.pod, func(e recorder.Entry) bool {
-		if e.Kind == recorder.KindMade && e.Names != nil && e.Container != "" && e.Names.Container == of.names.Container {
-			if e.Container == of.container {
-				return false
+// history are the entries of a pod that tell how its containers began and
+// ended.
+func (s *Server) history(ctx context.Context, pod string) []recorder.Entry {
+	var all []recorder.Entry
+	_ = s.recorder.Scan(ctx, pod, func(e recorder.Entry) bool {
+		if e.Container != "" && (e.Kind == recorder.KindMade || e.Kind == recorder.KindExit || e.Kind == recorder.KindOperation) {
+			if all = append(all, e); len(all) > maxMoments {
+				all = all[1:]
 			}
-			n++
 		}
 		return true
 	})
-	return n
+	return all
+}
+
+// before gives the exit codes of the containers of the same name before it,
+// and of its own runs before the last, and counts those that could not be made.
+func before(history []recorder.Entry, of subject) (codes []int, failed int) {
+	same := map[string]bool{}
+	last := false // whether the last of codes is its own
+	for _, e := range history {
+		switch {
+		case e.Kind == recorder.KindMade && e.Names != nil && e.Names.Container == of.names.Container:
+			same[e.Container] = true
+		case !same[e.Container] || same[of.container] && e.Container != of.container:
+		case e.Kind == recorder.KindExit && e.Exit != nil:
+			codes, last = append(codes, e.Exit.Code), e.Container == of.container
+		case e.Kind == recorder.KindOperation && e.What == "start container" && e.Error == "" && e.Container == of.container:
+			last = false
+		case e.Kind == recorder.KindOperation && e.What == "create container" && e.Error != "" && e.Container != of.container:
+			failed++
+		}
+	}
+	if last {
+		codes = codes[:len(codes)-1]
+	}
+	return codes, failed
 }
 
 // whyPod tells of a pod and, in short, of its containers.
@@ -275,30 +331,43 @@ func (s *Server) whyPod(ctx context.Context, of subject, limit int) (*nodev1.Why
 		about.State = diagnosis.Making
 	}
 	parts := s.parts(ctx, of, entries)
-	var names, states []string
-	var stories []diagnosis.Story
+	resp := s.whyResponse(of, diagnosis.Pod(about, parts), entries)
+	resp.Kind, resp.Id = "pod", of.pod
 	for _, part := range parts {
-		names, states, stories = append(names, part.GetName()), append(states, part.GetState()), append(stories, diagnosis.Story{Cause: part.GetCause()})
+		resp.Containers = append(resp.Containers, &nodev1.WhyContainer{Id: part.ID, Name: part.Name, State: part.State, Cause: part.Story.Cause})
 	}
-	resp := s.whyResponse(of, diagnosis.Pod(about, names, stories, states), entries)
-	resp.Kind, resp.Id, resp.Containers = "pod", of.pod, parts
 	return resp, nil
 }
 
-// parts are the containers of a pod that are there, the newest of each name.
-func (s *Server) parts(ctx context.Context, of subject, entries []recorder.Entry) []*nodev1.WhyContainer {
-	var parts []*nodev1.WhyContainer
+// parts are the containers of a pod, the newest of each name, in the order
+// they were made: those that are there, and those that are not any more or
+// never came to be.
+func (s *Server) parts(ctx context.Context, of subject, entries []recorder.Entry) []diagnosis.Part {
+	var subjects []subject
 	seen := map[string]bool{}
 	for _, c := range s.sandboxes.Containers() {
 		name := c.Config.GetMetadata().GetName()
-		if c.PodID != of.pod || seen[name] {
-			continue
+		if c.PodID == of.pod && !seen[name] {
+			seen[name] = true
+			subjects = append(subjects, s.containerSubject(c))
 		}
-		seen[name] = true
-		story := diagnosis.Container(s.describe(ctx, s.containerSubject(c), entries))
-		parts = append(parts, &nodev1.WhyContainer{Id: c.ID, Name: name, State: string(c.State), Cause: story.Cause})
 	}
-	slices.Reverse(parts)
+	slices.Reverse(subjects)
+	var former []subject
+	for _, e := range slices.Backward(entries) {
+		if e.Kind == recorder.KindMade && e.Container != "" && e.Names != nil && !seen[e.Names.Container] {
+			seen[e.Names.Container] = true
+			former = append(former, subject{pod: of.pod, container: e.Container, names: *e.Names})
+		}
+	}
+	slices.Reverse(former)
+	history := s.history(ctx, of.pod)
+	var parts []diagnosis.Part
+	for _, sub := range append(former, subjects...) {
+		about := s.describe(ctx, sub, entries)
+		about.Former, about.Failed = before(history, sub)
+		parts = append(parts, diagnosis.Part{ID: sub.container, Name: sub.names.Container, State: about.State, Exit: about.ExitCode, Story: diagnosis.Container(about)})
+	}
 	return parts
 }
 

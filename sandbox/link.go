@@ -41,6 +41,9 @@ func (m *Manager) watch(events <-chan supervisor.Event) {
 		if m.linkCtx.Err() != nil {
 			return
 		}
+		if events != nil {
+			m.noteAgent("the supervisor ended, or let go of the agent")
+		}
 		var err error
 		ctx, cancel := context.WithTimeout(m.linkCtx, m.cfg.RecoveryTimeout)
 		if events, err = m.connect(ctx); err == nil {
@@ -49,6 +52,7 @@ func (m *Manager) watch(events <-chan supervisor.Event) {
 		cancel()
 		if err == nil {
 			m.log.Info("connected to the supervisor again")
+			m.noteAgent("nodeagent has a supervisor again; it goes on with the containers that run")
 			pause = m.cfg.retryPause / 10
 			continue
 		}

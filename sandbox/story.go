@@ -95,6 +95,9 @@ func UsageOf(stats *cgroups.Stats) recorder.Usage {
 		u.CPU, u.Throttled = time.Duration(cpu.UsageNanos), time.Duration(cpu.ThrottledNanos)
 		u.Periods, u.ThrottledPeriods = cpu.Periods, cpu.ThrottledPeriods
 	}
+	if pids := stats.Pids; pids != nil {
+		u.PIDsLimit, u.PIDsRefused = pids.Limit, pids.Refused
+	}
 	return u
 }
 
@@ -129,6 +132,11 @@ func lastLines(path string) []string {
 		return nil
 	}
 	return strings.Split(text, "\n")
+}
+
+// noteAgent tells of what concerns all pods.
+func (m *Manager) noteAgent(text string) {
+	m.deps.Recorder.Note(recorder.Entry{Kind: recorder.KindAgent, Text: text})
 }
 
 // noteSlow tells of an operation that does not end.

@@ -10,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/cgroups"
 	"github.com/nodeagent/nodeagent/cri"
@@ -65,6 +66,7 @@ func (d *daemon) ready(ctx context.Context) error {
 func (d *daemon) buildNodeAPI(context.Context) (err error) {
 	// No call is answered before the node API is built.
 	d.calls = calls.NewTable(d.recorder, func(name string) (pod, container string) { return d.node.Resolve(name) })
+	d.calls.Pods(func(meta *runtimeapi.PodSandboxMetadata) string { return d.node.PodOf(meta) })
 	d.node, err = nodeapi.New(nodeapi.Deps{
 		Config: nodeapi.Config{
 			Root:          filepath.Join(d.cfg.Root, "nodectl"),

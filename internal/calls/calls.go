@@ -11,6 +11,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/internal/recorder"
@@ -52,6 +53,8 @@ type Table struct {
 	recorder *recorder.Recorder
 	// resolve finds the IDs of what a person calls a container.
 	resolve func(name string) (pod, container string)
+	// pod finds the ID of a pod by its metadata; nil finds none.
+	pod func(*runtimeapi.PodSandboxMetadata) string
 	// before is called before each unary call of the node API and of images;
 	// nil does nothing.
 	before func(ctx context.Context, method string, req any)
@@ -72,6 +75,9 @@ func NewTable(r *recorder.Recorder, resolve func(name string) (pod, container st
 
 // Before has fn called before a call is handled; nothing is served yet.
 func (t *Table) Before(fn func(ctx context.Context, method string, req any)) { t.before = fn }
+
+// Pods has fn find the pods that images are pulled for; nothing is served yet.
+func (t *Table) Pods(fn func(*runtimeapi.PodSandboxMetadata) string) { t.pod = fn }
 
 // UnderWay lists the calls, the oldest first, without those that last as long
 // as somebody looks.
@@ -157,6 +163,9 @@ func (t *Table) about(c *Call, req any) {
 		about.Name = name
 		about.Pod, about.Container = t.resolve(name)
 	}
+	if r, ok := req.(*runtimeapi.PullImageRequest); ok && t.pod != nil && r.GetSandboxConfig().GetMetadata() != nil {
+		about.Pod = t.pod(r.GetSandboxConfig().GetMetadata())
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	*c = about
@@ -195,6 +204,15 @@ func (c *Call) learn(message any) {
 	}
 	if m, ok := message.(interface{ GetRef() string }); ok && m.GetRef() != "" {
 		c.Name = m.GetRef()
+	}
+	switch r := message.(type) {
+	case *runtimeapi.PullImageRequest:
+		c.Name = r.GetImage().GetImage()
+	case *runtimeapi.RunPodSandboxRequest:
+		meta := r.GetConfig().GetMetadata()
+		c.Name = meta.GetNamespace() + "/" + meta.GetName()
+	case *runtimeapi.CreateContainerRequest:
+		c.Name = r.GetConfig().GetMetadata().GetName()
 	}
 }
 

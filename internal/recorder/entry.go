@@ -110,6 +110,10 @@ type Usage struct {
 	Throttled        time.Duration `json:"throttled,omitempty"`
 	Periods          uint64        `json:"periods,omitempty"`
 	ThrottledPeriods uint64        `json:"throttledPeriods,omitempty"`
+	// PIDsRefused counts processes and threads that PIDsLimit kept from being
+	// made.
+	PIDsLimit   uint64 `json:"pidsLimit,omitempty"`
+	PIDsRefused uint64 `json:"pidsRefused,omitempty"`
 }
 
 var table = crc32.MakeTable(crc32.Castagnoli)

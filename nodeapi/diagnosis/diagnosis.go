@@ -5,6 +5,7 @@ package diagnosis
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,8 +46,13 @@ type Subject struct {
 	Entries []recorder.Entry
 	// Underway describes an operation on it that has not ended.
 	Underway string
-	// Former counts containers of the same pod and name before this one.
-	Former int
+	// Former are the exit codes of the containers of the same pod and name
+	// before this one, or of its own earlier runs, the oldest first; Failed
+	// counts those that could not even be made.
+	Former []int
+	Failed int
+	// Output are the last lines it wrote.
+	Output []string
 }
 
 // Story is what is told of a Subject.
@@ -57,7 +63,22 @@ type Story struct {
 
 // hint adds what can be done.
 func (s *Story) hint(format string, args ...any) {
-	s.Hints = append(s.Hints, fmt.Sprintf(format, args...))
+	s.hintOnce(fmt.Sprintf(format, args...))
+}
+
+func (s *Story) hintOnce(hints ...string) {
+	for _, hint := range hints {
+		if !slices.Contains(s.Hints, hint) {
+			s.Hints = append(s.Hints, hint)
+		}
+	}
+}
+
+// failed tells what could not be done, by its error.
+func (s *Story) failed(lead, text, image string, tables ...[]failure) {
+	cause, hints := explained(text, image, tables...)
+	s.Cause = lead + cause
+	s.hintOnce(hints...)
 }
 
 // Container tells the story of a container.
@@ -68,9 +89,9 @@ func Container(c Subject) Story {
 		s.State = "It is being made."
 	case Created:
 		s.State = "It was created " + c.ago(c.Created) + " and has not been started."
-		s.Cause = "Nobody started it."
+		s.Cause = unstarted
 		if failed := c.failed("start container"); failed != nil {
-			s.Cause = "It could not be started: " + failed.Error
+			s.failed(notStarted, failed.Error, c.Names.Image, startFailures, makeFailures)
 		}
 	case Running, Paused:
 		c.running(&s)
@@ -87,16 +108,48 @@ func Container(c Subject) Story {
 		s.Cause = join(s.Cause, "Right now: "+c.Underway)
 		s.hint("See what it waits for with: nodectl ops")
 	}
-	if c.Former > 0 {
-		s.Cause = join(s.Cause, fmt.Sprintf("Before this one the pod had %s of the same name.", count(c.Former, "container")))
-	}
+	c.again(&s)
 	return s
+}
+
+// Beginnings of causes.
+const (
+	notStarted = "It could not be started: "
+	notMade    = "It could not be made: "
+)
+
+// again tells of those before it.
+func (c Subject) again(s *Story) {
+	if n := len(c.Former); n > 0 {
+		const most = 5
+		var codes []string
+		for _, code := range c.Former[max(0, n-most):] {
+			codes = append(codes, fmt.Sprint(code))
+		}
+		text := fmt.Sprintf("It was started %s before", times(n))
+		if n > most {
+			text += ", and the last ones"
+		} else {
+			text += ", and"
+		}
+		s.Cause = join(s.Cause, text+" ended with exit code "+strings.Join(codes, ", ")+".")
+	}
+	if c.Failed > 0 {
+		s.Cause = join(s.Cause, fmt.Sprintf("Making it was tried %s before, and failed.", times(c.Failed)))
+	}
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 // running tells of a container that runs.
 func (c Subject) running(s *Story) {
-	s.State = "It has been running since " + c.ago(c.Started) + "."
-	s.Cause = "Nothing is wrong with it as far as the agent knows."
+	s.State = "It has been running for " + strings.ToLower(units.HumanDuration(c.Now.Sub(c.Started))) + "."
+	s.Cause = wellKnown
 	if c.State == Paused {
 		s.State = "It is paused: its processes are frozen."
 		s.Cause = "It was paused"
@@ -111,20 +164,62 @@ func (c Subject) running(s *Story) {
 
 // pressed tells when limits make a container slow, or nearly kill it.
 func (c Subject) pressed(s *Story) {
-	u := c.Usage
-	if u.OOMKills > 0 {
-		s.Cause = fmt.Sprintf("The kernel killed %s in it because they used all the memory it may have (%s).", count(int(u.OOMKills), "process"), size(u.MemoryLimit))
-		s.hint("Give it more memory, or make it use less.")
+	u := c.used()
+	if c.State != Exited && u.OOMKills > 0 {
+		s.Cause = fmt.Sprintf("The kernel killed %s in it for want of memory: %s. It goes on without.", count(int(u.OOMKills), "process"), wanted(u))
+		s.hint(moreMemory)
 	} else if u.MemoryLimit > 0 && u.MemoryPeak >= u.MemoryLimit/10*9 {
 		s.hint("At its peak it used %s of the %s of memory it may have; with more it is killed.", size(u.MemoryPeak), size(u.MemoryLimit))
 	}
 	if share := throttledShare(u); share >= throttledMuch {
-		s.hint("It is slow because its CPU limit holds it back: in %d %% of all periods it was made to wait, %s in all. Raise the limit.",
-			share, u.Throttled.Round(time.Millisecond))
+		s.Cause = replaced(s.Cause, fmt.Sprintf("It is slow because its CPU limit holds it back: in %d %% of all periods it was made to wait, %s in all.",
+			share, u.Throttled.Round(time.Millisecond)))
+		s.hint("Raise the limit (nodectl: --cpus; Kubernetes: resources.limits.cpu). See what it uses with: nodectl stats")
 	}
+	c.refused(s, u)
 	if e := c.lastFailedProbe(); e != nil {
 		s.hint("A command in it failed to run %s%s: %s", c.ago(e.At), by(e.By), e.Error)
 	}
+}
+
+// unstarted is the cause of what waits to be started.
+const unstarted = "Nobody started it."
+
+// wellKnown is the cause of what runs and has no trouble.
+const wellKnown = "Nothing is wrong with it as far as the agent knows."
+
+// replaced is a cause in place of none, or behind another.
+func replaced(cause, by string) string {
+	if cause == wellKnown {
+		return by
+	}
+	return join(cause, by)
+}
+
+// refused tells of processes that could not be made.
+func (c Subject) refused(s *Story, u recorder.Usage) {
+	if u.PIDsRefused == 0 || u.PIDsLimit == 0 {
+		return
+	}
+	s.Cause = replaced(s.Cause, fmt.Sprintf("It may have %d processes and threads, and was refused more %s.", u.PIDsLimit, times(int(u.PIDsRefused))))
+	s.hint("Raise the limit (nodectl: --pids-limit; kubelet: podPidsLimit), or find out what makes so many with: nodectl top")
+}
+
+const moreMemory = "Give it more memory (nodectl: -m; Kubernetes: resources.limits.memory), or make it use less."
+
+// nearly is how much of a limit was used, in tenths, when it was what memory
+// ran out of.
+const nearly = 9
+
+// wanted says whose memory ran out.
+func wanted(u recorder.Usage) string {
+	switch {
+	case u.MemoryLimit == 0:
+		return "it has no limit of its own, so that of its pod, or of the machine, ran out"
+	case u.MemoryPeak > 0 && u.MemoryPeak < u.MemoryLimit/10*nearly:
+		return fmt.Sprintf("it used %s of the %s it may have at most, so that of its pod, or of the machine, ran out", size(u.MemoryPeak), size(u.MemoryLimit))
+	}
+	return "it used all of the memory it may have (" + size(u.MemoryLimit) + ")"
 }
 
 // throttledMuch is the percentage of periods from which on it is told.
@@ -175,23 +270,24 @@ func (c Subject) gone(s *Story) {
 	if e == nil {
 		s.Cause = "Its making failed, or the agent was killed while it was removed."
 		if failed := c.failed("create container"); failed != nil {
-			s.Cause = "It could not be made: " + failed.Error
-			createHints(s, failed.Error)
+			s.State = "It is not there: it was never made. That was last tried " + c.ago(failed.At) + "."
+			s.failed(notMade, failed.Error, c.Names.Image, makeFailures)
 		}
 		return
 	}
 	s.State = "It was removed " + c.ago(e.At) + by(e.By) + "."
 	if exit := c.exit(); exit != nil {
 		c.State, c.Finished, c.ExitCode, c.Reason, c.Message = Exited, exit.At, exit.Exit.Code, exit.Exit.Reason, exit.Error
-		c.Started = exit.At.Add(-exit.Exit.Ran)
+		if c.Started = exit.At.Add(-exit.Exit.Ran); exit.Exit.Ran == 0 {
+			c.Started = time.Time{}
+		}
 		s.State += " Before that it " + c.ended() + "."
 		c.exited(s)
 		return
 	}
 	s.Cause = "It was never started."
 	if failed := c.failed("start container"); failed != nil {
-		s.Cause = "It could not be started: " + failed.Error
-		startHints(s, failed.Error)
+		s.failed(notStarted, failed.Error, c.Names.Image, startFailures, makeFailures)
 	}
 }
 

@@ -38,23 +38,23 @@ func TestContainer(t *testing.T) {
 		"stopped":      {exited(143, "Error", "SIGTERM", signal("SIGTERM", "kubelet (PID 4)", 61*time.Second)), []string{"It was stopped: SIGTERM was sent to it by kubelet (PID 4)."}},
 		"stopped well": {exited(0, "Completed", "", signal("SIGTERM", "", 61*time.Second)), []string{"It was stopped: SIGTERM was sent to it by nodeagent itself."}},
 		"ignored":      {exited(137, "Error", "SIGKILL", signal("SIGTERM", "x", 71*time.Second), signal("SIGKILL", "x", 61*time.Second)), []string{"did not end of that within 11s, and was killed", "ignores SIGTERM"}},
-		"foreign kill": {exited(137, "Error", "SIGKILL"), []string{"which the agent did not send", "dmesg"}},
+		"foreign kill": {exited(137, "Error", "SIGKILL"), []string{"which the agent did not send", "neither did the kernel", "auditctl"}},
 		"old signal":   {exited(137, "Error", "SIGKILL", signal("SIGTERM", "x", 30*time.Minute)), []string{"which the agent did not send"}},
 		"reload":       {exited(1, "Error", "", signal("SIGHUP", "x", 61*time.Second)), []string{"something failed"}},
 		"crash":        {exited(139, "Error", "SIGSEGV"), []string{"crashed (SIGSEGV)"}},
 		"lost":         {exited(255, "SupervisorLost", ""), []string{"no supervisor was there"}},
 		"no program": {Subject{Now: now, State: Exited, Finished: before(time.Second), Reason: "StartError", Message: `exec: "x": executable file not found in $PATH`},
-			[]string{"It could not be started", "not in the image"}},
+			[]string{"It could not be started: its program x is in no folder of PATH in the image. The error: exec"}},
 		"created": {Subject{Now: now, State: Created, Created: before(time.Hour)}, []string{"about an hour ago", "Nobody started it"}},
 		"slow": {Subject{Now: now, State: Running, Started: before(time.Hour), Usage: recorder.Usage{Periods: 100, ThrottledPeriods: 80, Throttled: time.Minute, MemoryPeak: 95, MemoryLimit: 100}},
-			[]string{"It has been running since", "80 % of all periods", "95B of the 100B"}},
+			[]string{"It has been running for about an hour", "80 % of all periods", "95B of the 100B"}},
 		"paused": {Subject{Now: now, State: Paused, Entries: []recorder.Entry{{Kind: recorder.KindCall, What: "Pause", By: "nodectl (PID 9)", At: before(time.Minute)}}},
 			[]string{"frozen", "about a minute ago by nodectl (PID 9)", "nodectl unpause"}},
 		"removed": {Subject{Now: now, State: Gone, Entries: append(exited(3, "Error", "").Entries, recorder.Entry{Kind: recorder.KindGone, By: "kubelet (PID 4)", At: before(2 * time.Second)})},
 			[]string{"It was removed 2 seconds ago by kubelet (PID 4). Before that it ended with exit code 3"}},
 		"never made": {Subject{Now: now, State: Gone, Entries: []recorder.Entry{{Kind: recorder.KindOperation, What: "create container", Error: "write: no space left on device"}}},
 			[]string{"It could not be made", "nodectl system df"}},
-		"underway": {Subject{Now: now, State: Running, Underway: "remove container, at stage x.", Former: 2}, []string{"Right now: remove container", "nodectl ops", "2 containers of the same name"}},
+		"underway": {Subject{Now: now, State: Running, Underway: "remove container, at stage x.", Former: []int{7, 1}}, []string{"Right now: remove container", "nodectl ops", "It was started 2 times before, and ended with exit code 7, 1."}},
 		"unknown":  {Subject{Now: now, State: Unknown}, []string{"does not answer"}},
 	} {
 		s := Container(test.c)
@@ -73,12 +73,12 @@ func TestPod(t *testing.T) {
 		got  Story
 		want string
 	}{
-		"empty":   {Pod(Subject{Now: now, State: Ready, Created: before(time.Hour)}, nil, nil, nil), "no containers"},
-		"well":    {Pod(Subject{Now: now, State: Ready}, []string{"a"}, []Story{{}}, []string{Running}), "All is well: 1 container running"},
-		"bad":     {Pod(Subject{Now: now, State: Ready}, []string{"a"}, []Story{{Cause: "It crashed."}}, []string{Exited}), "a: It crashed."},
-		"failed":  {Pod(Subject{Now: now, State: Gone, Entries: failed}, nil, nil, nil), "It could not be made: network: no address left The network is at fault"},
-		"stopped": {Pod(Subject{Now: now, State: NotReady, Entries: []recorder.Entry{{Kind: recorder.KindOperation, What: "stop pod", By: "kubelet", At: now}}}, nil, nil, nil), "It was stopped just now by kubelet."},
-		"stuck":   {Pod(Subject{Now: now, State: Stopping, Entries: []recorder.Entry{{Kind: recorder.KindOperation, What: "stop pod", Error: "cgroup: busy"}}}, nil, nil, nil), "tried again: cgroup: busy"},
+		"empty":   {Pod(Subject{Now: now, State: Ready, Created: before(time.Hour)}, nil), "no containers"},
+		"well":    {Pod(Subject{Now: now, State: Ready}, []Part{{Name: "a", State: Running, Story: Story{Cause: wellKnown}}}), "All is well: 1 container running"},
+		"bad":     {Pod(Subject{Now: now, State: Ready}, []Part{{Name: "a", State: Exited, Exit: 1, Story: Story{Cause: "It crashed."}}}), "a: It crashed."},
+		"failed":  {Pod(Subject{Now: now, State: Gone, Entries: failed}, nil), "It could not be made: no address is left for it in the network. The error: no address left"},
+		"stopped": {Pod(Subject{Now: now, State: NotReady, Entries: []recorder.Entry{{Kind: recorder.KindOperation, What: "stop pod", By: "kubelet", At: now}}}, nil), "It was stopped just now by kubelet."},
+		"stuck":   {Pod(Subject{Now: now, State: Stopping, Entries: []recorder.Entry{{Kind: recorder.KindOperation, What: "stop pod", Error: "cgroup: busy"}}}, nil), "tried again: its cgroup could not be made or removed. The error: cgroup: busy"},
 	} {
 		if text := test.got.State + " " + test.got.Cause + " " + strings.Join(test.got.Hints, " "); !strings.Contains(text, test.want) {
 			t.Errorf("%s: no %q in %q", name, test.want, text)

@@ -1,6 +1,8 @@
 package diagnosis
 
 import (
+	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,8 +24,7 @@ const signalMemory = 10 * time.Minute
 func (c Subject) exited(s *Story) {
 	switch {
 	case c.Reason == reasonStart:
-		s.Cause = "It could not be started: " + c.Message
-		startHints(s, c.Message)
+		s.failed(notStarted, c.Message, c.Names.Image, startFailures, makeFailures)
 	case c.Reason == reasonOOM:
 		c.outOfMemory(s)
 	case c.Reason == reasonLost:
@@ -32,7 +33,7 @@ func (c Subject) exited(s *Story) {
 	case c.Reason == reasonUnknown:
 		s.Cause = "The machine was started anew, and it did not survive that."
 	case c.ExitCode == 0 && c.stopped() == nil:
-		s.Cause = "Its process ended by itself and said that all is well."
+		s.Cause = "Its process ended by itself and said that all is well (exit code 0)."
 	default:
 		c.failedOrStopped(s)
 	}
@@ -63,29 +64,64 @@ func deadly(name string) bool {
 }
 
 func (c Subject) failedOrStopped(s *Story) {
-	stop := c.stopped()
-	signal := c.signal()
-	switch {
+	switch stop := c.stopped(); {
 	case stop != nil:
-		s.Cause = "It was stopped: " + stop.What + " was sent to it" + by(stop.By) + "."
-		if stop.What != "SIGKILL" && c.killedAfter(stop) {
-			s.Cause += " It did not end of that within " + span(c.Finished.Sub(stop.At)) + ", and was killed."
-			s.hint("Its process ignores %s, or takes long over it. Let it handle %s, give it another stop signal, or more time.", stop.What, stop.What)
-		}
-	case signal == "SIGKILL":
-		s.Cause = "It was killed by SIGKILL, which the agent did not send: somebody on this machine did, or the kernel because the machine or the pod was out of memory."
-		s.hint("See whether the kernel did with: dmesg | grep -i -e oom -e 'killed process'")
-	case signal == "SIGSEGV" || signal == "SIGBUS" || signal == "SIGILL" || signal == "SIGFPE" || signal == "SIGABRT":
-		s.Cause = "Its process crashed (" + signal + "): a bug in the program, or a library or processor it was not made for."
-	case signal == "SIGSYS":
-		s.Cause = "Its process made a system call that its seccomp profile forbids."
-		s.hint("Run it with another profile, or see with --security-opt seccomp=unconfined whether that is it.")
-	case signal != "":
-		s.Cause = "It was ended by " + signal + ", which the agent did not send: a process in it did, or somebody on this machine."
+		c.wasStopped(s, stop)
+	case c.signal() != "":
+		c.signalled(s)
 	default:
 		s.Cause = c.failedByItself(s)
 	}
 	c.pressed(s)
+}
+
+// wasStopped tells of one that was told to end.
+func (c Subject) wasStopped(s *Story, stop *recorder.Entry) {
+	s.Cause = "It was stopped: " + stop.What + " was sent to it" + by(stop.By) + "."
+	if stop.What != "SIGKILL" && c.killedAfter(stop) {
+		s.Cause += " It did not end of that within " + span(c.Finished.Sub(stop.At)) + ", and was killed."
+		s.hint("Its process ignores %s, or takes long over it. Let it handle %s, give it another stop signal, or more time.", stop.What, stop.What)
+	}
+	if strings.HasPrefix(stop.By, "kubelet") {
+		s.hint("kubelet stops a container when its pod is deleted or evicted, or its liveness or startup probe fails. See which it was with: kubectl describe pod -n %s %s", c.Names.Namespace, c.Names.Pod)
+	}
+}
+
+// used is what it used until it ended.
+func (c Subject) used() recorder.Usage {
+	if e := c.exit(); e != nil && e.Exit.Usage != (recorder.Usage{}) {
+		return e.Exit.Usage
+	}
+	return c.Usage
+}
+
+// signalled tells of one that ended by a signal that the agent did not send.
+func (c Subject) signalled(s *Story) {
+	switch name := c.signal(); name {
+	case "SIGKILL":
+		c.killed(s)
+	case "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT":
+		s.Cause = "Its process crashed (" + name + "): a bug in the program, or a library or processor it was not made for."
+		s.hint("See what the kernel says of it with: dmesg | tail")
+	case "SIGSYS":
+		s.Cause = "Its process made a system call that its seccomp profile forbids."
+		s.hint("See which with: dmesg | grep type=1326; try without the profile: nodectl run --security-opt seccomp=unconfined %s", c.image())
+	default:
+		s.Cause = "It was ended by " + name + ", which the agent did not send: a process in it did, or somebody on this machine."
+	}
+}
+
+// killed tells of SIGKILL that the agent did not send. The kernel counts whom
+// its OOM killer kills, so where that can be read it is known not to be the one.
+func (c Subject) killed(s *Story) {
+	const unsent = "It was killed by SIGKILL, which the agent did not send"
+	if c.used().MemoryPeak == 0 {
+		s.Cause = unsent + ": somebody on this machine did, or the kernel because the machine or the pod was out of memory."
+		s.hint("See whether the kernel did with: dmesg | grep -i -e oom -e 'killed process'")
+		return
+	}
+	s.Cause = unsent + ", and neither did the kernel for want of memory, which it would have counted: somebody on this machine did, or a process in the pod."
+	s.hint("Nobody can tell afterwards who it was. Look at who was logged in (last) and at what kills by itself (systemd-oomd, earlyoom); for the next time: auditctl -a always,exit -S kill -F a1=9")
 }
 
 // killedAfter says whether SIGKILL followed.
@@ -97,60 +133,60 @@ func (c Subject) killedAfter(stop *recorder.Entry) bool {
 
 // failedByItself says what an exit code means.
 func (c Subject) failedByItself(s *Story) string {
+	if text := c.notExecuted(s); text != "" {
+		return text
+	}
+	c.outputHints(s)
 	const itself = "Its process ended by itself and said that something failed"
 	switch c.ExitCode {
 	case 126:
 		s.hint("A shell in it found a program that cannot be run: it is no program, or lacks the x bit.")
 	case 127:
 		s.hint("A shell in it did not find a program: look at the command, and at PATH in the image.")
-	case 137:
-		return "A process in it was killed by SIGKILL, and it passed that on (exit code 137). The agent did not send it."
-	case 139:
-		return "A process in it crashed (SIGSEGV), and it passed that on (exit code 139)."
 	}
-	if e := c.exit(); e == nil || len(e.Exit.Log) == 0 {
-		s.hint("It wrote nothing to its log. Run it by hand to see more: nodectl run -it --rm --entrypoint sh IMAGE")
+	if text := passedOn(c.ExitCode); text != "" {
+		return text
+	}
+	if len(c.Output) == 0 {
+		s.hint("It wrote nothing to its log. Run it by hand to see more: nodectl run -it --rm --entrypoint sh %s", c.image())
 		return itself + "."
 	}
-	return itself + "; what it wrote last should say what."
+	return itself + "; what it wrote last should say what: " + quoted(c.Output[len(c.Output)-1])
 }
 
+// passedOn says what an exit code of more than 128 means to programs that
+// follow the shell's custom; "" for one without that meaning.
+func passedOn(code int) string {
+	const custom = 128
+	name := map[int]string{1: "SIGHUP", 2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM", 31: "SIGSYS"}[code-custom]
+	switch name {
+	case "":
+		return ""
+	case "SIGKILL":
+		return "A process in it was killed by SIGKILL, and it passed that on (exit code 137). The agent did not send it."
+	case "SIGHUP", "SIGINT", "SIGTERM":
+		return "Its process ended by itself with the exit code of one that " + name + " made end. The agent did not send that: somebody on this machine did, or a process in it."
+	}
+	return "A process in it crashed (" + name + "), and it passed that on (exit code " + strconv.Itoa(code) + ")."
+}
+
+// quoted is a line of output, at most as long as a person reads in passing.
+func quoted(line string) string {
+	const most = 200
+	line = strings.TrimSpace(line)
+	if runes := []rune(line); len(runes) > most {
+		line = string(runes[:most]) + "…"
+	}
+	return strconv.Quote(line) + "."
+}
+
+// outOfMemory tells of one of which the kernel killed a process. The first one
+// may have gone on, and ended later by itself.
 func (c Subject) outOfMemory(s *Story) {
-	limit := c.Usage.MemoryLimit
-	if e := c.exit(); e != nil && e.Exit.Usage.MemoryLimit > 0 {
-		limit = e.Exit.Usage.MemoryLimit
+	s.hint(moreMemory)
+	if c.signal() == "SIGKILL" {
+		s.Cause = "The kernel killed it for want of memory: " + wanted(c.used()) + "."
+		return
 	}
-	switch {
-	case limit > 0:
-		s.Cause = "The kernel killed it because it used all of the memory it may have (" + size(limit) + ")."
-	default:
-		s.Cause = "The kernel killed it because memory ran out: that of its pod, or of the machine, since it has no limit of its own."
-	}
-	s.hint("Give it more memory (nodectl: -m; Kubernetes: resources.limits.memory), or make it use less.")
-}
-
-// startHints says what a failed start asks for.
-func startHints(s *Story, text string) {
-	switch lower := strings.ToLower(text); {
-	case strings.Contains(lower, "executable file not found"), strings.Contains(lower, "no such executable"), strings.Contains(lower, "no such file or directory"):
-		s.hint("The program to run is not in the image: look at the command and at PATH. A script needs the interpreter that its first line names.")
-	case strings.Contains(lower, "exec format error"):
-		s.hint("The program was made for another kind of machine, or is a script without a first line such as #!/bin/sh.")
-	case strings.Contains(lower, "permission denied"):
-		s.hint("The program may not be run: it lacks the x bit, or the user it runs as may not reach it.")
-	case strings.Contains(lower, "supervisor"):
-		s.hint("The supervisor does not answer: see nodectl info, and the agent's log.")
-	}
-}
-
-// createHints says what a failed creation asks for.
-func createHints(s *Story, text string) {
-	switch lower := strings.ToLower(text); {
-	case strings.Contains(lower, "no space left"):
-		s.hint("The disk is full. See what takes the room with: nodectl system df; give some back with: nodectl system prune")
-	case strings.Contains(lower, "image"):
-		s.hint("Its image is missing or broken: pull it again.")
-	case strings.Contains(lower, "unable to find user"), strings.Contains(lower, "no user"), strings.Contains(lower, "no group"):
-		s.hint("The user or group it shall run as is not in the image's /etc/passwd or /etc/group.")
-	}
+	s.Cause = "The kernel killed a process in it for want of memory: " + wanted(c.used()) + fmt.Sprintf(". Its first process then ended by itself, with exit code %d.", c.ExitCode)
 }

@@ -7,24 +7,42 @@ import (
 	"github.com/nodeagent/nodeagent/internal/recorder"
 )
 
-// Pod tells the story of a pod; parts are the stories of its containers, by
-// name, in the order they were made.
-func Pod(p Subject, names []string, parts []Story, states []string) Story {
+// Part is a container of a pod.
+type Part struct {
+	ID, Name string
+	// State is one of those of a Subject, and Exit the code it ended with.
+	State string
+	Exit  int
+	Story Story
+}
+
+// trouble says whether somebody should look at it: one that ended and said
+// that all is well may just be done.
+func (p Part) trouble() bool {
+	switch p.State {
+	case Running, Making, Created:
+		return p.Story.Cause != wellKnown && p.Story.Cause != unstarted && p.State != Making
+	case Exited:
+		return p.Exit != 0
+	}
+	return true
+}
+
+// Pod tells the story of a pod; parts are its containers, in the order they
+// were made.
+func Pod(p Subject, parts []Part) Story {
 	var s Story
 	switch p.State {
 	case Making:
 		s.State = "It is being made."
 	case Ready:
 		s.State = "It is ready, made " + p.ago(p.Created) + "."
-		if len(parts) > 0 || p.Underway == "" {
-			s.Cause = podCause(names, parts, states)
-		}
+		p.podReady(&s, parts)
 	case Stopping:
 		s.State = "It is being stopped, and that is not finished."
 		s.Cause = "What it has is being given back."
 		if failed := p.failed("stop pod"); failed != nil {
-			s.Cause = "Its stop failed, and is tried again: " + failed.Error
-			podHints(&s, failed.Error)
+			s.failed("Its stop failed, and is tried again: ", failed.Error, "", podFailures)
 		}
 	case NotReady:
 		s.State = "It is stopped."
@@ -39,21 +57,84 @@ func Pod(p Subject, names []string, parts []Story, states []string) Story {
 	return s
 }
 
-// podCause sums the containers up.
-func podCause(names []string, parts []Story, states []string) string {
-	if len(parts) == 0 {
-		return "It has no containers: kubelet has not made any, or is pulling their images."
-	}
-	var bad []string
-	for i, part := range parts {
-		if states[i] != Running {
-			bad = append(bad, names[i]+": "+part.Cause)
+// podReady sums the containers up, and the images that they lack.
+func (p Subject) podReady(s *Story, parts []Part) {
+	running, done := 0, 0
+	var bad []Part
+	for _, part := range parts {
+		switch {
+		case part.trouble():
+			bad = append(bad, part)
+		case part.State == Running:
+			running++
+		case part.State == Exited:
+			done++
 		}
 	}
-	if len(bad) == 0 {
-		return fmt.Sprintf("All is well: %s running.", count(len(parts), "container"))
+	bad = append(bad, p.unpulled()...)
+	switch {
+	case len(bad) > 0:
+		troubles(s, bad, len(parts))
+	case len(parts) == 0 && p.Underway == "":
+		s.Cause = "It has no containers, and nobody asked for any: kubelet has not got to that, or is about to take the pod away."
+		s.hint("See what kubelet says with: kubectl describe pod -n %s %s; and in its log: journalctl -u kubelet | grep %s", p.Names.Namespace, p.Names.Pod, p.Names.Pod)
+	case running+done < len(parts):
+		s.Cause = fmt.Sprintf("Of its %s, %d run, %d ended with exit code 0, and %d have not been started yet.",
+			count(len(parts), "container"), running, done, len(parts)-running-done)
+	case running == 0 && done > 0:
+		s.Cause = fmt.Sprintf("It is done: %s ended with exit code 0.", count(done, "container"))
+	case len(parts) > 0:
+		s.Cause = fmt.Sprintf("All is well: %s running", count(running, "container"))
+		if done > 0 {
+			s.Cause += fmt.Sprintf(", and %d ended with exit code 0", done)
+		}
+		s.Cause += "."
 	}
-	return strings.Join(bad, " ")
+}
+
+// manyTroubles is from how many on the first is told of, and the others are
+// named.
+const manyTroubles = 3
+
+// troubles tells of what is wrong with parts of a pod.
+func troubles(s *Story, bad []Part, of int) {
+	var names []string
+	for _, part := range bad {
+		names = append(names, part.Name)
+	}
+	if len(bad) >= manyTroubles {
+		s.Cause = fmt.Sprintf("%d of its %s are in trouble: %s. The first of them:", len(bad), count(max(of, len(bad)), "container"), strings.Join(names, ", "))
+		bad = bad[:1]
+	}
+	for _, part := range bad {
+		s.Cause = join(s.Cause, part.Name+": "+part.Story.Cause)
+		s.hintOnce(part.Story.Hints...)
+	}
+}
+
+// unpulled are the images that were asked for and could not be had, unless
+// they came later.
+func (p Subject) unpulled() []Part {
+	latest := map[string]recorder.Entry{}
+	var order []string
+	for _, e := range p.Entries {
+		if e.Kind != recorder.KindCall || e.What != "PullImage" || e.Text == "" {
+			continue
+		}
+		if _, known := latest[e.Text]; !known {
+			order = append(order, e.Text)
+		}
+		latest[e.Text] = e
+	}
+	var bad []Part
+	for _, ref := range order {
+		if e := latest[ref]; e.Error != "" {
+			part := Part{Name: "image " + ref, State: Gone}
+			part.Story.failed("It could not be pulled, tried last "+p.ago(e.At)+": ", e.Error, ref, pullFailures)
+			bad = append(bad, part)
+		}
+	}
+	return bad
 }
 
 func (p Subject) stopCause() string {
@@ -77,24 +158,16 @@ func (p Subject) podGone(s *Story) {
 		return
 	}
 	s.State = "It is not there: it was never ready."
-	if failed := p.failed("run pod"); failed != nil {
-		s.Cause = "It could not be made: " + failed.Error
-		podHints(s, failed.Error)
+	failed := p.failed("run pod")
+	if failed == nil {
+		failed = p.last(func(e recorder.Entry) bool {
+			return e.Kind == recorder.KindCall && e.What == "RunPodSandbox" && e.Error != ""
+		})
+	}
+	if failed == nil {
+		s.Cause = "The agent was stopped or killed while it was made."
 		return
 	}
-	s.Cause = "The agent was stopped or killed while it was made."
-}
-
-// podHints says what a pod that cannot be made or stopped asks for.
-func podHints(s *Story, text string) {
-	switch lower := strings.ToLower(text); {
-	case strings.Contains(lower, "network"):
-		s.hint("The network is at fault. See which configuration is used, and what is wrong with it, with: nodectl doctor")
-	case strings.Contains(lower, "cgroup"):
-		s.hint("Its cgroup could not be made or removed: something else may use it, or the cgroup driver is not kubelet's.")
-	case strings.Contains(lower, "no space left"):
-		s.hint("The disk is full. See what takes the room with: nodectl system df")
-	case strings.Contains(lower, "sysctl"):
-		s.hint("The kernel refuses one of the pod's sysctls.")
-	}
+	s.State += " That was last tried " + p.ago(failed.At) + "."
+	s.failed(notMade, failed.Error, "", podFailures)
 }

@@ -35,13 +35,22 @@ func Timeline(entries []recorder.Entry) []Moment {
 			for _, method := range operations[e.What] {
 				told[method+" "+e.By+" "+e.Container] = true
 				told[method+" "+e.By+" "] = true
+				told[method+" "+e.By+" failed: "+e.Error] = e.Error != ""
 			}
 		}
 	}
 	var all []Moment
+	// Whether the agent said that it stops; whoever made the pod was there.
+	ended := len(entries) == 0 || entries[0].Kind == recorder.KindAgent
 	for _, e := range ordered(entries) {
-		if e.Kind == recorder.KindCall && told[e.What+" "+e.By+" "+e.Container] {
+		switch {
+		case e.Kind == recorder.KindCall && covered(told, e):
 			continue
+		case e.Kind == recorder.KindAgent:
+			if strings.HasSuffix(e.Text, agentStarted) && !ended {
+				e.Text += "; the one before it was killed, or crashed"
+			}
+			ended = strings.HasSuffix(e.Text, agentStopped)
 		}
 		if text := sentence(e); text != "" {
 			all = append(all, Moment{At: e.At, Took: e.Took, Text: text, Error: e.Error, Container: e.Container})
@@ -49,6 +58,29 @@ func Timeline(entries []recorder.Entry) []Moment {
 	}
 	return all
 }
+
+// What the agent says when it starts and when it stops ends in these.
+const (
+	agentStarted = "was started"
+	agentStopped = "was stopped"
+)
+
+// covered says whether an entry of its operation tells of a call too. One that
+// was refused before an operation began is told of by nothing else.
+func covered(told map[string]bool, e recorder.Entry) bool {
+	if e.Error == "" {
+		return told[e.What+" "+e.By+" "+e.Container]
+	}
+	for key := range told {
+		if failed, ok := strings.CutPrefix(key, e.What+" "+e.By+" failed: "); ok && failed != "" && strings.Contains(e.Error, failed) {
+			return true
+		}
+	}
+	return strings.Contains(e.Error, stillGoing)
+}
+
+// stillGoing is in the error of a caller that did not wait for its operation.
+const stillGoing = "still at stage"
 
 // ordered are entries by their time: what took long is noted at its end.
 func ordered(entries []recorder.Entry) []recorder.Entry {
@@ -72,7 +104,7 @@ func sentence(e recorder.Entry) string {
 	case recorder.KindSlow:
 		return e.What + " takes long: " + e.Text
 	case recorder.KindCall:
-		return "call " + e.What + asked(e.By)
+		return "call " + join(e.What, e.Text) + asked(e.By)
 	case recorder.KindSignal:
 		if e.Error != "" {
 			return e.What + " could not be sent" + asked(e.By)

@@ -38,7 +38,7 @@ func TestWhy(t *testing.T) {
 	n.why("failing", "ended with exit code 3", "Written last: first last words", "asked by nodectl (PID ", "plugin bridge ")
 	n.why("greedy", "used all of the memory it may have (16MiB)", "memory peak 16MiB of 16MiB", "resources.limits.memory")
 	n.why("lost", "executable file not found", "PATH")
-	n.why("deaf", "It has been running since")
+	n.why("deaf", "It has been running for")
 
 	n.Kill9()
 	n.Start()
@@ -60,7 +60,7 @@ func TestWhyPod(t *testing.T) {
 	pod := n.run(config)
 	n.started(pod, config, shell("main", "echo up; exec sleep 1000"))
 	n.why("e2e/web", "It is ready", "All is well: 1 container running", "main: start container, asked by e2e.test (PID ")
-	n.why("e2e/web/main", "It has been running since", "Written last: up")
+	n.why("e2e/web/main", "It has been running for", "Written last: up")
 	for _, args := range [][]string{{"ps", "-n", "e2e"}, {"ps", "--pod", "web"}, {"pods"}} {
 		if out := n.ctl(args...); !strings.Contains(out, "web") {
 			t.Errorf("%v: %s", args, out)
@@ -94,7 +94,7 @@ func TestWhyPod(t *testing.T) {
 	if _, err := n.Runtime().RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: broken}); err == nil {
 		t.Fatal("a pod without a network was made")
 	}
-	n.why("e2e/broken", "It could not be made: network: ", "nodectl doctor")
+	n.why("e2e/broken", "It could not be made: none of the CNI configurations in", "10-bad.conflist", "nodectl doctor")
 	if out := n.Nodectl("doctor"); out.Code != 1 || !strings.Contains(out.Stdout, "10-bad.conflist") {
 		t.Errorf("doctor: %d %s", out.Code, out.Stdout)
 	}
