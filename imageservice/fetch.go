@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -104,9 +105,29 @@ func (s *Store) descend(ctx context.Context, l *lease, f *found, desc ocispec.De
 	}
 	fit := choose(doc, m)
 	if len(fit) == 0 {
-		return nil, fmt.Errorf("there is no image for this platform in the index: %w", errdefs.ErrNotFound)
+		return nil, fmt.Errorf("there is no image for this platform in the index: it has %s: %w", offered(doc), errdefs.ErrNotFound)
 	}
 	return s.descend(ctx, l, f, fit[0], m, depth-1)
+}
+
+// offered names the platforms of an index, as many as a person reads.
+func offered(doc *document) string {
+	const most = 8
+	var all []string
+	for _, m := range doc.Manifests {
+		if m.Platform == nil || m.Platform.OS == "unknown" {
+			continue
+		}
+		if len(all) == most {
+			all = append(all, "…")
+			break
+		}
+		all = append(all, fmt.Sprintf("%.64s", platforms.FormatAll(*m.Platform)))
+	}
+	if len(all) == 0 {
+		return "none that says what it is for"
+	}
+	return strings.Join(all, ", ")
 }
 
 // document brings a manifest, index or configuration into the store, and

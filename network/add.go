@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
@@ -35,8 +36,10 @@ func (m *Manager) Add(ctx context.Context, a Attachment) (*Result, error) {
 	defer m.gate.RUnlock()
 	result, err := m.addLocked(ctx, a)
 	if err != nil {
+		m.failed.Store(&Failure{At: time.Now(), PodID: a.PodID, Text: err.Error()})
 		return nil, fmt.Errorf("wire pod %s: %w", a.PodID, err)
 	}
+	m.failed.Store(nil)
 	return result, nil
 }
 

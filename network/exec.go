@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sys/unix"
 
+	"github.com/nodeagent/nodeagent/internal/blocked"
 	"github.com/nodeagent/nodeagent/internal/timing"
 	"github.com/nodeagent/nodeagent/network/builtin"
 )
@@ -137,7 +139,12 @@ func runOnce(ctx context.Context, path string, stdin []byte, environ []string) (
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = drainTime
-	err := cmd.Run()
+	err := cmd.Start()
+	if err == nil {
+		// nodectl ops tells by this what is waited for.
+		name := fmt.Sprintf("%s (PID %d)", filepath.Base(path), cmd.Process.Pid)
+		pprof.Do(ctx, pprof.Labels(blocked.ProgramLabel, name), func(context.Context) { err = cmd.Wait() })
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, fmt.Errorf("plugin %s was killed: %w", path, context.Cause(ctx))

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -120,6 +121,8 @@ type Manager struct {
 	slots chan struct{}
 	// reaper waits for links of pods to go.
 	reaper *reaper
+	// failed is how the last pod was wired, if not well.
+	failed atomic.Pointer[Failure]
 
 	// gate is held for reading by each Add, and for writing by what must not
 	// see one half-way.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -64,11 +65,19 @@ type Info struct {
 	// Problems tell what is wrong with configurations, by file, and what of
 	// the host's packet filters is in the way of pods.
 	Problems []string
+	// Failed is the last pod's wiring, if that failed.
+	Failed *Failure
+}
+
+// Failure tells of a pod that could not be given its network.
+type Failure struct {
+	At          time.Time
+	PodID, Text string
 }
 
 // Info describes the network for new pods.
 func (m *Manager) Info() Info {
-	var info Info
+	info := Info{Failed: m.failed.Load()}
 	if f, err := m.read(m.cfg.ConfDir); err == nil {
 		info.Problems = slices.Clone(f.problems)
 	}

@@ -2,6 +2,7 @@ package nodeapi
 
 import (
 	"context"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
@@ -24,7 +25,7 @@ type logsStream = grpc.ServerStreamingServer[nodev1.LogsResponse]
 func (s *containers) Logs(req *nodev1.LogsRequest, stream logsStream) error {
 	c, err := s.find(req.GetContainer())
 	if err != nil {
-		return err
+		return s.remembered(stream.Context(), req.GetContainer(), err)
 	}
 	if c.LogPath == "" {
 		return failf(errdefs.ErrFailedPrecondition, "configured logging driver does not support reading")
@@ -60,6 +61,19 @@ func (s *containers) Logs(req *nodev1.LogsRequest, stream logsStream) error {
 	}
 	o.Tail = tail
 	return crilog.Read(ctx, c.LogPath, o, b.add, b.flush)
+}
+
+// remembered adds to the error about a container that is not there where its
+// last lines are, if it was once.
+func (s *Server) remembered(ctx context.Context, name string, err error) error {
+	if !errdefs.IsNotFound(err) {
+		return err
+	}
+	was, missing := s.former(ctx, strings.TrimPrefix(name, "/"))
+	if missing != nil || was.container == "" {
+		return err
+	}
+	return failf(errdefs.ErrNotFound, "No such container: %s (it was removed; what it wrote last is shown by: nodectl why %s)", name, name)
 }
 
 // allLines is a tail of everything.

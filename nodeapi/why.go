@@ -157,10 +157,16 @@ func (s *Server) refused(ctx context.Context, name string) (subject, error) {
 		}
 		return true
 	})
-	if err == nil && len(found.refused) == 0 {
-		err = failf(errdefs.ErrNotFound, "No such object: %s", name)
+	if err != nil || len(found.refused) > 0 {
+		return found, err
 	}
-	return found, err
+	if parts := strings.SplitN(name, "/", 3); len(parts) == 3 {
+		if pod, err := s.findPod(parts[0] + "/" + parts[1]); err == nil {
+			return found, failf(errdefs.ErrNotFound, "No such object: %s (nobody asked for this container so far; of its pod tells: nodectl why %s)",
+				name, podSubject(pod).title())
+		}
+	}
+	return found, failf(errdefs.ErrNotFound, "No such object: %s", name)
 }
 
 // inner is the container of one of nodectl's pods.
@@ -217,7 +223,8 @@ func (s *Server) entries(ctx context.Context, of subject, limit int) ([]recorder
 		return nil, err
 	}
 	all = slices.DeleteFunc(all, func(e recorder.Entry) bool {
-		return of.container != "" && e.Container != "" && e.Container != of.container
+		other := e.Kind == recorder.KindCall && e.What == "PullImage" && e.Text != of.names.Image
+		return of.container != "" && (other || e.Container != "" && e.Container != of.container)
 	})
 	if len(all) == 0 {
 		return nil, nil

@@ -58,7 +58,14 @@ func TestHangIsNamed(t *testing.T) {
 }
 
 func TestParseProfile(t *testing.T) {
-	profile := `goroutine profile: total 3
+	profile := `goroutine profile: total 4
+1 @ 0x1 0x2
+# labels: {"operation":"4", "program":"flannel (PID 7)"}
+#	0x1	syscall.Syscall6+0x1f	/x/a.go:1
+#	0x2	os.(*Process).Wait+0x1f	/x/b.go:1
+#	0x2	os/exec.(*Cmd).Wait+0x1f	/x/c.go:1
+#	0x2	github.com/nodeagent/nodeagent/network.runOnce+0x30	/x/exec.go:4
+
 1 @ 0x1 0x2
 # labels: {"operation":"3", "other":"x"}
 #	0x1	sync.(*Mutex).Lock+0x1f	/x/mutex.go:1
@@ -72,7 +79,8 @@ func TestParseProfile(t *testing.T) {
 #	0x1	main.main+0x1f	/x/main.go:1
 `
 	got := parseProfile([]byte(profile), "operation")
-	if len(got) != 1 || len(got["3"]) != 1 || got["3"][0] != "a lock < network.(*Manager).Del" {
+	if len(got) != 2 || len(got["3"]) != 1 || got["3"][0] != "a lock < network.(*Manager).Del" ||
+		len(got["4"]) != 1 || got["4"][0] != "the program flannel (PID 7) < network.runOnce" {
 		t.Errorf("%q", got)
 	}
 }

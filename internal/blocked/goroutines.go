@@ -14,6 +14,10 @@ const InKernel = "system call"
 // OnSupervisor begins that of one that waits for the supervisor.
 const OnSupervisor = "the supervisor's answer"
 
+// ProgramLabel marks a goroutine that runs a program and waits for it, with
+// the program's name.
+const ProgramLabel = "program"
+
 // maxFrames is how many of our functions of a goroutine are named.
 const maxFrames = 3
 
@@ -35,13 +39,13 @@ func Goroutines(label string) map[string][]string {
 func parseProfile(profile []byte, label string) map[string][]string {
 	found := map[string][]string{}
 	for group := range bytes.SplitSeq(profile, []byte("\n\n")) {
-		value, frames := "", []string(nil)
+		value, program, frames := "", "", []string(nil)
 		lines := bufio.NewScanner(bytes.NewReader(group))
 		lines.Buffer(nil, 1<<20)
 		for lines.Scan() {
 			line := lines.Text()
 			if labels, ok := strings.CutPrefix(line, "# labels: "); ok {
-				value = labelValue(labels, label)
+				value, program = labelValue(labels, label), labelValue(labels, ProgramLabel)
 			} else if fields := strings.Split(line, "\t"); len(fields) >= 3 && fields[0] == "#" {
 				frames = append(frames, function(fields[2]))
 			}
@@ -49,7 +53,7 @@ func parseProfile(profile []byte, label string) map[string][]string {
 		if value == "" || len(frames) == 0 {
 			continue
 		}
-		if place := describe(frames); place != "" && !slices.Contains(found[value], place) {
+		if place := describe(frames, program); place != "" && !slices.Contains(found[value], place) {
 			found[value] = append(found[value], place)
 		}
 	}
@@ -75,19 +79,22 @@ func function(frame string) string {
 
 // describe says where a goroutine is, such as "system call < sandbox.open <
 // sandbox.run". One that only waits for others of its operation is nothing.
-func describe(frames []string) string {
+func describe(frames []string, program string) string {
 	var parts []string
 	switch leaf := frames[0]; {
+	case slices.ContainsFunc(frames, func(f string) bool {
+		return strings.HasPrefix(f, "os/exec.(*Cmd).Wait") || strings.HasPrefix(f, "os.(*Process).")
+	}):
+		parts = append(parts, "the program it runs")
+		if program != "" {
+			parts[0] = "the program " + program
+		}
 	case strings.HasPrefix(leaf, "syscall.") || strings.HasPrefix(leaf, "golang.org/x/sys/unix.") || strings.HasPrefix(leaf, "internal/runtime/syscall"):
 		parts = append(parts, InKernel)
 	case slices.ContainsFunc(frames, func(f string) bool { return strings.HasPrefix(f, "sync.(*WaitGroup).Wait") }):
 		return ""
 	case slices.ContainsFunc(frames, func(f string) bool { return strings.Contains(f, "ttrpc.(*Client)") }):
 		parts = append(parts, OnSupervisor)
-	case slices.ContainsFunc(frames, func(f string) bool {
-		return strings.HasPrefix(f, "os/exec.(*Cmd).Wait") || strings.HasPrefix(f, "os.(*Process).")
-	}):
-		parts = append(parts, "a program it runs")
 	case slices.ContainsFunc(frames, func(f string) bool {
 		return strings.HasPrefix(f, "sync.(*Mutex)") || strings.HasPrefix(f, "sync.(*RWMutex)")
 	}):

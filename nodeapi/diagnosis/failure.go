@@ -96,7 +96,7 @@ var (
 			"See what it waits for with: nodectl ops; with: ps -eo pid,stat,wchan:32,args | grep ' D'"),
 	}
 	pullFailures = []failure{
-		when(`authorization failed|unauthorized|401|403|denied`, "its registry does not let this node have it (it may also not exist there)",
+		when(`authorization failed|unauthorized|401 Unauthorized|403 Forbidden|access denied|denied:`, "its registry does not let this node have it (it may also not exist there)",
 			"Try with: nodectl login REGISTRY and: nodectl pull IMAGE; in Kubernetes see to imagePullSecrets."),
 		when(`404 Not Found|manifest unknown|name unknown`, "its registry has no such image or tag",
 			"Look for a slip in the name. See which registries and mirrors are asked with: nodectl registry explain IMAGE"),
@@ -106,10 +106,10 @@ var (
 			"See what is tried and which file says so with: nodectl registry explain IMAGE; give the registry's CA, or skip_verify, in its hosts.toml"),
 		when(`no such host|server misbehaving|lookup \S+`, "the name of its registry is not found by this node's DNS",
 			"Try with: getent hosts REGISTRY; look at /etc/resolv.conf"),
-		when(`connection refused|connection reset|no route to host|network is unreachable|i/o timeout|deadline exceeded|EOF`, "its registry cannot be reached, or does not answer",
+		when(`connection refused|connection reset|no route to host|network is unreachable|i/o timeout|deadline exceeded|\bEOF\b`, "its registry cannot be reached, or does not answer",
 			"See which address is tried, and by which proxy, with: nodectl registry explain IMAGE"),
-		when(`429`, "its registry has had too many requests from here", "Log in, since that often raises the limit (nodectl login), wait, or configure a mirror."),
-		when(` 5\d\d `, "its registry is broken right now: it answers with an error of its own", "Try again later, or configure a mirror; see what is asked with: nodectl registry explain IMAGE"),
+		when(`429 Too Many`, "its registry has had too many requests from here", "Log in, since that often raises the limit (nodectl login), wait, or configure a mirror."),
+		when(` 5\d\d [A-Z]`, "its registry is broken right now: it answers with an error of its own", "Try again later, or configure a mirror; see what is asked with: nodectl registry explain IMAGE"),
 		when(`web page`, "something else than a registry answers: a proxy's or a network's login page, perhaps", "Open the address in a browser; see what is asked with: nodectl registry explain IMAGE"),
 		when(`data loss|has digest`, "what came is not what its digest says: it was damaged on the way, or in the registry or a mirror",
 			"Try again; if that stays so, push the image again, or leave the mirror out. See what is asked with: nodectl registry explain IMAGE"),
@@ -154,7 +154,7 @@ func explained(text, image string, tables ...[]failure) (cause string, hints []s
 // or repeat an ID that everybody knows by then.
 var noise = regexp.MustCompile(`^(?:specification|mounts|user|image|namespaces|network|process|supervisor|rootfs|snapshot|files): ` +
 	`|wire pod [0-9a-f]{64}: |edit the specification of container [0-9a-f]{64}: |pin namespaces in \S+: |unable to start container process: ` +
-	`|plugins: plugin type="[^"]*" failed \(\w+\): |^(?:user: )`)
+	`|plugins: plugin type="[^"]*" failed \(\w+\): |^rpc error: code = \w+ desc = |^[A-Z][A-Za-z]+: |^pull \S+: `)
 
 // trimmed takes the noise off an error.
 func trimmed(text string) string {

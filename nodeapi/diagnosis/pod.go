@@ -74,13 +74,16 @@ func (p Subject) podReady(s *Story, parts []Part) {
 	bad = append(bad, p.unpulled()...)
 	switch {
 	case len(bad) > 0:
-		troubles(s, bad, len(parts))
+		troubles(s, bad)
 	case len(parts) == 0 && p.Underway == "":
 		s.Cause = "It has no containers, and nobody asked for any: kubelet has not got to that, or is about to take the pod away."
 		s.hint("See what kubelet says with: kubectl describe pod -n %s %s; and in its log: journalctl -u kubelet | grep %s", p.Names.Namespace, p.Names.Pod, p.Names.Pod)
 	case running+done < len(parts):
-		s.Cause = fmt.Sprintf("Of its %s, %d run, %d ended with exit code 0, and %d have not been started yet.",
-			count(len(parts), "container"), running, done, len(parts)-running-done)
+		s.Cause = fmt.Sprintf("Not all is started yet: of its %s %d run", count(len(parts), "container"), running)
+		if done > 0 {
+			s.Cause += fmt.Sprintf(", and %d ended with exit code 0", done)
+		}
+		s.Cause += "."
 	case running == 0 && done > 0:
 		s.Cause = fmt.Sprintf("It is done: %s ended with exit code 0.", count(done, "container"))
 	case len(parts) > 0:
@@ -97,13 +100,13 @@ func (p Subject) podReady(s *Story, parts []Part) {
 const manyTroubles = 3
 
 // troubles tells of what is wrong with parts of a pod.
-func troubles(s *Story, bad []Part, of int) {
+func troubles(s *Story, bad []Part) {
 	var names []string
 	for _, part := range bad {
 		names = append(names, part.Name)
 	}
 	if len(bad) >= manyTroubles {
-		s.Cause = fmt.Sprintf("%d of its %s are in trouble: %s. The first of them:", len(bad), count(max(of, len(bad)), "container"), strings.Join(names, ", "))
+		s.Cause = fmt.Sprintf("There is trouble with %d of its parts: %s. The first of them:", len(bad), strings.Join(names, ", "))
 		bad = bad[:1]
 	}
 	for _, part := range bad {

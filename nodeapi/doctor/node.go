@@ -3,19 +3,29 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
+	"time"
+
+	"github.com/docker/go-units"
 
 	"github.com/nodeagent/nodeagent/sandbox"
 )
+
+// supervisorTimeout is how long it may take to answer: less than a check.
+const supervisorTimeout = checkTimeout / 2
 
 // supervisor looks whether it answers.
 func (h Host) supervisor(ctx context.Context, r *report) {
 	if h.Supervisor == nil {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, supervisorTimeout)
+	defer cancel()
 	info, err := h.Supervisor.Info(ctx)
 	if err != nil {
-		r.add(Problem, "restart nodeagent, and look at supervisor.log in "+h.AgentState, "the supervisor does not answer, so no container can be started or stopped: %v", err)
+		r.add(Problem, "tail "+filepath.Join(h.AgentState, "supervisor.log")+"; kill -9 $(pgrep -x nodesupervisor), upon which nodeagent starts another and containers go on",
+			"the supervisor does not answer, so no container can be started or stopped: %v", err)
 		return
 	}
 	r.ok("PID %d, version %s", info.PID, info.Version)
@@ -28,13 +38,16 @@ func (h Host) network(ctx context.Context, r *report) {
 		return
 	}
 	if err := h.Network.Status(ctx); err != nil {
-		r.add(Problem, "mend or remove the configurations in "+h.ConfDir, "pods get no network: %v", err)
+		r.add(Problem, "ls -l "+h.ConfDir+", and mend or remove what is wrong there", "pods get no network: %v", err)
 	}
 	info := h.Network.Info()
+	if f := info.Failed; f != nil && len(r.findings) == 0 {
+		r.add(Warning, "nodectl why "+f.PodID[:min(len(f.PodID), 12)], "the last pod that was to get a network, %s ago, did not: %s", strings.ToLower(units.HumanDuration(time.Since(f.At))), f.Text)
+	}
 	for _, problem := range info.Problems {
 		remedy := "mend or remove the file"
 		if !strings.HasPrefix(problem, "/") {
-			remedy = "see nft list ruleset, and docs/network.md"
+			remedy = "nft list ruleset, and take out what drops pods' packets"
 		}
 		r.add(Warning, remedy, "%s", problem)
 	}

@@ -58,7 +58,8 @@ func (h Host) stateFolder(_ context.Context, r *report) {
 		return
 	}
 	if fs.Type != unix.TMPFS_MAGIC {
-		r.add(Note, "set state to a folder below /run", "%s is not on tmpfs: each pod writes to the disk more than it need", h.AgentState)
+		r.add(Note, `set state = "/run/nodeagent" in /etc/nodeagent/config.toml, and restart nodeagent`,
+			"%s is not on tmpfs: each pod writes to the disk more than it needs to", h.AgentState)
 		return
 	}
 	r.ok("%s is on tmpfs", h.AgentState)

@@ -355,5 +355,7 @@ func startError(err error) error {
 	return err
 }
 
-// logLevel is ours, in the form libcontainer hands to a container's init.
-func logLevel() string { return strconv.Itoa(int(logrus.GetLevel())) }
+// logLevel is the supervisor's, but for debugging: an init that fails has
+// closed its log before it debugs for the last time, and what the logger says
+// of that would end up in the output of the container.
+func logLevel() string { return strconv.Itoa(int(min(logrus.GetLevel(), logrus.InfoLevel))) }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"google.golang.org/grpc"
@@ -159,8 +160,13 @@ func (c *CLI) unreachable() error {
 	case c.dialErr == nil:
 		return nil
 	case errors.Is(c.dialErr, os.ErrPermission):
-		return fmt.Errorf("permission denied while connecting to the nodeagent at %s", c.Host)
+		return fmt.Errorf("permission denied while connecting to the nodeagent at %s: it is for root alone (sudo nodectl …)", c.Host)
 	default:
-		return fmt.Errorf("cannot connect to the nodeagent at %s: is it running?", c.Host)
+		var errno syscall.Errno
+		why := ""
+		if errors.As(c.dialErr, &errno) {
+			why = " (" + errno.Error() + ")"
+		}
+		return fmt.Errorf("cannot connect to the nodeagent at %s%s: is it running?", c.Host, why)
 	}
 }

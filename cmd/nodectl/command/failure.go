@@ -73,6 +73,9 @@ func (c *CLI) Text(err error) string {
 		if why := c.unreachable(); why != nil {
 			return why.Error()
 		}
+		if strings.Contains(err.Error(), "reading server preface") {
+			return fmt.Sprintf("the nodeagent at %s takes connections and does not answer: it hangs, or is stopped", c.Host)
+		}
 	}
 	if errors.Is(err, context.Canceled) || Code(err) == codes.Canceled {
 		return "interrupted"

@@ -88,7 +88,10 @@ func storyOf(r *nodev1.WhyResponse) story {
 // write writes a story for a person.
 func (s story) write(to io.Writer) error {
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s (%s %s", s.Name, s.Kind, format.ID(s.ID, false))
+	fmt.Fprintf(&out, "%s (%s", s.Name, s.Kind)
+	if s.ID != "" {
+		fmt.Fprintf(&out, " %s", format.ID(s.ID, false))
+	}
 	if s.Image != "" {
 		fmt.Fprintf(&out, ", image %s", s.Image)
 	}
