@@ -229,11 +229,7 @@ func (s *Store) unpackInto(ctx context.Context, in Layers, f *found, i int, key 
 		w.slots = append(w.slots, &slot{chain: f.chainIDs[j]})
 	}
 	defer w.letGo()
-	var lowers func(context.Context) ([]string, error)
-	if i > 0 {
-		lowers = func(ctx context.Context) ([]string, error) { return w.lowers(ctx, i) }
-	}
-	res, err := s.apply(ctx, in, key, r, lowers)
+	res, err := s.apply(ctx, in, key, r, w.below(i))
 	if err == nil {
 		err = t.Wait(ctx)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -62,6 +63,8 @@ type slot struct {
 	own           bool
 	transfer      *content.Transfer
 	result        unpack.Result
+	// lower is the unpacked layer, once a layer above it looked into it.
+	lower *unpack.Lower
 }
 
 // joinError is the failure of another pull's layer.
@@ -144,7 +147,8 @@ type work struct {
 	p     *progress
 	slots []*slot
 
-	// mu guards held, which gives back the directories of lower layers.
+	// mu guards held, which gives back the lower layers, and slot.lower. It
+	// is held while one of them is opened, which the others then need not.
 	mu   sync.Mutex
 	held []func()
 }
@@ -260,11 +264,7 @@ func (w *work) unpack(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	var lowers func(context.Context) ([]string, error)
-	if i > 0 {
-		lowers = func(ctx context.Context) ([]string, error) { return w.lowers(ctx, i) }
-	}
-	sl.result, err = w.s.apply(ctx, w.in, sl.job.key, r, lowers)
+	sl.result, err = w.s.apply(ctx, w.in, sl.job.key, r, w.below(i))
 	if err != nil {
 		return blame(ctx, sl.transfer, err)
 	}
@@ -297,57 +297,74 @@ func blame(ctx context.Context, t *content.Transfer, err error) error {
 	return err
 }
 
-// lowers waits for the layers below one, and returns their directories, the
-// nearest first.
-func (w *work) lowers(ctx context.Context, i int) ([]string, error) {
-	dirs := make([]string, 0, i)
+// below is how a layer gets those below it; nil for the lowest.
+func (w *work) below(i int) func(context.Context) ([]*unpack.Lower, error) {
+	if i == 0 {
+		return nil
+	}
+	return func(ctx context.Context) ([]*unpack.Lower, error) { return w.lowers(ctx, i) }
+}
+
+// lowers waits for the layers below one, and returns them, the nearest first.
+func (w *work) lowers(ctx context.Context, i int) ([]*unpack.Lower, error) {
+	lowers := make([]*unpack.Lower, 0, i)
 	for j := i - 1; j >= 0; j-- {
-		dir, err := w.dir(ctx, w.slots[j])
+		l, err := w.lower(ctx, w.slots[j])
 		if err != nil {
 			return nil, err
 		}
-		dirs = append(dirs, dir)
+		lowers = append(lowers, l)
 	}
-	return dirs, nil
+	return lowers, nil
 }
 
-// dir waits until a layer is unpacked, and holds its directory.
-func (w *work) dir(ctx context.Context, sl *slot) (string, error) {
-	if sl.job == nil {
-		return w.hold(sl.chain.String())
-	}
-	select {
-	case <-sl.job.unpacked:
-	case <-sl.job.done:
-		if sl.job.err != nil {
-			return "", joinError{sl.job.err}
+// lower waits until a layer is unpacked, and opens it for all above it.
+func (w *work) lower(ctx context.Context, sl *slot) (*unpack.Lower, error) {
+	if sl.job != nil {
+		select {
+		case <-sl.job.unpacked:
+		case <-sl.job.done:
+			if sl.job.err != nil {
+				return nil, joinError{sl.job.err}
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
-	dir, err := w.hold(sl.job.key)
-	if errdefs.IsNotFound(err) {
-		// It has been committed meanwhile.
-		dir, err = w.hold(sl.chain.String())
-	}
-	return dir, err
-}
-
-// hold keeps the directory of a snapshot until the work ends.
-func (w *work) hold(name string) (string, error) {
-	dir, release, err := w.in.HoldLayer(name)
-	if err != nil {
-		return "", err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if sl.lower != nil {
+		return sl.lower, nil
+	}
+	dir, release, err := w.hold(sl)
+	if err != nil {
+		return nil, err
+	}
 	w.held = append(w.held, release)
-	return dir, nil
+	l, err := unpack.OpenLower(dir)
+	if err != nil {
+		return nil, err
+	}
+	w.held = append(w.held, l.Close)
+	sl.lower = l
+	return l, nil
+}
+
+// hold keeps the directory of an unpacked layer.
+func (w *work) hold(sl *slot) (dir string, release func(), err error) {
+	if sl.job != nil {
+		dir, release, err = w.in.HoldLayer(sl.job.key)
+		if !errdefs.IsNotFound(err) {
+			return dir, release, err
+		}
+		// It has been committed meanwhile.
+	}
+	return w.in.HoldLayer(sl.chain.String())
 }
 
 // letGo gives back what was held. Nobody works any more.
 func (w *work) letGo() {
-	for _, release := range w.held {
+	for _, release := range slices.Backward(w.held) {
 		release()
 	}
 	w.held = nil

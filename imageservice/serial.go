@@ -109,7 +109,13 @@ func (s *Store) fillSerial(ctx context.Context, f *found, i int, mounts []mount.
 	}
 	opts := unpack.Options{Dir: dir, Limits: s.cfg.Limits}
 	if i > 0 {
-		opts.Lowers = func(context.Context) ([]string, error) { return lowers, nil }
+		below, err := unpack.OpenLowers(lowers)
+		if err != nil {
+			r.Close()
+			return err
+		}
+		defer unpack.CloseLowers(below)
+		opts.Lowers = func(context.Context) ([]*unpack.Lower, error) { return below, nil }
 	}
 	res, err := unpack.Apply(ctx, r, opts)
 	if err != nil {

@@ -126,7 +126,7 @@ func (s *Store) each(f func(name string, in Layers) error) error {
 }
 
 // apply unpacks a layer, whose stream it closes, into the snapshot of a key.
-func (s *Store) apply(ctx context.Context, in Layers, key string, r io.ReadCloser, lowers func(context.Context) ([]string, error)) (unpack.Result, error) {
+func (s *Store) apply(ctx context.Context, in Layers, key string, r io.ReadCloser, lowers func(context.Context) ([]*unpack.Lower, error)) (unpack.Result, error) {
 	file, err := in.LayerFile(key)
 	if err != nil {
 		r.Close()
@@ -148,7 +148,7 @@ func (s *Store) apply(ctx context.Context, in Layers, key string, r io.ReadClose
 	return res, in.SealLayer(key, res.Sums)
 }
 
-func (s *Store) applyImage(ctx context.Context, in Layers, key, file string, r io.ReadCloser, lowers func(context.Context) ([]string, error)) (unpack.Result, error) {
+func (s *Store) applyImage(ctx context.Context, in Layers, key, file string, r io.ReadCloser, lowers func(context.Context) ([]*unpack.Lower, error)) (unpack.Result, error) {
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		r.Close()

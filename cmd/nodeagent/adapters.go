@@ -45,8 +45,14 @@ func (i images) Unpack(ctx context.Context, imageID, handler string) (snapshots.
 
 // applyLayer unpacks a layer that a checkpoint brought.
 func applyLayer(ctx context.Context, r io.ReadCloser, dir string, lowers []string) error {
-	_, err := unpack.Apply(ctx, r, unpack.Options{
-		Dir: dir, Lowers: func(context.Context) ([]string, error) { return lowers, nil },
+	below, err := unpack.OpenLowers(lowers)
+	if err != nil {
+		r.Close()
+		return err
+	}
+	defer unpack.CloseLowers(below)
+	_, err = unpack.Apply(ctx, r, unpack.Options{
+		Dir: dir, Lowers: func(context.Context) ([]*unpack.Lower, error) { return below, nil },
 	})
 	return err
 }

@@ -110,8 +110,11 @@ func TestLayer(t *testing.T) {
 	back := t.TempDir()
 	below := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(below, "gone"), nil, 0o600))
+	lower, err := unpack.OpenLower(below)
+	must(t, err)
+	defer lower.Close()
 	_, err = unpack.Apply(t.Context(), io.NopCloser(bytes.NewReader(data)), unpack.Options{
-		Dir: back, Lowers: func(context.Context) ([]string, error) { return []string{below}, nil },
+		Dir: back, Lowers: func(context.Context) ([]*unpack.Lower, error) { return []*unpack.Lower{lower}, nil },
 	})
 	must(t, err)
 	third, err := packed(t, back, Options{Layer: true})

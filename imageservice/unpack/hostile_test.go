@@ -99,7 +99,12 @@ func (w *world) check(t testing.TB) {
 func (w *world) apply(data []byte, base bool, limits Limits) error {
 	opts := Options{Dir: w.layer, Limits: limits}
 	if !base {
-		opts.Lowers = func(context.Context) ([]string, error) { return []string{w.lower}, nil }
+		lower, err := OpenLower(w.lower)
+		if err != nil {
+			return err
+		}
+		defer lower.Close()
+		opts.Lowers = func(context.Context) ([]*Lower, error) { return []*Lower{lower}, nil }
 	}
 	if asImages {
 		return w.applyImage(data, opts)
@@ -319,7 +324,7 @@ func TestLowersFail(t *testing.T) {
 	w := newWorld(t)
 	failure := errors.New("no layer below")
 	_, err := Apply(context.Background(), reader(pack(t, fileEntry("new/f", "x"))), Options{
-		Dir: w.layer, Lowers: func(context.Context) ([]string, error) { return nil, failure },
+		Dir: w.layer, Lowers: func(context.Context) ([]*Lower, error) { return nil, failure },
 	})
 	if !errors.Is(err, failure) {
 		t.Errorf("%v", err)

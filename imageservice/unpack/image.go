@@ -18,7 +18,7 @@ type ImageOptions struct {
 	// File is empty, and open for reading and writing.
 	File *os.File
 	// Lowers and Limits are as in Options.
-	Lowers func(context.Context) ([]string, error)
+	Lowers func(context.Context) ([]*Lower, error)
 	Limits Limits
 }
 
@@ -28,7 +28,6 @@ type ImageOptions struct {
 func ApplyImage(ctx context.Context, r io.ReadCloser, opts ImageOptions) (Result, *erofs.Sums, error) {
 	defer r.Close()
 	t := newTree(opts)
-	defer t.below.close()
 	defer t.w.Close()
 	diffID, err := feed(ctx, r, &t.budget, t.entry)
 	if err != nil {

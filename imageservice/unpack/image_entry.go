@@ -198,20 +198,20 @@ func (t *tree) link(ctx context.Context, rel, to string) error {
 // copyUp brings a file of a layer below into this one, so that it can get
 // another link.
 func (t *tree) copyUp(ctx context.Context, at *place, base string) error {
-	found, err := t.lookupName(ctx, at, base)
-	if err != nil || found == nil {
+	f, err := t.lookupName(ctx, at, base)
+	if err != nil || f == nil {
 		return err
 	}
-	defer found.close()
-	attr, err := found.attr()
+	defer f.close()
+	attr, err := f.attr()
 	if err != nil {
 		return err
 	}
-	switch found.st.Mode & unix.S_IFMT {
+	switch f.st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return t.copyUpFile(at, base, found, attr)
+		return t.copyUpFile(at, base, f, attr)
 	case unix.S_IFLNK:
-		link, err := readlinkat(found.dir, base)
+		link, err := readlinkat(f.dir, base)
 		if err != nil {
 			return err
 		}
@@ -221,10 +221,10 @@ func (t *tree) copyUp(ctx context.Context, at *place, base string) error {
 	case unix.S_IFDIR:
 		return fmt.Errorf("it is a directory: %w", errdefs.ErrInvalidArgument)
 	}
-	return t.node(at, base, attr, unix.Major(found.st.Rdev), unix.Minor(found.st.Rdev))
+	return t.node(at, base, attr, unix.Major(f.st.Rdev), unix.Minor(f.st.Rdev))
 }
 
-func (t *tree) copyUpFile(at *place, base string, f *lower, attr erofs.Attr) error {
+func (t *tree) copyUpFile(at *place, base string, f *found, attr erofs.Attr) error {
 	fd, err := unix.Openat(f.dir, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err

@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,10 +48,7 @@ func (i *image) applyImage(key string, data []byte) error {
 		i.t.Fatal(err)
 	}
 	defer f.Close()
-	opts := ImageOptions{File: f}
-	if lowers := slices.Clone(i.dirs); len(lowers) > 0 {
-		opts.Lowers = func(context.Context) ([]string, error) { return lowers, nil }
-	}
+	opts := ImageOptions{File: f, Lowers: i.below()}
 	_, sums, err := ApplyImage(i.t.Context(), reader(data), opts)
 	if err != nil {
 		return err
@@ -60,7 +56,7 @@ func (i *image) applyImage(key string, data []byte) error {
 	if err := sums.Verify(f, nil); err != nil {
 		i.t.Error(err)
 	}
-	i.dirs = append([]string{mountImage(i.t, f.Name())}, i.dirs...)
+	i.add(mountImage(i.t, f.Name()))
 	return nil
 }
 

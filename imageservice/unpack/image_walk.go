@@ -119,25 +119,25 @@ func (p *place) names(name string) []string {
 
 // stepBelow is step for a name that this layer does not have.
 func (t *tree) stepBelow(ctx context.Context, at *place, name string) (*place, string, error) {
-	found, err := t.lookupName(ctx, at, name)
+	f, err := t.lookupName(ctx, at, name)
 	if err != nil {
 		return nil, "", err
 	}
-	if found == nil {
+	if f == nil {
 		next, err := t.makeStep(at, name, plainDir(), false)
 		return next, "", err
 	}
-	defer found.close()
-	switch found.st.Mode & unix.S_IFMT {
+	defer f.close()
+	switch f.st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		attr, err := found.attr()
+		attr, err := f.attr()
 		if err != nil {
 			return nil, "", err
 		}
 		next, err := t.makeStep(at, name, attr, true)
 		return next, "", err
 	case unix.S_IFLNK:
-		link, err := readlinkat(found.dir, name)
+		link, err := readlinkat(f.dir, name)
 		return nil, link, err
 	}
 	return nil, "", fmt.Errorf("%s is not a directory in a layer below: %w", strings.Join(at.names(name), "/"), errdefs.ErrInvalidArgument)
@@ -156,7 +156,7 @@ func (t *tree) makeStep(at *place, name string, attr erofs.Attr, shines bool) (*
 }
 
 // lookupName finds a name of a directory of this layer in those below.
-func (t *tree) lookupName(ctx context.Context, at *place, name string) (*lower, error) {
+func (t *tree) lookupName(ctx context.Context, at *place, name string) (*found, error) {
 	if !at.shines {
 		return nil, nil
 	}
@@ -164,7 +164,7 @@ func (t *tree) lookupName(ctx context.Context, at *place, name string) (*lower, 
 }
 
 // attr is what something found below has beside its content.
-func (f *lower) attr() (erofs.Attr, error) {
+func (f *found) attr() (erofs.Attr, error) {
 	a := erofs.Attr{Mode: f.st.Mode, UID: f.st.Uid, GID: f.st.Gid, Mtime: time.Unix(f.st.Mtim.Unix())}
 	kind := f.st.Mode & unix.S_IFMT
 	if kind != unix.S_IFREG && kind != unix.S_IFDIR {

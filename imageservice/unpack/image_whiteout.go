@@ -77,12 +77,12 @@ func (t *tree) pruneDir(ctx context.Context, at *place, names []string) error {
 		if e, ok := at.dir.Entries[name]; !ok || !isDeleted(e) {
 			continue // something came in its place
 		}
-		found, err := t.lookupName(ctx, at, name)
+		f, err := t.lookupName(ctx, at, name)
 		if err != nil {
 			return err
 		}
-		if found != nil {
-			found.close()
+		if f != nil {
+			f.close()
 			continue
 		}
 		delete(at.dir.Entries, name)
@@ -96,8 +96,8 @@ func (t *tree) hideRoot(ctx context.Context) error {
 	if err := t.wait(ctx); err != nil {
 		return err
 	}
-	for _, below := range t.below.dirs {
-		fd, err := openDirAt(below, ".")
+	for _, below := range t.lowers {
+		fd, err := openDirAt(below.root, ".")
 		if err != nil {
 			return err
 		}

@@ -60,7 +60,6 @@ func openLayer(opts Options, limits Limits) (*layer, error) {
 
 func (l *layer) close() {
 	l.forgetOpen()
-	l.below.close()
 	unix.Close(l.root)
 }
 
@@ -114,7 +113,7 @@ func (l *layer) dir(ctx context.Context, dir string) (int, error) {
 	}
 	d := openDir{path: dir}
 	var err error
-	d.fd, err = l.openat2(dir, unix.RESOLVE_NO_SYMLINKS)
+	d.fd, err = openDirIn(l.root, dir, unix.RESOLVE_NO_SYMLINKS)
 	if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
 		// Not all of it is in this layer, or it is deleted there, or it
 		// leads through links.
@@ -128,23 +127,6 @@ func (l *layer) dir(ctx context.Context, dir string) (int, error) {
 	l.keep(dir, d)
 	l.parentPath = d.path
 	return d.fd, nil
-}
-
-// openat2 opens a directory of this layer. Without more flags it follows links
-// inside it.
-func (l *layer) openat2(dir string, resolve uint64) (int, error) {
-	how := &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV | resolve,
-	}
-	for {
-		fd, err := unix.Openat2(l.root, dir, how)
-		// EAGAIN: something was renamed anywhere meanwhile.
-		if err == unix.EINTR || err == unix.EAGAIN {
-			continue
-		}
-		return fd, err
-	}
 }
 
 // maxLinks is how many symbolic links a path may lead through, as in Linux.
@@ -270,24 +252,24 @@ func (l *layer) step(ctx context.Context, at step, path []string, name string) (
 
 // stepBelow is step for a name that this layer does not have.
 func (l *layer) stepBelow(ctx context.Context, at step, path []string, name string) (step, string, error) {
-	var found *lower
+	var f *found
 	if at.below {
 		var err error
-		if found, err = l.lookup(ctx, append(path[:len(path):len(path)], name)); err != nil {
+		if f, err = l.lookup(ctx, append(path[:len(path):len(path)], name)); err != nil {
 			return step{}, "", err
 		}
 	}
-	if found == nil {
+	if f == nil {
 		next, err := l.makeStep(at, path, name, nil)
 		return next, "", err
 	}
-	defer found.close()
-	switch found.st.Mode & unix.S_IFMT {
+	defer f.close()
+	switch f.st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		next, err := l.makeStep(at, path, name, found)
+		next, err := l.makeStep(at, path, name, f)
 		return next, "", err
 	case unix.S_IFLNK:
-		link, err := readlinkat(found.dir, name)
+		link, err := readlinkat(f.dir, name)
 		return step{}, link, err
 	}
 	return step{}, "", fmt.Errorf("%s is not a directory in a layer below: %w", strings.Join(append(path, name), "/"), errdefs.ErrInvalidArgument)
@@ -295,7 +277,7 @@ func (l *layer) stepBelow(ctx context.Context, at step, path []string, name stri
 
 // makeStep makes a directory that the layer has no entry for: as it is below,
 // or plain.
-func (l *layer) makeStep(at step, path []string, name string, like *lower) (step, error) {
+func (l *layer) makeStep(at step, path []string, name string, like *found) (step, error) {
 	if err := unix.Mkdirat(at.fd, name, 0o755); err != nil {
 		return step{}, err
 	}
@@ -347,7 +329,7 @@ func (l *layer) finish(ctx context.Context) (Result, error) {
 		fd := l.root
 		if rel != "" {
 			var err error
-			if fd, err = l.openat2(rel, 0); err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
+			if fd, err = openDirIn(l.root, rel, 0); err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
 				continue // an entry replaced it
 			} else if err != nil {
 				return res, &os.PathError{Op: "open", Path: rel, Err: err}

@@ -83,7 +83,9 @@ type image struct {
 	t    testing.TB
 	s    *snapshotter.Overlay
 	dirs []string // the topmost first
-	top  string
+	// lowers are the same, open for the layers above them, as in a pull.
+	lowers []*Lower
+	top    string
 }
 
 func newImage(t testing.TB) *image {
@@ -112,9 +114,7 @@ func (i *image) apply(data []byte) error {
 		i.t.Fatal(err)
 	}
 	opts := Options{Dir: dir}
-	if lowers := slices.Clone(i.dirs); len(lowers) > 0 {
-		opts.Lowers = func(context.Context) ([]string, error) { return lowers, nil }
-	}
+	opts.Lowers = i.below()
 	res, err := Apply(ctx, reader(data), opts)
 	if err != nil {
 		return err
@@ -135,9 +135,30 @@ func (i *image) apply(data []byte) error {
 	} else if res.Inodes >= 0 && (usage.Inodes != res.Inodes || usage.Size != res.Bytes) {
 		i.t.Errorf("%s takes %+v, and was said to take %d bytes, %d inodes", key, usage, res.Bytes, res.Inodes)
 	}
-	i.dirs = append([]string{dir}, i.dirs...)
+	i.add(dir)
 	i.top = key
 	return nil
+}
+
+// below gives the layers so far to another; nil when there are none.
+func (i *image) below() func(context.Context) ([]*Lower, error) {
+	lowers := slices.Clone(i.lowers)
+	if len(lowers) == 0 {
+		return nil
+	}
+	return func(context.Context) ([]*Lower, error) { return lowers, nil }
+}
+
+// add puts the directory of a layer on top.
+func (i *image) add(dir string) {
+	i.t.Helper()
+	l, err := OpenLower(dir)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	i.t.Cleanup(l.Close)
+	i.dirs = append([]string{dir}, i.dirs...)
+	i.lowers = append([]*Lower{l}, i.lowers...)
 }
 
 func (i *image) must(entries ...tar.Header) {

@@ -38,9 +38,9 @@ import (
 type Options struct {
 	// Dir is the existing, empty directory of the snapshot.
 	Dir string
-	// Lowers returns the directories of the layers below, the nearest
-	// first, when they are unpacked. Nil means that there are none.
-	Lowers func(context.Context) ([]string, error)
+	// Lowers returns the layers below, the nearest first, when they are
+	// unpacked. They stay its owner's. Nil means that there are none.
+	Lowers func(context.Context) ([]*Lower, error)
 	// Limits bounds what a layer may hold; zero fields mean the defaults.
 	Limits Limits
 }

@@ -102,12 +102,12 @@ func (l *layer) pruneDir(ctx context.Context, dir step, resolved string, names [
 		if err := unix.Fstatat(dir.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || !isWhiteout(&st) {
 			continue // something came in its place
 		}
-		found, err := l.lookupName(ctx, dir, resolved, name)
+		f, err := l.lookupName(ctx, dir, resolved, name)
 		if err != nil {
 			return err
 		}
-		if found != nil {
-			found.close()
+		if f != nil {
+			f.close()
 			continue
 		}
 		if err := unix.Unlinkat(dir.fd, name, 0); err != nil {
@@ -124,8 +124,8 @@ func (l *layer) hideRoot(ctx context.Context) error {
 	if err := l.wait(ctx); err != nil {
 		return err
 	}
-	for _, below := range l.below.dirs {
-		fd, err := openDirAt(below, ".")
+	for _, below := range l.lowers {
+		fd, err := openDirAt(below.root, ".")
 		if err != nil {
 			return err
 		}
