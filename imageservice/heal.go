@@ -181,7 +181,7 @@ func (s *Store) restore(ctx context.Context, in Layers, f *found, i int, paths [
 	s.seq++
 	key := unpackPrefix + "again-" + strconv.FormatUint(s.seq, 10)
 	s.mu.Unlock()
-	if _, err := in.Prepare(ctx, key, ""); err != nil {
+	if err := prepareLayer(ctx, in, key); err != nil {
 		return err
 	}
 	err := s.unpackAgain(ctx, in, f, i, key)
@@ -207,7 +207,7 @@ func (s *Store) unpackAgain(ctx context.Context, in Layers, f *found, i int, key
 	if err := in.Remove(ctx, key); err != nil {
 		return err
 	}
-	if _, err := in.Prepare(ctx, key, ""); err != nil {
+	if err := prepareLayer(ctx, in, key); err != nil {
 		return err
 	}
 	return s.unpackInto(ctx, in, f, i, key)
@@ -230,6 +230,9 @@ func (s *Store) unpackInto(ctx context.Context, in Layers, f *found, i int, key 
 	}
 	defer w.letGo()
 	res, err := s.apply(ctx, in, key, r, w.below(i))
+	if err == nil {
+		err = seal(in, key, &res)
+	}
 	if err == nil {
 		err = t.Wait(ctx)
 	}

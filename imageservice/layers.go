@@ -65,6 +65,8 @@ type slot struct {
 	result        unpack.Result
 	// lower is the unpacked layer, once a layer above it looked into it.
 	lower *unpack.Lower
+	// sealed is closed when a layer of our own can be committed.
+	sealed chan struct{}
 }
 
 // joinError is the failure of another pull's layer.
@@ -119,7 +121,7 @@ func (s *Store) claim(in Layers, f *found) []*slot {
 			continue
 		}
 		s.seq++
-		sl.own = true
+		sl.own, sl.sealed = true, make(chan struct{})
 		sl.job = &job{
 			layerKey: which, key: unpackPrefix + sl.chain.Encoded()[:12] + "-" + strconv.FormatUint(s.seq, 10),
 			unpacked: make(chan struct{}), done: make(chan struct{}),
@@ -167,7 +169,7 @@ func (w *work) run(ctx context.Context) (err error) {
 	committed := 0
 	defer func() { w.abandon(committed, err) }()
 	defer w.letGo()
-	if err := w.begin(ctx); err != nil {
+	if err := w.begin(); err != nil {
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
@@ -187,8 +189,8 @@ func (w *work) run(ctx context.Context) (err error) {
 	return err
 }
 
-// begin makes the snapshots and starts the transfers of our layers.
-func (w *work) begin(ctx context.Context) (err error) {
+// begin starts the transfers of our layers.
+func (w *work) begin() (err error) {
 	for _, sl := range w.slots {
 		if sl.job == nil {
 			w.p.tell(sl.desc, "Already exists", 0)
@@ -197,9 +199,6 @@ func (w *work) begin(ctx context.Context) (err error) {
 		w.p.tell(sl.desc, "Pulling fs layer", 0)
 		if !sl.own {
 			continue
-		}
-		if _, err := w.in.Prepare(ctx, sl.job.key, ""); err != nil {
-			return err
 		}
 		desc := sl.desc
 		sl.transfer, err = w.s.content.Fetch(desc, opener(w.f.src, desc))
@@ -257,9 +256,12 @@ func (w *work) launch(ctx context.Context, g *errgroup.Group) error {
 	return nil
 }
 
-// unpack fills the snapshot of one layer while its bytes arrive.
+// unpack makes the snapshot of one layer and fills it while its bytes arrive.
 func (w *work) unpack(ctx context.Context, i int) error {
 	sl := w.slots[i]
+	if err := prepareLayer(ctx, w.in, sl.job.key); err != nil {
+		return err
+	}
 	r, err := sl.transfer.Reader(ctx)
 	if err != nil {
 		return err
@@ -277,6 +279,11 @@ func (w *work) unpack(ctx context.Context, i int) error {
 	}
 	w.p.tell(sl.desc, "Extracting", sl.desc.Size)
 	close(sl.job.unpacked)
+	// Others wait for no more than the files.
+	if err := seal(w.in, sl.job.key, &sl.result); err != nil {
+		return err
+	}
+	close(sl.sealed)
 	return nil
 }
 
@@ -390,7 +397,7 @@ func (w *work) commit(ctx context.Context, i int) error {
 		return nil
 	}
 	select {
-	case <-sl.job.unpacked:
+	case <-sl.sealed:
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/imageservice/unpack"
+	"github.com/nodeagent/nodeagent/snapshotter"
 )
 
 // Layers is a snapshotter whose layers this package makes, side by side: each
@@ -125,7 +126,14 @@ func (s *Store) each(f func(name string, in Layers) error) error {
 	return nil
 }
 
-// apply unpacks a layer, whose stream it closes, into the snapshot of a key.
+// prepareLayer makes the snapshot that a layer is unpacked into.
+func prepareLayer(ctx context.Context, in Layers, key string) error {
+	_, err := in.Prepare(ctx, key, "", snapshots.WithLabels(map[string]string{snapshotter.LabelLayer: "true"}))
+	return err
+}
+
+// apply unpacks a layer, whose stream it closes, into the snapshot of a key,
+// which seal makes whole.
 func (s *Store) apply(ctx context.Context, in Layers, key string, r io.ReadCloser, lowers func(context.Context) ([]*unpack.Lower, error)) (unpack.Result, error) {
 	file, err := in.LayerFile(key)
 	if err != nil {
@@ -141,11 +149,17 @@ func (s *Store) apply(ctx context.Context, in Layers, key string, r io.ReadClose
 		return unpack.Result{}, err
 	}
 	defer release()
-	res, err := unpack.Apply(ctx, r, unpack.Options{Dir: dir, Lowers: lowers, Limits: s.cfg.Limits})
-	if err != nil {
-		return res, err
+	return unpack.Apply(ctx, r, unpack.Options{Dir: dir, Lowers: lowers, Limits: s.cfg.Limits})
+}
+
+// seal keeps the checksums of a directory that was unpacked.
+func seal(in Layers, key string, res *unpack.Result) error {
+	sums := res.Sums
+	res.Sums = nil
+	if sums == nil {
+		return nil
 	}
-	return res, in.SealLayer(key, res.Sums)
+	return in.SealLayer(key, sums)
 }
 
 func (s *Store) applyImage(ctx context.Context, in Layers, key, file string, r io.ReadCloser, lowers func(context.Context) ([]*unpack.Lower, error)) (unpack.Result, error) {
@@ -159,6 +173,7 @@ func (s *Store) applyImage(ctx context.Context, in Layers, key, file string, r i
 	if err != nil {
 		return res, err
 	}
+	// Now, since the image must be whole to be mounted for layers above it.
 	return res, in.SealLayer(key, sums.Encode())
 }
 

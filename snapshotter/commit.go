@@ -72,7 +72,7 @@ func (o *Overlay) claim(s *snapshot, name string, base *snapshots.Info) (*snapsh
 		return nil, errdefs.ErrAlreadyExists
 	}
 	now := time.Now().UTC()
-	c := &snapshot{id: s.id, busy: true, image: s.image, parent: s.parent, info: snapshots.Info{
+	c := &snapshot{id: s.id, busy: true, image: s.image, unpacking: s.unpacking, parent: s.parent, info: snapshots.Info{
 		Kind: snapshots.KindCommitted, Name: name, Parent: s.info.Parent,
 		Labels: base.Labels, Created: now, Updated: now,
 	}}
@@ -114,6 +114,9 @@ func (o *Overlay) seal(ctx context.Context, c *snapshot, base *snapshots.Info) (
 	if err := o.write(c, sync); err != nil {
 		return err
 	}
+	if c.unpacking {
+		return nil
+	}
 	// What the committed form has no use for; what is left in it by a mount
 	// that was cut goes with the snapshot.
 	_ = os.RemoveAll(filepath.Join(o.dir(c.id), workName))
@@ -144,13 +147,14 @@ func (o *Overlay) sealFiles(ctx context.Context, c *snapshot, labels map[string]
 		return o.sealImage(ctx, c, inherit)
 	}
 	fs := o.fsDir(c.id)
-	if inherit {
+	if c.attr, err = attrOf(fs); err != nil {
+		return err
+	}
+	if inherit && c.attr != c.parent.attr {
 		if err := c.parent.attr.set(fs); err != nil {
 			return err
 		}
-	}
-	if c.attr, err = attrOf(fs); err != nil {
-		return err
+		c.attr = c.parent.attr
 	}
 	c.usage, err = committedUsage(ctx, fs, labels)
 	return err
@@ -164,7 +168,7 @@ func stored(labels map[string]string) map[string]string {
 	kept := make(map[string]string, len(labels))
 	for k, v := range labels {
 		switch k {
-		case LabelSync, LabelBytes, LabelInodes, LabelRoot:
+		case LabelLayer, LabelSync, LabelBytes, LabelInodes, LabelRoot:
 		default:
 			kept[k] = v
 		}

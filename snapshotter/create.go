@@ -43,7 +43,8 @@ func (o *Overlay) create(kind snapshots.Kind, key, parent string, opts []snapsho
 	if err != nil {
 		return nil, err
 	}
-	s.info.Labels = base.Labels
+	s.info.Labels = stored(base.Labels)
+	s.unpacking = kind == snapshots.KindActive && parent == "" && base.Labels[LabelLayer] == "true"
 	if err := o.make(s); err != nil {
 		o.forget(s)
 		// The record comes last, so that a directory that cannot be moved
@@ -128,13 +129,17 @@ func (s *snapshot) use(n int) {
 	}
 }
 
-// make creates the directories and, when they are whole, the record.
+// make creates the directories and, when they are whole, the record. What is to
+// be a layer needs neither a record before it is one, nor a work directory.
 func (o *Overlay) make(s *snapshot) error {
 	dir := o.dir(s.id)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	if err := s.attr.mkdir(filepath.Join(dir, fsName)); err != nil {
+	if s.unpacking && o.images != nil {
+		return nil
+	}
+	if err := s.attr.mkdir(filepath.Join(dir, fsName)); err != nil || s.unpacking {
 		return err
 	}
 	if s.info.Kind == snapshots.KindActive {

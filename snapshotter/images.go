@@ -334,7 +334,7 @@ func (o *Overlay) SealLayer(key string, sums []byte) error {
 		return fmt.Errorf("seal layer: %w", err)
 	}
 	defer o.release(s)
-	if err := os.WriteFile(o.sumsFile(s.id), sums, 0o600); err != nil {
+	if err := atomicfile.Create(o.sumsFile(s.id), sums, 0o600); err != nil {
 		return fmt.Errorf("seal layer %s: %w", key, err)
 	}
 	o.mu.Lock()
@@ -358,13 +358,14 @@ func (o *Overlay) sealImage(ctx context.Context, c *snapshot, inherit bool) erro
 		return err
 	}
 	defer f.Close()
-	if inherit {
+	if c.attr.UID, c.attr.GID, c.attr.Mode, err = erofs.Root(f); err != nil {
+		return err
+	}
+	if inherit && c.attr != c.parent.attr {
 		if err := o.setRoot(f, c); err != nil {
 			return err
 		}
-	}
-	if c.attr.UID, c.attr.GID, c.attr.Mode, err = erofs.Root(f); err != nil {
-		return err
+		c.attr = c.parent.attr
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -394,7 +395,7 @@ func (o *Overlay) setRoot(f *os.File, c *snapshot) error {
 	o.images.mu.Lock()
 	o.images.stale[c.id] = o.images.mounted[c.id]
 	o.images.mu.Unlock()
-	return os.WriteFile(o.sumsFile(c.id), sums.Encode(), 0o600)
+	return atomicfile.Create(o.sumsFile(c.id), sums.Encode(), 0o600)
 }
 
 // convert writes the directory of a snapshot into an image.
@@ -408,5 +409,5 @@ func (o *Overlay) convert(ctx context.Context, c *snapshot) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(o.sumsFile(c.id), sums.Encode(), 0o600)
+	return atomicfile.Create(o.sumsFile(c.id), sums.Encode(), 0o600)
 }

@@ -50,6 +50,11 @@ const (
 	// nothing is synced when it is unmounted, and it must not be mounted
 	// again after a reboot.
 	LabelVolatile = "nodeagent/volatile"
+	// LabelLayer, "true" at Prepare without a parent, is for a layer that is
+	// unpacked: before it is committed it has neither a record, so that it is
+	// gone after a restart, nor a work directory, nor, where layers are
+	// images, a directory for files. It is not stored.
+	LabelLayer = "nodeagent/unpacking"
 	// LabelSync, "caller" at Commit, leaves making files and record durable
 	// to the caller. It is not stored.
 	LabelSync = "nodeagent/sync"
@@ -117,6 +122,8 @@ type snapshot struct {
 	// by which the filesystem checks that, in hexadecimal, if it does.
 	image  bool
 	verity string
+	// unpacking says that it has no more than LabelLayer has it have.
+	unpacking bool
 	// busy is true while an operation makes, commits or removes it: others
 	// find nothing of that name, and cannot take the name either.
 	busy bool

@@ -87,7 +87,11 @@ func (o *Overlay) Usage(ctx context.Context, key string) (snapshots.Usage, error
 	if kind != snapshots.KindActive {
 		return usage, nil
 	}
-	usage, err = diskUsage(ctx, o.fsDir(s.id))
+	dir := o.fsDir(s.id)
+	if s.unpacking && o.images != nil {
+		dir = o.dir(s.id)
+	}
+	usage, err = diskUsage(ctx, dir)
 	if err != nil {
 		return snapshots.Usage{}, fmt.Errorf("usage of snapshot %s: %w", key, err)
 	}

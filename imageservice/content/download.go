@@ -53,7 +53,7 @@ var errStalled = errors.New("stalled")
 type download struct {
 	t    *Transfer
 	open Opener
-	// group waits for all connections.
+	// group waits for all connections but the first.
 	group sync.WaitGroup
 	stop  context.CancelCauseFunc
 
@@ -71,7 +71,7 @@ func (d *download) run(ctx context.Context) error {
 	ctx, d.stop = context.WithCancelCause(ctx)
 	defer d.stop(nil)
 	d.connections = 1
-	d.group.Go(func() { d.connection(ctx, 0) })
+	d.connection(ctx, 0)
 	d.group.Wait()
 	if d.err == nil {
 		return context.Cause(ctx)

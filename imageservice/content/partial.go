@@ -68,18 +68,16 @@ func (s *Store) openPartial(desc ocispec.Descriptor) (*partial, error) {
 	for start := int64(0); start < desc.Size; start += segmentSize {
 		p.segments = append(p.segments, segment{start: start, pos: start, end: min(start+segmentSize, desc.Size)})
 	}
-	flags := os.O_RDWR | os.O_CREATE
-	if !p.resume(s.marksPath(desc.Digest)) {
-		flags |= os.O_TRUNC
+	small := desc.Size <= markSize
+	flags := unix.O_RDWR | unix.O_CREAT
+	if small || !p.resume(s.marksPath(desc.Digest)) {
+		flags |= unix.O_TRUNC
 	}
 	var err error
-	if p.f, err = os.OpenFile(s.partPath(desc.Digest), flags, 0o600); err != nil {
-		return nil, err
+	if p.f, err = openFile(s.partPath(desc.Digest), flags, 0o600); err != nil || small {
+		return p, err
 	}
-	if desc.Size <= markSize {
-		return p, nil
-	}
-	if p.marks, err = os.OpenFile(s.marksPath(desc.Digest), flags, 0o600); err != nil {
+	if p.marks, err = openFile(s.marksPath(desc.Digest), flags, 0o600); err != nil {
 		p.f.Close()
 		return nil, err
 	}
@@ -87,6 +85,21 @@ func (s *Store) openPartial(desc ocispec.Descriptor) (*partial, error) {
 		_, err = p.marks.WriteAt(binary.LittleEndian.AppendUint64(nil, uint64(desc.Size)), 0)
 	}
 	return p, err
+}
+
+// openFile opens a file that is nothing else. os.OpenFile makes sure, by five
+// system calls more.
+func openFile(path string, flags int, perm uint32) (*os.File, error) {
+	for {
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, perm)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		return os.NewFile(uintptr(fd), path), nil
+	}
 }
 
 // marksHeader is the blob's size, before the marks of a byte each.

@@ -192,7 +192,7 @@ func (s *Store) Open(dgst digest.Digest) (*os.File, error) {
 	if err := dgst.Validate(); err != nil {
 		return nil, fmt.Errorf("open blob %q: %w: %w", dgst, err, errdefs.ErrInvalidArgument)
 	}
-	f, err := os.Open(s.path(dgst))
+	f, err := openFile(s.path(dgst), unix.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open blob %s: %w", dgst, errdefs.ErrNotFound)
 	}

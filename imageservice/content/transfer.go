@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // Transfer is a blob on its way into the store. All who want the same blob
@@ -200,10 +201,9 @@ func (t *Transfer) fetch(ctx context.Context, open Opener) error {
 	return err
 }
 
-// complete downloads and, at the same time, verifies.
+// complete downloads and verifies.
 func (t *Transfer) complete(ctx context.Context, open Opener) error {
 	sum := t.desc.Digest.Algorithm().Hash()
-	verified := make(chan error, 1)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	wake := context.AfterFunc(ctx, func() {
@@ -212,14 +212,24 @@ func (t *Transfer) complete(ctx context.Context, open Opener) error {
 		t.grown.Broadcast()
 	})
 	defer wake()
-	go func() { verified <- t.hash(ctx, sum) }()
 	d := &download{t: t, open: open}
-	if err := d.run(ctx); err != nil {
-		cancel(err)
-		<-verified
-		return err
+	var err error
+	if t.desc.Size <= smallBlob {
+		// Not worth another goroutine.
+		if err = d.run(ctx); err == nil {
+			err = t.hash(ctx, sum)
+		}
+	} else {
+		verified := make(chan error, 1)
+		go func() { verified <- t.hash(ctx, sum) }()
+		if err = d.run(ctx); err != nil {
+			cancel(err)
+			<-verified
+		} else {
+			err = <-verified
+		}
 	}
-	if err := <-verified; err != nil {
+	if err != nil {
 		return err
 	}
 	if got := digest.NewDigest(t.desc.Digest.Algorithm(), sum); got != t.desc.Digest {
@@ -255,10 +265,13 @@ func (t *Transfer) hash(ctx context.Context, sum hash.Hash) error {
 func (s *Store) admit(desc ocispec.Descriptor) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := os.Rename(s.partPath(desc.Digest), s.path(desc.Digest)); err != nil {
-		return err
+	// Not os.Rename, which looks first.
+	if err := unix.Rename(s.partPath(desc.Digest), s.path(desc.Digest)); err != nil {
+		return &os.LinkError{Op: "rename", Old: s.partPath(desc.Digest), New: s.path(desc.Digest), Err: err}
 	}
-	_ = os.Remove(s.marksPath(desc.Digest))
+	if desc.Size > markSize {
+		_ = os.Remove(s.marksPath(desc.Digest))
+	}
 	s.blobs[desc.Digest] = desc.Size
 	return nil
 }

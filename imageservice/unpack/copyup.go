@@ -16,10 +16,7 @@ import (
 // copyAttributes gives an open file or directory owner, mode and xattrs of
 // what was found below.
 func (f *found) copyAttributes(fd int) error {
-	if err := unix.Fchown(fd, int(f.st.Uid), int(f.st.Gid)); err != nil {
-		return err
-	}
-	if err := unix.Fchmod(fd, f.st.Mode&0o7777); err != nil {
+	if err := own(fd, int(f.st.Uid), int(f.st.Gid), f.st.Mode&0o7777); err != nil {
 		return err
 	}
 	from, err := unix.Openat(f.dir, f.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)

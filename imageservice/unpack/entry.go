@@ -134,7 +134,7 @@ func (l *layer) create(dir int, base string, do func(dir int) error) error {
 }
 
 func (l *layer) makeDir(dir int, rel, base string, attr attributes) error {
-	fd, err := l.newDir(dir, base)
+	fd, err := l.newDir(dir, base, attr.mode&0o777)
 	if err != nil {
 		return err
 	}
@@ -149,8 +149,8 @@ func (l *layer) makeDir(dir int, rel, base string, attr attributes) error {
 
 // newDir makes a directory, or takes the one that is there, and opens it. In
 // place of anything else it hides what is below.
-func (l *layer) newDir(dir int, base string) (int, error) {
-	err := unix.Mkdirat(dir, base, 0o700)
+func (l *layer) newDir(dir int, base string, mode uint32) (int, error) {
+	err := unix.Mkdirat(dir, base, mode)
 	if err != nil && err != unix.EEXIST {
 		return -1, err
 	}
@@ -159,7 +159,7 @@ func (l *layer) newDir(dir int, base string) (int, error) {
 		return fd, oerr
 	}
 	err = l.create(dir, base, func(dir int) error {
-		if err := unix.Mkdirat(dir, base, 0o700); err != nil {
+		if err := unix.Mkdirat(dir, base, mode); err != nil {
 			return err
 		}
 		if fd, err = openDirAt(dir, base); err != nil {

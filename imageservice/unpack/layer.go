@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -54,11 +55,15 @@ func openLayer(opts Options, limits Limits) (*layer, error) {
 		open:      map[string]openDir{},
 		dirs:      map[string]time.Time{"": {}},
 		whiteouts: map[string][]string{},
-		buf:       make([]byte, 256<<10),
+		buf:       bufPool.Get().([]byte),
 	}, nil
 }
 
+// bufPool has the buffers of layers that are done.
+var bufPool = sync.Pool{New: func() any { return make([]byte, 256<<10) }}
+
 func (l *layer) close() {
+	bufPool.Put(l.buf)
 	l.forgetOpen()
 	unix.Close(l.root)
 }
@@ -288,7 +293,7 @@ func (l *layer) makeStep(at step, path []string, name string, like *found) (step
 	rel := strings.Join(append(path[:len(path):len(path)], name), "/")
 	mtime := time.Time{}
 	if like == nil {
-		err = unix.Fchmod(fd, 0o755)
+		err = own(fd, 0, 0, 0o755)
 	} else {
 		mtime = time.Unix(like.st.Mtim.Unix())
 		err = like.copyAttributes(fd)
@@ -326,17 +331,15 @@ func (l *layer) finish(ctx context.Context) (Result, error) {
 	res := Result{Bytes: l.bytes, Inodes: l.inodes, RootSet: l.rootSet, Sums: l.sums.encode()}
 	seen := map[uint64]bool{}
 	for rel, mtime := range l.dirs {
-		fd := l.root
-		if rel != "" {
-			var err error
-			if fd, err = openDirIn(l.root, rel, 0); err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
-				continue // an entry replaced it
-			} else if err != nil {
-				return res, &os.PathError{Op: "open", Path: rel, Err: err}
-			}
+		fd, opened, err := l.made(rel)
+		if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
+			continue // an entry replaced it
 		}
-		err := l.finishDir(fd, mtime, seen, &res)
-		if fd != l.root {
+		if err != nil {
+			return res, &os.PathError{Op: "open", Path: rel, Err: err}
+		}
+		err = l.finishDir(fd, mtime, seen, &res)
+		if opened {
 			unix.Close(fd)
 		}
 		if err != nil {
@@ -347,6 +350,19 @@ func (l *layer) finish(ctx context.Context) (Result, error) {
 		res.Bytes, res.Inodes = -1, -1
 	}
 	return res, nil
+}
+
+// made returns a directory by the path that it was made by. One that was opened
+// for that is the caller's to close.
+func (l *layer) made(rel string) (fd int, opened bool, err error) {
+	if rel == "" {
+		return l.root, false, nil
+	}
+	if d, ok := l.open[rel]; ok {
+		return d.fd, false, nil
+	}
+	fd, err = openDirIn(l.root, rel, 0)
+	return fd, true, err
 }
 
 func (l *layer) finishDir(fd int, mtime time.Time, seen map[uint64]bool, res *Result) error {

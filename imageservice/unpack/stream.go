@@ -68,12 +68,15 @@ func isCorrupt(err error) bool {
 }
 
 // ahead reads a stream from a goroutine of its own, a few buffers ahead, so
-// that decompressing goes on while files are written.
+// that decompressing goes on while files are written. A stream that fits in the
+// first buffer needs no goroutine.
 type ahead struct {
+	r     io.ReadCloser
 	full  chan piece
 	empty chan []byte
 	stop  chan struct{}
-	done  chan struct{}
+	// done is closed when the goroutine has ended; nil before it began.
+	done chan struct{}
 	// cur is what is being read; rest is what is left of it.
 	cur  []byte
 	rest []byte
@@ -95,47 +98,66 @@ const (
 // that some images have.
 var aheadPool = sync.Pool{New: func() any { return make([]byte, aheadSize) }}
 
-// readAhead starts the goroutine; wait ends it.
+// readAhead takes a stream over; wait ends reading, and closes it.
 func readAhead(r io.ReadCloser) *ahead {
-	a := &ahead{
-		full:  make(chan piece, aheadBuffers),
-		empty: make(chan []byte, aheadBuffers),
-		stop:  make(chan struct{}),
-		done:  make(chan struct{}),
-	}
-	for range aheadBuffers {
-		a.empty <- nil
-	}
-	go a.run(r)
-	return a
+	return &ahead{r: r}
 }
 
-func (a *ahead) run(r io.ReadCloser) {
+// start starts the goroutine, one buffer being in use.
+func (a *ahead) start() {
+	a.full = make(chan piece, aheadBuffers)
+	a.empty = make(chan []byte, aheadBuffers)
+	a.stop = make(chan struct{})
+	a.done = make(chan struct{})
+	for range aheadBuffers - 1 {
+		a.empty <- nil
+	}
+	go a.run()
+}
+
+func (a *ahead) run() {
 	defer close(a.done)
-	defer r.Close()
 	for {
 		select {
 		case <-a.stop:
 			return
 		case buf := <-a.empty:
-			if buf == nil {
-				buf = aheadPool.Get().([]byte)
-			}
-			// Not io.ReadFull, which says of a short last buffer what a
-			// decoder says of a stream that is cut.
-			n, err := 0, error(nil)
-			for n < len(buf) && err == nil {
-				var more int
-				more, err = r.Read(buf[n:])
-				n += more
-			}
+			p := a.read(buf)
 			// Never blocks: there are as many places as buffers.
-			a.full <- piece{buf, n, err}
-			if err != nil {
+			a.full <- p
+			if p.err != nil {
 				return
 			}
 		}
 	}
+}
+
+// read fills a buffer.
+func (a *ahead) read(buf []byte) piece {
+	if buf == nil {
+		buf = aheadPool.Get().([]byte)
+	}
+	// Not io.ReadFull, which says of a short last buffer what a decoder says of
+	// a stream that is cut.
+	n, err := 0, error(nil)
+	for n < len(buf) && err == nil {
+		var more int
+		more, err = a.r.Read(buf[n:])
+		n += more
+	}
+	return piece{buf, n, err}
+}
+
+// next waits for another buffer.
+func (a *ahead) next() piece {
+	if a.cur == nil {
+		return a.read(nil)
+	}
+	if a.done == nil {
+		a.start()
+	}
+	a.empty <- a.cur
+	return <-a.full
 }
 
 // Read is for one goroutine.
@@ -144,10 +166,7 @@ func (a *ahead) Read(p []byte) (int, error) {
 		if a.err != nil {
 			return 0, a.err
 		}
-		if a.cur != nil {
-			a.empty <- a.cur
-		}
-		next := <-a.full
+		next := a.next()
 		a.cur, a.rest, a.err = next.buf, next.buf[:next.n], next.err
 	}
 	n := copy(p, a.rest)
@@ -155,20 +174,23 @@ func (a *ahead) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// wait ends the goroutine, and reading. What it reads from must not block for
+// wait ends reading, and the goroutine. What it reads from must not block for
 // ever.
 func (a *ahead) wait() {
-	close(a.stop)
-	<-a.done
-	close(a.empty)
-	close(a.full)
 	bufs := [][]byte{a.cur}
-	for buf := range a.empty {
-		bufs = append(bufs, buf)
+	if a.done != nil {
+		close(a.stop)
+		<-a.done
+		close(a.empty)
+		close(a.full)
+		for buf := range a.empty {
+			bufs = append(bufs, buf)
+		}
+		for p := range a.full {
+			bufs = append(bufs, p.buf)
+		}
 	}
-	for p := range a.full {
-		bufs = append(bufs, p.buf)
-	}
+	a.r.Close()
 	a.cur, a.rest, a.err = nil, nil, os.ErrClosed
 	for _, buf := range bufs {
 		if buf != nil {

@@ -49,10 +49,7 @@ func readlinkat(dir int, name string) (string, error) {
 // apply sets owner, mode and xattrs of something open, in the order in which
 // none undoes another.
 func (a attributes) apply(fd int) error {
-	if err := unix.Fchown(fd, a.uid, a.gid); err != nil {
-		return err
-	}
-	if err := unix.Fchmod(fd, a.mode); err != nil {
+	if err := own(fd, a.uid, a.gid, a.mode); err != nil {
 		return err
 	}
 	for name, value := range a.xattrs {
@@ -61,6 +58,24 @@ func (a attributes) apply(fd int) error {
 		}
 	}
 	return nil
+}
+
+// own gives something open an owner and a mode, if it has others: most belong to
+// root, and looking costs less than changing.
+func own(fd, uid, gid int, mode uint32) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if int(st.Uid) != uid || int(st.Gid) != gid {
+		if err := unix.Fchown(fd, uid, gid); err != nil {
+			return err
+		}
+	} else if st.Mode&0o7777 == mode {
+		return nil
+	}
+	// After the owner, whose change takes set-id bits away.
+	return unix.Fchmod(fd, mode)
 }
 
 func setXattr(fd int, name string, value []byte) error {

@@ -58,41 +58,41 @@ func isFull(err error) bool {
 
 // writeOver writes into the blocks that a file has.
 func writeOver(path string, data []byte, perm os.FileMode, sync bool) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	fd, err := open(path, unix.O_WRONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || int64(len(data)) > st.Blocks*512 {
-		f.Close()
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || int64(len(data)) > st.Blocks*512 {
+		unix.Close(fd)
 		return errors.Join(err, unix.ENOSPC)
 	}
 	// Only what is behind the new content is given back.
-	if err := f.Truncate(int64(len(data))); err != nil {
-		f.Close()
+	if err := unix.Ftruncate(fd, int64(len(data))); err != nil {
+		unix.Close(fd)
 		return err
 	}
-	return fill(f, data, perm, sync)
+	return fill(fd, data, perm, sync)
 }
 
 func replace(path string, data []byte, perm os.FileMode, sync bool) (err error) {
 	var random [8]byte
 	rand.Read(random[:])
 	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+tempMark+hex.EncodeToString(random[:]))
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
 	defer func() {
 		if err != nil {
-			os.Remove(temp)
 			err = fmt.Errorf("write %s: %w", path, err)
 		}
 	}()
-	if err := fill(f, data, perm, sync); err != nil {
+	fd, err := open(temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, perm)
+	if err != nil {
 		return err
 	}
-	if err := os.Rename(temp, path); err != nil {
+	if err = fill(fd, data, perm, sync); err == nil {
+		err = again(func() error { return unix.Rename(temp, path) })
+	}
+	if err != nil {
+		os.Remove(temp)
 		return err
 	}
 	if sync {
@@ -101,20 +101,75 @@ func replace(path string, data []byte, perm os.FileMode, sync bool) (err error) 
 	return nil
 }
 
-// fill writes and closes f.
-func fill(f *os.File, data []byte, perm os.FileMode, sync bool) error {
-	_, err := f.Write(data)
+// Create writes a file that nobody looks for before something else tells of it:
+// not as a whole, and in place of what is there.
+func Create(path string, data []byte, perm os.FileMode) error {
+	fd, err := open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, perm)
 	if err == nil {
-		// The umask may have taken bits away.
-		err = f.Chmod(perm)
+		err = fill(fd, data, perm, false)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// open is open(2). An os.File costs five system calls more, since it might be
+// something that can be polled.
+func open(path string, flags int, perm os.FileMode) (fd int, err error) {
+	err = again(func() error {
+		fd, err = unix.Open(path, flags|unix.O_CLOEXEC, uint32(perm.Perm()))
+		return err
+	})
+	return fd, err
+}
+
+// again calls f until no signal interrupts it.
+func again(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// fill writes and closes a file.
+func fill(fd int, data []byte, perm os.FileMode, sync bool) error {
+	err := writeAll(fd, data)
+	if err == nil {
+		err = setPerm(fd, perm)
 	}
 	if err == nil && sync {
-		err = f.Sync()
+		err = again(func() error { return unix.Fsync(fd) })
 	}
-	if cerr := f.Close(); err == nil {
+	if cerr := unix.Close(fd); err == nil && cerr != unix.EINTR {
 		err = cerr
 	}
 	return err
+}
+
+func writeAll(fd int, data []byte) error {
+	for len(data) > 0 {
+		n, err := unix.Write(fd, data)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		data = data[max(n, 0):]
+	}
+	return nil
+}
+
+// setPerm makes up for bits that the umask took away, or that a file had that
+// was there. Looking costs less than changing.
+func setPerm(fd int, perm os.FileMode) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&0o7777 == uint32(perm.Perm()) {
+		return nil
+	}
+	return unix.Fchmod(fd, uint32(perm.Perm()))
 }
 
 // SyncDir waits until the names in a directory, or the content of a file, are on
