@@ -42,6 +42,8 @@ type container struct {
 	handle *libcontainer.Container
 	// execHandle is as handle, for execs.
 	execHandle *libcontainer.Container
+	// plain is what execs without libcontainer need; nil before the first.
+	plain *plainConfig
 }
 
 // statusStarting is what a container has before its first instruction; it is

@@ -99,7 +99,7 @@ func (s *Server) execWithin(ctx context.Context, c *container, execID string, pr
 				}
 			}
 		}()
-		r.pid, r.err = s.exec(c, execID, process)
+		r.pid, r.err = s.exec(ctx, c, execID, process)
 	}()
 	select {
 	case r := <-started:
@@ -160,13 +160,16 @@ func setBlocking(files ...*os.File) error {
 }
 
 // exec starts a process and begins to wait for it.
-func (s *Server) exec(c *container, execID string, process *libcontainer.Process) (int, error) {
+func (s *Server) exec(ctx context.Context, c *container, execID string, process *libcontainer.Process) (int, error) {
 	e := &execution{started: make(chan struct{}), done: make(chan struct{})}
 	if err := c.addExec(execID, e); err != nil {
 		return 0, err
 	}
 	defer close(e.started)
-	proc, err := s.runExec(c, e, process)
+	proc, err := s.runPlain(ctx, c, e, process)
+	if errors.Is(err, errNotPlain) {
+		proc, err = s.runExec(c, e, process)
+	}
 	if err != nil {
 		c.removeExec(execID, e)
 		if _, rerr := s.findRunning(c.id); rerr != nil {
@@ -182,8 +185,9 @@ func (s *Server) exec(c *container, execID string, process *libcontainer.Process
 	return proc.PID(), nil
 }
 
-// runExec runs a process and takes hold of it.
+// runExec has libcontainer run a process, and takes hold of it.
 func (s *Server) runExec(c *container, e *execution, process *libcontainer.Process) (*pidfd.Process, error) {
+	logrus.WithField("container", c.id).Debug("exec by libcontainer")
 	load, files := s.loaded, s.joins(c)
 	if e.joined = len(files) > 0; e.joined {
 		load = s.execHandle

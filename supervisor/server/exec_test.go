@@ -21,7 +21,7 @@ import (
 func execProcess(script string) *specs.Process {
 	return &specs.Process{
 		Args: []string{"/bin/sh", "-c", script},
-		Env:  []string{"PATH=/bin"},
+		Env:  []string{"PATH=/bin", "HOME=/"},
 		Cwd:  "/",
 	}
 }
