@@ -13,6 +13,7 @@ import (
 	"github.com/moby/sys/capability"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/supervisor/server/execinit"
@@ -33,14 +34,15 @@ type plainConfig struct {
 	oomScoreAdj  *int
 	limits       []execinit.Limit
 	capabilities *configs.Capabilities
+	filters      []execinit.Filter
 }
 
 // newPlainConfig judges a container. User and time namespaces, security
-// modules, seccomp and what is rarely used are left to libcontainer.
-func newPlainConfig(id string, c *configs.Config) *plainConfig {
+// modules and what is rarely used are left to libcontainer.
+func (s *Server) newPlainConfig(id string, c *configs.Config) *plainConfig {
 	p := &plainConfig{
 		possible: !c.Namespaces.Contains(configs.NEWUSER) && !c.Namespaces.Contains(configs.NEWTIME) &&
-			c.AppArmorProfile == "" && c.ProcessLabel == "" && c.Seccomp == nil && c.Personality == nil &&
+			c.AppArmorProfile == "" && c.ProcessLabel == "" && c.Personality == nil &&
 			c.Scheduler == nil && c.IOPriority == nil && c.ExecCPUAffinity == nil && c.MemoryPolicy == nil &&
 			c.IntelRdt == nil && c.ParentDeathSignal == 0 && !c.NoPivotRoot && !c.RootlessEUID && !c.RootlessCgroups,
 		umask:        c.Umask,
@@ -50,6 +52,14 @@ func newPlainConfig(id string, c *configs.Config) *plainConfig {
 	}
 	if !c.NoNewKeyring {
 		p.keyring = "_ses." + id
+	}
+	if p.possible && c.Seccomp != nil {
+		filter, err := s.filters.Get(c.Seccomp)
+		if err != nil {
+			logrus.WithField("container", id).WithError(err).Warn("execs are left to libcontainer, and take longer")
+			p.possible = false
+		}
+		p.filters = []execinit.Filter{execinit.Filter(filter)}
 	}
 	return p
 }
@@ -75,7 +85,7 @@ func (s *Server) plainConfig(c *container) (*plainConfig, error) {
 		return nil, err
 	}
 	config := handle.Config()
-	p = newPlainConfig(c.id, &config)
+	p = s.newPlainConfig(c.id, &config)
 	c.mu.Lock()
 	c.plain = p
 	c.mu.Unlock()
@@ -141,7 +151,7 @@ func plainRequest(c *plainConfig, p *libcontainer.Process) (*execinit.Request, e
 	}
 	return &execinit.Request{
 		Args: p.Args, Env: env, Dir: p.Cwd, UID: p.UID, GID: p.GID, Groups: p.AdditionalGroups,
-		Capabilities: sets, NoNewPrivileges: *p.NoNewPrivileges, Limits: limits,
+		Capabilities: sets, NoNewPrivileges: *p.NoNewPrivileges, Limits: limits, Filters: c.filters,
 		Umask: c.umask, OOMScoreAdj: c.oomScoreAdj, Keyring: c.keyring,
 	}, nil
 }

@@ -38,6 +38,7 @@ import (
 
 	v1 "github.com/nodeagent/nodeagent/api/supervisor/v1"
 	"github.com/nodeagent/nodeagent/supervisor"
+	"github.com/nodeagent/nodeagent/supervisor/server/seccompfilter"
 )
 
 // Config says how a supervisor runs.
@@ -68,6 +69,8 @@ type Server struct {
 	dumps chan struct{}
 	// selfJoin: execs may join the cgroups of their containers by themselves.
 	selfJoin bool
+	// filters are those of execs.
+	filters seccompfilter.Cache
 	// stopped is closed by Shutdown.
 	stopped chan struct{}
 
