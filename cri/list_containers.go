@@ -8,7 +8,9 @@ import (
 
 // ListContainers tells of the containers that match a filter.
 func (s *Server) ListContainers(_ context.Context, req *runtime.ListContainersRequest) (*runtime.ListContainersResponse, error) {
-	return &runtime.ListContainersResponse{Containers: s.containerItems(req.GetFilter())}, nil
+	resp := &runtime.ListContainersResponse{Containers: s.containerItems(req.GetFilter())}
+	s.noteSize("ListContainers", len(resp.Containers), resp)
+	return resp, nil
 }
 
 func (s *Server) containerItems(filter *runtime.ContainerFilter) []*runtime.Container {

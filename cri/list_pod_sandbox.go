@@ -8,7 +8,9 @@ import (
 
 // ListPodSandbox tells of the pods that match a filter.
 func (s *Server) ListPodSandbox(_ context.Context, req *runtime.ListPodSandboxRequest) (*runtime.ListPodSandboxResponse, error) {
-	return &runtime.ListPodSandboxResponse{Items: s.podItems(req.GetFilter())}, nil
+	resp := &runtime.ListPodSandboxResponse{Items: s.podItems(req.GetFilter())}
+	s.noteSize("ListPodSandbox", len(resp.Items), resp)
+	return resp, nil
 }
 
 func (s *Server) podItems(filter *runtime.PodSandboxFilter) []*runtime.PodSandbox {

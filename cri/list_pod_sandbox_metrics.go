@@ -43,7 +43,7 @@ func (s *Server) metricsOf(ctx context.Context, pod *sandbox.Pod, ctrs []sandbox
 	name, namespace := pod.Config.GetMetadata().GetName(), pod.Config.GetMetadata().GetNamespace()
 	metrics := &runtime.PodSandboxMetrics{
 		PodSandboxId: pod.ID,
-		Metrics:      readMetrics(podMetrics, detail, detail.At, []string{name, namespace, noContainer, pod.ID, ""}),
+		Metrics:      readMetrics(podMetrics, detail, detail.At, []string{name, namespace, noContainer, pod.ID, "", pod.ID}),
 	}
 	for i := range ctrs {
 		ctr := &ctrs[i]
@@ -60,7 +60,7 @@ func (s *Server) metricsOf(ctx context.Context, pod *sandbox.Pod, ctrs []sandbox
 		metrics.ContainerMetrics = append(metrics.ContainerMetrics, &runtime.ContainerMetrics{
 			ContainerId: ctr.ID,
 			Metrics: readMetrics(containerMetrics, subject, detail.Cgroup.At,
-				[]string{name, namespace, ctr.Config.GetMetadata().GetName(), ctr.ID, image}),
+				[]string{name, namespace, ctr.Config.GetMetadata().GetName(), ctr.ID, image, ctr.ID}),
 		})
 	}
 	return metrics, nil

@@ -8,7 +8,7 @@ import (
 
 // baseLabels are those of every metric, in the order of their values; names and
 // labels are cAdvisor's, which these metrics stand in for.
-var baseLabels = []string{"pod", "namespace", "container", "id", "image"}
+var baseLabels = []string{"pod", "namespace", "container", "id", "image", "name"}
 
 // sample is one value of a metric with those of its extra labels.
 type sample struct {

@@ -116,10 +116,10 @@ func TestMetrics(t *testing.T) {
 	values, seen := map[string]uint64{}, map[string]bool{}
 	for _, m := range append(pod, ctr...) {
 		labels := keys[m.GetName()]
-		if labels == nil || len(labels) != len(m.GetLabelValues()) || m.GetLabelValues()[0] != "pod-aa" || m.Timestamp < 1000e9 {
+		if labels == nil || len(labels) != len(m.GetLabelValues()) || m.GetLabelValues()[0] != "pod-aa" || m.GetLabelValues()[5] == "" || m.Timestamp < 1000e9 {
 			t.Errorf("labels %v of %s do not fit %v", m.GetLabelValues(), m.GetName(), labels)
 		}
-		key := strings.Join(append([]string{m.GetName()}, m.GetLabelValues()[5:]...), " ")
+		key := strings.Join(append([]string{m.GetName()}, m.GetLabelValues()[len(baseLabels):]...), " ")
 		if _, twice := values[key]; twice {
 			t.Errorf("%s is told twice", key)
 		}

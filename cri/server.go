@@ -13,6 +13,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -137,6 +138,8 @@ type Server struct {
 	ready     func(ctx context.Context) error
 	streams   *stream.Server
 	log       *logrus.Entry
+	// sizeWarned is when noteSize warned last, in nanoseconds since 1970.
+	sizeWarned atomic.Int64
 }
 
 var (
@@ -202,7 +205,6 @@ func withDefaultHandler(handlers []Handler) []Handler {
 	return append([]Handler{{}}, handlers...)
 }
 
-// knowsHandler tells whether pods and images may ask for a handler.
 // snapshotter is where images for a handler go.
 func (s *Server) snapshotter(handler string) string {
 	for _, h := range s.config.Handlers {
@@ -213,6 +215,7 @@ func (s *Server) snapshotter(handler string) string {
 	return ""
 }
 
+// knowsHandler tells whether pods and images may ask for a handler.
 func (s *Server) knowsHandler(name string) bool {
 	for _, h := range s.config.Handlers {
 		if h.Name == name {

@@ -54,14 +54,18 @@ func containerItem(ctr *sandbox.Container) *runtime.Container {
 func (s *Server) containerStatus(ctx context.Context, ctr *sandbox.Container) *runtime.ContainerStatus {
 	name, ref := s.imageOf(ctx, ctr)
 	return &runtime.ContainerStatus{
-		Id:          ctr.ID,
-		Metadata:    ctr.Config.GetMetadata(),
-		State:       containerState(ctr.State),
-		CreatedAt:   nanos(ctr.CreatedAt),
-		StartedAt:   nanos(ctr.StartedAt),
-		FinishedAt:  nanos(ctr.FinishedAt),
-		ExitCode:    int32(ctr.ExitCode),
-		Image:       &runtime.ImageSpec{Image: name, UserSpecifiedImage: ctr.Config.GetImage().GetUserSpecifiedImage()},
+		Id:         ctr.ID,
+		Metadata:   ctr.Config.GetMetadata(),
+		State:      containerState(ctr.State),
+		CreatedAt:  nanos(ctr.CreatedAt),
+		StartedAt:  nanos(ctr.StartedAt),
+		FinishedAt: nanos(ctr.FinishedAt),
+		ExitCode:   int32(ctr.ExitCode),
+		Image: &runtime.ImageSpec{
+			Image:              name,
+			UserSpecifiedImage: ctr.Config.GetImage().GetUserSpecifiedImage(),
+			RuntimeHandler:     ctr.Config.GetImage().GetRuntimeHandler(),
+		},
 		ImageRef:    ref,
 		ImageId:     ctr.ImageID,
 		Reason:      ctr.Reason,

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"slices"
 	"sync"
 )
 
@@ -66,6 +67,7 @@ func (m *Manager) publish(kind EventType, id string, p *pod) {
 	for _, c := range m.children(p) {
 		event.Containers = append(event.Containers, c.get().Container)
 	}
+	slices.SortFunc(event.Containers, func(a, b Container) int { return b.CreatedAt.Compare(a.CreatedAt) })
 	for ch := range e.subs {
 		select {
 		case ch <- event:

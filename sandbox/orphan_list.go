@@ -179,7 +179,8 @@ func (m *Manager) unmountAll(dir string) error {
 	return nil
 }
 
-// sweep removes orphans every hour, until the Manager is closed.
+// sweep removes orphans, and the dead that are too many, every hour until the
+// Manager is closed.
 func (m *Manager) sweep() {
 	tick := time.NewTicker(orphanPause)
 	defer tick.Stop()
@@ -196,6 +197,7 @@ func (m *Manager) sweep() {
 			m.log.Warnf("%s %s belongs to nothing and is removed", o.Kind, o.ID)
 			m.warn(m.RemoveOrphan(ctx, o), "remove what belongs to nothing")
 		}
+		m.removeSuperseded(ctx, maxDead)
 		cancel()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -49,6 +50,25 @@ func TestListsBeyond16MiB(t *testing.T) {
 	}
 	if streamed != count {
 		t.Errorf("%d containers in parts", streamed)
+	}
+	log, err := os.ReadFile(n.LogPath)
+	n.must("read the agent's log", err)
+	if !strings.Contains(string(log), "kubelet reads 16 MiB") {
+		t.Error("the agent does not warn")
+	}
+}
+
+// A container that dies because its pod's limit is met is told as out of memory too.
+func TestOutOfMemoryOfThePod(t *testing.T) {
+	n := newNode(t)
+	config := n.podConfig()
+	config.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 24 << 20, MemorySwapLimitInBytes: 24 << 20}
+	pod := n.run(config)
+	if state := n.exited(n.started(pod, config, shell("hungry", "exec dd if=/dev/zero of=/dev/null bs=64M"))); state.Reason != "OOMKilled" || state.ExitCode != 137 {
+		t.Errorf("%s, exit code %d", state.Reason, state.ExitCode)
+	}
+	if state := n.exited(n.started(pod, config, shell("content", "exit 3"))); state.Reason != "Error" || state.ExitCode != 3 {
+		t.Errorf("one that had enough: %s, exit code %d", state.Reason, state.ExitCode)
 	}
 }
 
