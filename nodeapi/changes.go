@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/nodeapi/layer"
 	"github.com/nodeagent/nodeagent/sandbox"
@@ -71,6 +72,10 @@ func withoutMountPoints(changes []layer.Change) []layer.Change {
 // layerDirs are the folders of a container's own layer and of the image's
 // layers below it, the uppermost first.
 func (s *Server) layerDirs(c sandbox.Container) (upper string, lowers []string, err error) {
+	if c.Folder != "" {
+		return "", nil, failf(errdefs.ErrFailedPrecondition,
+			"container %s has no image to compare with: its root filesystem is %s", c.ID, c.Folder)
+	}
 	dirs, err := s.layers.LayerDirs(c.SnapshotKey)
 	if err != nil {
 		return "", nil, err

@@ -144,8 +144,17 @@ func commitConfig(config *imageconfig.Config, spec *nodev1.ContainerSpec) {
 	}
 }
 
-// writeLayer writes a container's own layer as a tar.
+// writeLayer writes a container's own layer as a tar, which of one on a folder
+// of the host is all of the folder.
 func (s *Server) writeLayer(ctx context.Context, w io.Writer, c sandbox.Container) error {
+	if c.Folder != "" {
+		root, err := s.sandboxes.OpenRootfs(ctx, c.ID)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		return pack.Tree(ctx, w, root, pack.Options{Owner: s.ownersOf(c)})
+	}
 	dirs, err := s.layers.LayerDirs(c.SnapshotKey)
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func buildConfigs(m *making) (configs, error) {
 		PortMappings: portMappings(m.ports),
 		Annotations:  map[string]string{annotationSpec: string(text), annotationKey: m.key},
 		Linux: &runtime.LinuxPodSandboxConfig{SecurityContext: &runtime.LinuxSandboxSecurityContext{
-			NamespaceOptions: m.networking.applyTo(namespaceOptions(spec)),
+			NamespaceOptions: m.namespaceOptions(),
 			Privileged:       spec.GetSecurity().GetPrivileged(),
 		}},
 	}

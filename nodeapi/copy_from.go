@@ -31,9 +31,11 @@ func (s *containers) CopyFrom(req *nodev1.CopyFromRequest, stream grpc.ServerStr
 		return sendChunks(func(data []byte) error {
 			return stream.Send(&nodev1.CopyFromResponse{Message: &nodev1.CopyFromResponse_Data{Data: data}})
 		}, func(w io.Writer) error {
-			return filetree.Read(ctx, w, p.root, p.path, filetree.ReadOptions{
-				Follow: req.GetFollow(), Name: stat.GetName(), Owner: s.ownersOf(c),
-			})
+			options := filetree.ReadOptions{Follow: req.GetFollow(), Name: stat.GetName()}
+			if p.mapped {
+				options.Owner = s.ownersOf(c)
+			}
+			return filetree.Read(ctx, w, p.root, p.path, options)
 		})
 	})
 	return copyError(c, req.GetPath(), err)

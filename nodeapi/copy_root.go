@@ -23,6 +23,9 @@ type place struct {
 	root *os.File
 	// path is below root.
 	path string
+	// mapped says that owners of files are those that the host sees of the
+	// container's user namespace.
+	mapped bool
 }
 
 // withFiles calls use with the place of a path as the container sees it,
@@ -31,13 +34,23 @@ type place struct {
 // does not run are its layers and, where the path leads below one of its
 // mounts, that mount's source. write refuses what is mounted read-only.
 func (s *Server) withFiles(ctx context.Context, c sandbox.Container, name string, write bool, use func(place) error) error {
+	mapped := s.ownersOf(c) != nil
 	// A container may be started or end between the looks at it.
 	for range 3 {
+		if running(c) && mapped {
+			// Nobody of the host may write through a translated mount.
+			if m, rest := mountAt(s.specOf(c).GetMounts(), name); m != nil && m.GetType() != nodev1.Mount_IMAGE && m.GetType() != nodev1.Mount_TMPFS {
+				if write && m.GetReadOnly() {
+					return errReadOnly
+				}
+				return s.withMount(ctx, m, rest, use)
+			}
+		}
 		if running(c) {
 			root, err := s.openRunning(c)
 			if err == nil {
 				defer root.Close()
-				return use(place{root, name})
+				return use(place{root, name, mapped})
 			}
 			if !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -82,7 +95,8 @@ func (s *Server) withStopped(ctx context.Context, c sandbox.Container, name stri
 	if write && spec.GetSecurity().GetReadOnly() {
 		return errReadOnly
 	}
-	return s.sandboxes.ChangeRootfs(ctx, c.ID, func(root *os.File) error { return use(place{root, name}) })
+	mapped := s.ownersOf(c) != nil
+	return s.sandboxes.ChangeRootfs(ctx, c.ID, func(root *os.File) error { return use(place{root, name, mapped}) })
 }
 
 // mountAt finds the mount that a path is below, and the rest of the path.
@@ -130,7 +144,7 @@ func (s *Server) withMount(ctx context.Context, m *nodev1.Mount, rest string, us
 		return err
 	}
 	defer root.Close()
-	return use(place{root, rest})
+	return use(place{root, rest, false})
 }
 
 // copyError words a failure as docker does.

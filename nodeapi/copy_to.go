@@ -31,7 +31,11 @@ func (s *containers) CopyTo(stream grpc.ClientStreamingServer[nodev1.CopyToReque
 		return m.GetData(), err
 	}}
 	err = s.withFiles(ctx, c, req.GetPath(), true, func(p place) error {
-		return filetree.Write(ctx, in, p.root, p.path, filetree.WriteOptions{Owners: req.GetOwn()})
+		options := filetree.WriteOptions{Owners: req.GetOwn()}
+		if p.mapped {
+			options.Owner = s.hostOwnersOf(c)
+		}
+		return filetree.Write(ctx, in, p.root, p.path, options)
 	})
 	if errors.Is(err, filetree.ErrKind) {
 		return failf(errdefs.ErrInvalidArgument, "%v", err)

@@ -14,6 +14,7 @@ import (
 	"github.com/nodeagent/nodeagent/sandbox"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/protobuf/proto"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // making is a container while it is made.
@@ -29,6 +30,10 @@ type making struct {
 	networking networking
 	podID      string
 	id         string
+	// warnings are what a person is told and does not stop the making.
+	warnings []string
+	// users are the mappings of its user namespace; nil without one.
+	users *runtime.UserNamespace
 	// releases end the holding of volumes; madeVolumes are the anonymous
 	// ones made for the container.
 	releases    []func()
@@ -44,17 +49,15 @@ func (s *containers) Create(ctx context.Context, req *nodev1.CreateRequest) (*no
 	if err := s.validateHost(m.spec); err != nil {
 		return nil, err
 	}
-	warnings := s.settleLimits(m.spec.GetResources())
+	m.warnings = s.limitWarnings(m.spec.GetResources())
 	var err error
-	if m.image, err = s.imageFor(ctx, m.spec); err != nil {
+	if err := m.findImage(ctx); err != nil {
 		return nil, err
 	}
-	raw, err := s.images.Configuration(ctx, m.image.ID)
-	if err != nil {
-		return nil, err
-	}
-	m.spec.Health = mergeHealth(m.spec.GetHealth(), imageHealth(raw))
 	if err := checkCommand(m.spec, m.image.Config); err != nil {
+		return nil, err
+	}
+	if err := s.findDevices(m.spec); err != nil {
 		return nil, err
 	}
 	if m.name, err = s.reserveName(m.name); err != nil {
@@ -64,14 +67,41 @@ func (s *containers) Create(ctx context.Context, req *nodev1.CreateRequest) (*no
 	if m.networking, err = s.planNetworks(m.spec); err != nil {
 		return nil, err
 	}
+	m.warnings = append(m.warnings, networkWarnings(m.spec)...)
 	if m.ports, err = s.reservePorts(m.spec, m.image.Config); err != nil {
 		return nil, err
 	}
 	defer s.releasePorts(m.ports)
+	if m.users, err = s.reserveUsers(m.spec.GetSecurity().GetUserns()); err != nil {
+		return nil, err
+	}
+	defer s.releaseUsers(m.users)
 	if err := m.run(ctx); err != nil {
 		return nil, err
 	}
-	return &nodev1.CreateResponse{Id: m.id, Warnings: warnings}, nil
+	return &nodev1.CreateResponse{Id: m.id, Warnings: m.warnings}, nil
+}
+
+// findImage finds the image and what it says of health. A container on a
+// folder of the host has none.
+func (m *making) findImage(ctx context.Context) error {
+	var raw []byte
+	if m.spec.GetRootfs() != "" {
+		if err := checkRootfs(m.spec.GetRootfs()); err != nil {
+			return err
+		}
+	} else {
+		var err error
+		if m.image, err = m.server.imageFor(ctx, m.spec); err != nil {
+			return err
+		}
+		if raw, err = m.server.images.Configuration(ctx, m.image.ID); err != nil {
+			return err
+		}
+		m.warnings = append(m.warnings, platformWarnings(m.spec, m.image.Config)...)
+	}
+	m.spec.Health = mergeHealth(m.spec.GetHealth(), imageHealth(raw))
+	return nil
 }
 
 // run does what leaves something behind.
@@ -129,7 +159,8 @@ func (m *making) prepareMounts(context.Context) error {
 // runPod runs the pod.
 func (m *making) runPod(ctx context.Context) error {
 	id, err := m.server.sandboxes.RunPod(ctx, sandbox.RunPodRequest{
-		Config: m.config.pod, Owner: sandbox.OwnerNodectl, ShmSize: m.spec.GetShmBytes(), Networks: m.networking.membership, MAC: m.networking.mac,
+		Config: m.config.pod, Owner: sandbox.OwnerNodectl, ShmSize: m.spec.GetShmBytes(),
+		Domainname: m.spec.GetDomainname(), Networks: m.networking.membership, MAC: m.networking.mac,
 	})
 	m.podID = id
 	return personal(err)
@@ -146,7 +177,7 @@ func (m *making) removePod(ctx context.Context) error {
 // createContainer makes the container in the pod.
 func (m *making) createContainer(ctx context.Context) error {
 	id, err := m.server.sandboxes.CreateContainer(ctx, sandbox.CreateContainerRequest{
-		PodID: m.podID, Config: m.config.container, PodConfig: m.config.pod, ID: m.id, Keep: true, Extra: m.config.extra,
+		PodID: m.podID, Config: m.config.container, PodConfig: m.config.pod, ID: m.id, Keep: true, Folder: m.spec.GetRootfs(), Extra: m.config.extra,
 	})
 	m.id = id
 	return err

@@ -139,7 +139,9 @@ func (m *making) fillVolumes(ctx context.Context) error {
 			continue
 		}
 		shared := len(m.server.volumeUses()[mount.GetSource()]) > 1
-		if err := m.server.volumes.Populate(ctx, mount.GetSource(), root, mount.GetTarget(), shared); err != nil {
+		if err := m.server.volumes.Populate(ctx, volume.PopulateRequest{
+			Volume: mount.GetSource(), Root: root, Name: mount.GetTarget(), Shared: shared, Owner: m.server.ownersOf(c),
+		}); err != nil {
 			return fmt.Errorf("volume on %s: %w", mount.GetTarget(), err)
 		}
 	}

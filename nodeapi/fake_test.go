@@ -32,6 +32,8 @@ import (
 // fakeSandboxes keeps pods and containers in memory, and plays what they run:
 // "cat", "echo WORDS", "exit CODE", "sleep", or "missing", which cannot start.
 type fakeSandboxes struct {
+	// devices are the names that CDIDevices gives.
+	devices []string
 	// failCreate, when not nil, is what CreateContainer fails with.
 	failCreate error
 
@@ -58,6 +60,8 @@ func newFakeSandboxes() *fakeSandboxes {
 		pods: map[string]sandbox.Pod{}, containers: map[string]*fakeContainer{}, subscribers: map[chan sandbox.Event]bool{},
 	}
 }
+
+func (f *fakeSandboxes) CDIDevices() ([]string, error) { return f.devices, nil }
 
 func (f *fakeSandboxes) id(kind string) string {
 	f.count++

@@ -52,7 +52,20 @@ func hostsFile(spec *nodev1.ContainerSpec, addrs []netip.Addr, gateway string) [
 		fmt.Fprintf(&b, "%s\t%s\n", addr, name)
 	}
 	for _, addr := range addrs {
-		fmt.Fprintf(&b, "%s\t%s\n", addr, spec.GetHostname())
+		fmt.Fprintf(&b, "%s\t%s\n", addr, hostNames(spec))
 	}
 	return b.Bytes()
+}
+
+// hostNames are a container's names as its hosts file has them: the full one,
+// and where it has a domain the one without it.
+func hostNames(spec *nodev1.ContainerSpec) string {
+	full := spec.GetHostname()
+	if spec.GetDomainname() != "" {
+		full += "." + spec.GetDomainname()
+	}
+	if name, _, ok := strings.Cut(full, "."); ok {
+		return full + " " + name
+	}
+	return full
 }

@@ -1,6 +1,7 @@
 package nodeapi
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -49,6 +50,9 @@ func (s *containers) List(ctx context.Context, req *nodev1.ListRequest) (*nodev1
 // addSizes adds what a container takes on disk. One that is being removed
 // takes nothing.
 func (s *Server) addSizes(ctx context.Context, m *nodev1.Container, c sandbox.Container) error {
+	if c.Folder != "" {
+		return nil // what is in it is the person's
+	}
 	own, all, err := s.layers.ChainUsage(ctx, c.SnapshotKey)
 	if errdefs.IsNotFound(err) {
 		return nil
@@ -96,7 +100,7 @@ func (s *Server) containerMessage(c sandbox.Container, pod sandbox.Pod, names ma
 		m.Ports = podPorts(pod)
 		m.Mounts = criMounts(c)
 	} else {
-		m.Image = spec.GetImage()
+		m.Image = cmp.Or(spec.GetImage(), spec.GetRootfs())
 		m.Ports = specPorts(spec)
 		m.Mounts = spec.GetMounts()
 		m.AutoRemove = spec.GetAutoRemove()

@@ -61,7 +61,15 @@ func mountConfigs(m *making) ([]*runtime.Mount, error) {
 		taken[path.Clean(mount.GetTarget())] = true
 		out = append(out, c)
 	}
-	return append(out, networkMounts(m, taken)...), nil
+	out = append(out, networkMounts(m, taken)...)
+	for _, c := range out {
+		// Owners are those that the container's IDs are, as on the host. What
+		// an image has is translated already.
+		if m.users != nil && c.GetImage() == nil {
+			c.UidMappings, c.GidMappings = m.users.GetUids(), m.users.GetGids()
+		}
+	}
+	return out, nil
 }
 
 // propagation turns docker's words into CRI's enumeration.

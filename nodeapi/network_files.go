@@ -219,7 +219,7 @@ func (s *Server) rewriteNetworkFiles(pod sandbox.Pod, before []netip.Addr, peopl
 	if err != nil {
 		return err
 	}
-	if err := overwrite(path, replaceHosts(content, before, s.podAddresses(pod), spec.GetHostname())); err != nil {
+	if err := overwrite(path, replaceHosts(content, before, s.podAddresses(pod), hostNames(spec))); err != nil {
 		return err
 	}
 	now := s.onPeople(pod)

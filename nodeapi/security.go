@@ -55,7 +55,7 @@ func securityContext(m *making) (*runtime.LinuxContainerSecurityContext, error) 
 	sec := m.spec.GetSecurity()
 	c := &runtime.LinuxContainerSecurityContext{
 		Privileged:         sec.GetPrivileged(),
-		NamespaceOptions:   namespaceOptions(m.spec),
+		NamespaceOptions:   withUsers(namespaceOptions(m.spec), m.users),
 		ReadonlyRootfs:     sec.GetReadOnly(),
 		NoNewPrivs:         sec.GetNoNewPrivileges(),
 		SupplementalGroups: m.spec.GetGroups(),

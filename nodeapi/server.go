@@ -65,6 +65,8 @@ type Sandboxes interface {
 	UpdateContainerLimits(ctx context.Context, containerID string, res *runtime.LinuxContainerResources, extra *spec.Extra) error
 	Processes(containerID string) ([]int, error)
 	ContainerDetail(ctx context.Context, containerID string) (*sandbox.ContainerDetail, error)
+	// CDIDevices are the names of the host's devices of that interface.
+	CDIDevices() ([]string, error)
 	// OpenRootfs opens what the container sees; paths in it are resolved by
 	// openat2 only.
 	OpenRootfs(ctx context.Context, containerID string) (*os.File, error)
@@ -132,6 +134,12 @@ type Supervisor interface {
 	Info(ctx context.Context) (supervisor.Info, error)
 }
 
+// Cgroups tells whether cgroups have one of the files of a controller, by their
+// names on v1 and on v2; cgroups.Manager has it.
+type Cgroups interface {
+	Has(controller string, v1, v2 []string) bool
+}
+
 // Network tells whether pods can be given a network; nil means yes.
 type Network interface {
 	Status(ctx context.Context) error
@@ -175,6 +183,8 @@ type Deps struct {
 	Calls      Calls
 	// Host is what Doctor looks at.
 	Host doctor.Host
+	// Cgroups tells what can be limited; nil means everything.
+	Cgroups Cgroups
 }
 
 // Server serves the node API. Close ends it.
@@ -190,6 +200,7 @@ type Server struct {
 	operations Operations
 	calls      Calls
 	host       doctor.Host
+	cgroups    Cgroups
 	normals    normals
 	files      files
 	volumes    *volume.Store
@@ -217,6 +228,8 @@ type Server struct {
 	names map[string]bool
 	// ports are published ones of containers being made.
 	ports map[publishedPort]bool
+	// users are the user namespaces of containers being made.
+	users map[*runtime.UserNamespace]bool
 	// specs holds decoded annotations by pod ID.
 	specs map[string]*nodev1.ContainerSpec
 	// leaving are the removals that nobody waits for yet.
@@ -250,11 +263,11 @@ func New(deps Deps) (*Server, error) {
 	s := &Server{
 		config: deps.Config, sandboxes: deps.Sandboxes, images: deps.Images,
 		layers: deps.Layers, supervisor: deps.Supervisor, network: deps.Network,
-		recorder: deps.Recorder, operations: deps.Operations, calls: deps.Calls, host: deps.Host,
+		recorder: deps.Recorder, operations: deps.Operations, calls: deps.Calls, host: deps.Host, cgroups: deps.Cgroups,
 		networks: deps.Networks, started: time.Now(),
 		files: files{root: deps.Config.Root, state: deps.Config.State},
 		life:  life, end: end,
-		names: map[string]bool{}, ports: map[publishedPort]bool{},
+		names: map[string]bool{}, ports: map[publishedPort]bool{}, users: map[*runtime.UserNamespace]bool{},
 		specs: map[string]*nodev1.ContainerSpec{}, leaving: map[chan struct{}]bool{}, holds: map[string]int{},
 		keeps: map[string]*keep{}, still: map[string]int{}, runs: map[string]runRecord{}, bootID: bootID(),
 	}

@@ -23,6 +23,7 @@ func (s *containers) Update(ctx context.Context, req *nodev1.UpdateRequest) (*no
 		return nil, failf(errdefs.ErrFailedPrecondition, "container %s is kubelet's and cannot be updated", c.ID)
 	}
 	before := s.specOf(c)
+	warnings := s.discardLimits(req.GetResources())
 	if err := s.settleSwapUpdate(before.GetResources(), req.GetResources()); err != nil {
 		return nil, fmt.Errorf("Cannot update container %s: %w", c.ID, err)
 	}
@@ -48,7 +49,7 @@ func (s *containers) Update(ctx context.Context, req *nodev1.UpdateRequest) (*no
 		s.cancelRestart(c.ID)
 	}
 	s.emitContainer("update", c)
-	return &nodev1.UpdateResponse{}, nil
+	return &nodev1.UpdateResponse{Warnings: warnings}, nil
 }
 
 // recordUpdate keeps what was changed, on top of earlier changes.

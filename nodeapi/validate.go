@@ -22,12 +22,12 @@ const minMemory = 6 << 20
 // validate refuses a specification that cannot be right, before anything is
 // made for it.
 func validate(spec *nodev1.ContainerSpec) error {
-	if spec.GetImage() == "" {
+	if spec.GetImage() == "" && spec.GetRootfs() == "" {
 		return failf(errdefs.ErrInvalidArgument, "no image specified")
 	}
 	for _, check := range []func(*nodev1.ContainerSpec) error{
 		validateProcess, validateNetwork, validateResources, validateMounts, validateRestart, validateHealth,
-		validateExtra, validateLog, validateCgroupParent,
+		validateExtra, validateLog, validateCgroupParent, validateNames, validateUsers,
 	} {
 		if err := check(spec); err != nil {
 			return err

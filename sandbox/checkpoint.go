@@ -162,6 +162,9 @@ func (r *checkpointing) dump(ctx context.Context) error {
 
 // copyLayer keeps the writable layer of a container.
 func (r *checkpointing) copyLayer(ctx context.Context, c *container) error {
+	if c.get().SnapshotKey == "" {
+		return nil
+	}
 	mounts, err := r.deps.Snapshots.Mounts(ctx, c.get().SnapshotKey)
 	if err != nil {
 		return err

@@ -19,13 +19,16 @@ import (
 )
 
 // checkContainer refuses what cannot be right whatever pod and image say.
-func checkContainer(config *runtime.ContainerConfig) error {
+// A folder stands for the image.
+func checkContainer(config *runtime.ContainerConfig, folder string) error {
 	switch {
 	case config == nil:
 		return invalid("config", "is missing")
 	case config.GetMetadata().GetName() == "":
 		return invalid("metadata.name", "is missing")
-	case config.GetImage().GetImage() == "":
+	case folder != "" && !filepath.IsAbs(folder):
+		return invalid("root filesystem", "%.300q is not absolute", folder)
+	case folder == "" && config.GetImage().GetImage() == "":
 		return invalid("image.image", "is missing")
 	}
 	if err := checkName("metadata.name", config.GetMetadata().GetName()); err != nil {

@@ -33,7 +33,7 @@ func (m *Manager) CreateContainer(ctx context.Context, req CreateContainerReques
 	name := req.Config.GetMetadata().GetName()
 	p, err := m.findPod(req.PodID)
 	if err == nil {
-		err = checkContainer(req.Config)
+		err = checkContainer(req.Config, req.Folder)
 	}
 	if err != nil {
 		return "", fmt.Errorf("create container %q: %w", name, err)
@@ -97,12 +97,15 @@ func (m *Manager) createContainer(ctx context.Context, op *operation, p *pod, re
 		Container: Container{
 			ID: id, PodID: podState.ID, Owner: podState.Owner, State: ContainerCreated, Config: req.Config,
 			ImageRef: req.Config.GetImage().GetImage(), CreatedAt: now(), SnapshotKey: id,
-			CgroupPath: m.containerCgroup(podState, id),
+			CgroupPath: m.containerCgroup(podState, id), Folder: req.Folder,
 		},
 		Keep: req.Keep, BootID: m.bootID, Extra: req.Extra,
 	}}
+	if req.Folder != "" {
+		r.SnapshotKey = ""
+	}
 	m.noteContainer(r.containerState, podState)
-	defer func() { m.releaseImage(r.ImageID) }()
+	defer func() { m.releaseImage(r.ImageID) }() // of none, where there is none
 	m.deps.Cgroups.Warm()
 	err := undo.Sequence{Name: "create", Stage: op.at, Steps: []undo.Step{
 		{Name: "pod", Do: r.checkPod},
@@ -135,6 +138,10 @@ func (r *creation) checkPod(context.Context) error {
 // resolveImage finds the image, and holds it against removal until the
 // container is listed. A removal that came in between makes the snapshot fail.
 func (r *creation) resolveImage(ctx context.Context) (err error) {
+	if r.Folder != "" {
+		r.StopSignal, err = stopSignal(r.Config, nil)
+		return err
+	}
 	r.image, err = r.deps.Images.ResolveImage(ctx, r.ImageRef)
 	if errdefs.IsInvalidArgument(err) {
 		return fmt.Errorf("image.image: %w", err)
@@ -193,6 +200,9 @@ func (r *creation) makeDirectory(context.Context) error { return r.makeContainer
 func (r *creation) removeDirectory(context.Context) error { return r.removeContainerDir(r.ID) }
 
 func (r *creation) prepareSnapshot(ctx context.Context) error {
+	if r.Folder != "" {
+		return nil
+	}
 	labels := map[string]string{labelContainer: r.ID}
 	if !r.Keep {
 		labels[labelVolatile] = "true"
@@ -209,7 +219,7 @@ func (r *creation) prepareSnapshot(ctx context.Context) error {
 }
 
 func (r *creation) removeSnapshot(ctx context.Context) error {
-	return ignoreNotFound(r.deps.Snapshots.Remove(ctx, r.SnapshotKey))
+	return r.Manager.removeSnapshot(ctx, r.containerState)
 }
 
 func (r *creation) mountRoot(ctx context.Context) error {

@@ -38,10 +38,13 @@ func networkTarget(config *runtime.PodSandboxConfig) string {
 	return ""
 }
 
-// ownNamespaces are those to be pinned for the pod.
-func ownNamespaces(config *runtime.PodSandboxConfig) []namespace.Kind {
+// ownNamespaces are those to be pinned for the pod. A person's has a name of
+// its own on the host's network too.
+func ownNamespaces(config *runtime.PodSandboxConfig, owner Owner) []namespace.Kind {
 	var kinds []namespace.Kind
 	switch {
+	case hostNetwork(config) && owner == OwnerNodectl:
+		kinds = append(kinds, namespace.UTS)
 	case hostNetwork(config):
 	case networkTarget(config) != "":
 		kinds = append(kinds, namespace.UTS)
@@ -79,7 +82,7 @@ func (m *Manager) planPod(req RunPodRequest) (*podState, error) {
 	if _, err := portMappings(config); err != nil {
 		return nil, err
 	}
-	own := ownNamespaces(config)
+	own := ownNamespaces(config, req.Owner)
 	if err := spec.ValidateSysctls(config); err != nil {
 		return nil, err
 	}
@@ -89,7 +92,7 @@ func (m *Manager) planPod(req RunPodRequest) (*podState, error) {
 			Handler: req.Handler, CreatedAt: now(),
 		},
 		BootID: m.bootID, Own: own, UIDs: uids, GIDs: gids, Hostname: config.GetHostname(), Networks: req.Networks, MAC: req.MAC,
-		ShmSize: req.ShmSize,
+		ShmSize: req.ShmSize, Domainname: req.Domainname,
 	}
 	if slices.Contains(own, namespace.Net) {
 		s.NetNS = filepath.Join(m.nsDir(s.ID), string(namespace.Net))

@@ -59,7 +59,7 @@ func (m *Manager) removeContainer(ctx context.Context, op *operation, c *contain
 		{Name: "directory", Do: func(context.Context) error { return m.removeContainerDir(s.ID) }},
 		{Name: "checkpoint", Do: func(context.Context) error { return m.removeRestore(s) }},
 		{Name: "snapshot", Do: func(ctx context.Context) error {
-			return ignoreNotFound(m.deps.Snapshots.Remove(ctx, s.SnapshotKey))
+			return m.removeSnapshot(ctx, s)
 		}},
 		{Name: "record", Do: func(context.Context) error { return m.containerRecords.Delete(s.ID) }},
 	}}.Run(ctx)
@@ -72,6 +72,15 @@ func (m *Manager) removeContainer(ctx context.Context, op *operation, c *contain
 	m.publish(EventDeleted, s.ID, c.pod)
 	m.deps.Recorder.Note(recorder.Entry{Kind: recorder.KindGone, Pod: s.PodID, Container: s.ID, By: recorder.Caller(ctx)})
 	return nil
+}
+
+// removeSnapshot removes the container's own layer, which one on a folder of
+// the host does not have.
+func (m *Manager) removeSnapshot(ctx context.Context, s *containerState) error {
+	if s.SnapshotKey == "" {
+		return nil
+	}
+	return ignoreNotFound(m.deps.Snapshots.Remove(ctx, s.SnapshotKey))
 }
 
 // forget deletes what the supervisor holds of an exited container. One that

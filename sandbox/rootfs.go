@@ -100,13 +100,29 @@ func (m *Manager) unmountPoint(point string) error {
 	return nil
 }
 
-// mountRootfs mounts the container's snapshot.
+// mountRootfs mounts the container's snapshot, or the folder in its place.
 func (m *Manager) mountRootfs(ctx context.Context, c *containerState, p *podState) error {
+	if c.Folder != "" {
+		return m.bindFolder(c, p, idmap.BindRequest{Target: m.rootfsDir(c.ID), Below: true})
+	}
 	mounts, err := m.deps.Snapshots.Mounts(ctx, c.SnapshotKey)
 	if err != nil {
 		return err
 	}
 	return m.mountMapped(ctx, mounts, m.rootfsDir(c.ID), m.rootfsDir(c.ID), p)
+}
+
+// bindFolder shows the folder that is a container's root filesystem at another
+// place, as the pod's user namespace shall see it.
+func (m *Manager) bindFolder(c *containerState, p *podState, req idmap.BindRequest) error {
+	req.Source = c.Folder
+	if len(p.UIDs) > 0 {
+		req.UserNS = m.nsPath(p.ID, namespace.User)
+	}
+	if err := idmap.Bind(req); err != nil {
+		return fmt.Errorf("root filesystem %s: %w", c.Folder, err)
+	}
+	return nil
 }
 
 // resolveMounts finds the sources of the configuration's mounts on the host,

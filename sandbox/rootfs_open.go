@@ -32,7 +32,11 @@ func (m *Manager) OpenRootfs(ctx context.Context, containerID string) (*os.File,
 		return nil, fmt.Errorf("open root filesystem of container %s: %w", id, err)
 	}
 	defer c.busy.release()
-	root, err := m.openMounted(id)
+	var root *os.File
+	// A folder may have other filesystems mounted below it where it is mounted.
+	if c.get().Folder == "" {
+		root, err = m.openMounted(id)
+	}
 	if root == nil && err == nil {
 		root, err = m.openUnmounted(ctx, c.get())
 	}
@@ -76,10 +80,21 @@ func (m *Manager) openUnmounted(ctx context.Context, c *containerState) (*os.Fil
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := m.deps.Snapshots.Mounts(ctx, c.SnapshotKey)
-	if err != nil {
-		return nil, err
-	}
+	return m.openAt(c, func(point string) error {
+		if c.Folder != "" {
+			return m.bindFolder(c, p.get(), idmap.BindRequest{Target: point, ReadOnly: true})
+		}
+		mounts, err := m.deps.Snapshots.Mounts(ctx, c.SnapshotKey)
+		if err != nil {
+			return err
+		}
+		return m.mountReadOnly(ctx, mounts, point, c.ID, p.get())
+	})
+}
+
+// openAt opens what mount mounts on a folder made for it, and takes it away
+// from there.
+func (m *Manager) openAt(c *containerState, mount func(point string) error) (*os.File, error) {
 	if err := os.MkdirAll(m.imagesDir(c.ID), 0o755); err != nil {
 		return nil, err
 	}
@@ -88,7 +103,7 @@ func (m *Manager) openUnmounted(ctx context.Context, c *containerState) (*os.Fil
 		return nil, err
 	}
 	defer func() { _ = m.unmountPoint(point) }()
-	if err := m.mountReadOnly(ctx, mounts, point, c.ID, p.get()); err != nil {
+	if err := mount(point); err != nil {
 		return nil, err
 	}
 	return openFolder(point)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"github.com/nodeagent/nodeagent/sandbox/idmap"
 )
 
 // ErrRunning is that a container runs, and its files are seen through its
@@ -47,20 +49,14 @@ func (m *Manager) openWritable(ctx context.Context, c *containerState) (*os.File
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(m.imagesDir(c.ID), 0o755); err != nil {
-		return nil, err
-	}
-	point, err := os.MkdirTemp(m.imagesDir(c.ID), "rootfs-")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = m.unmountPoint(point) }()
-	mounts, err := m.deps.Snapshots.Mounts(ctx, c.SnapshotKey)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.mountMapped(ctx, mounts, point, m.imagesDir(c.ID), p.get()); err != nil {
-		return nil, err
-	}
-	return openFolder(point)
+	return m.openAt(c, func(point string) error {
+		if c.Folder != "" {
+			return m.bindFolder(c, p.get(), idmap.BindRequest{Target: point, Below: true})
+		}
+		mounts, err := m.deps.Snapshots.Mounts(ctx, c.SnapshotKey)
+		if err != nil {
+			return err
+		}
+		return m.mountMapped(ctx, mounts, point, m.imagesDir(c.ID), p.get())
+	})
 }

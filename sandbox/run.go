@@ -127,7 +127,7 @@ func (r *podRun) pinNamespaces(ctx context.Context) (err error) {
 	}
 	r.later, err = r.ns.Pin(ctx, namespace.Request{
 		Dir: r.nsDir(r.ID), Kinds: r.Own, UIDs: r.UIDs, GIDs: r.GIDs,
-		Hostname: r.Hostname, Sysctls: r.Config.GetLinux().GetSysctls(),
+		Hostname: r.Hostname, Domainname: r.Domainname, Sysctls: r.Config.GetLinux().GetSysctls(),
 	})
 	return err
 }

@@ -140,9 +140,11 @@ func (r *starting) prepare(ctx context.Context) (err error) {
 		return nil
 	}
 	s := r.c.get()
-	image, err := r.deps.Images.ResolveImage(ctx, s.ImageID)
-	if err != nil {
-		return err
+	var image Image
+	if s.Folder == "" {
+		if image, err = r.deps.Images.ResolveImage(ctx, s.ImageID); err != nil {
+			return err
+		}
 	}
 	r.spec, err = r.specification(ctx, s, r.c.pod, image.Config)
 	return err

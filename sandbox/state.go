@@ -51,6 +51,8 @@ type podState struct {
 	UIDs, GIDs []namespace.Mapping
 	// Hostname is what its UTS namespace says.
 	Hostname string
+	// Domainname is RunPodRequest's.
+	Domainname string `json:",omitempty"`
 	// OwnsCgroup says that CgroupPath goes with the pod.
 	OwnsCgroup bool
 	// Networks is RunPodRequest's.

@@ -124,6 +124,10 @@ type Container struct {
 	// Rootfs is where the root filesystem is mounted on the host while it
 	// exists; SnapshotKey names its snapshot.
 	Rootfs, SnapshotKey string
+	// Folder is the folder of the host that is its root filesystem in place
+	// of an image's; then it has neither image nor snapshot. Nothing but the
+	// container changes what is in it, and nobody removes it.
+	Folder string `json:",omitempty"`
 	// Args is the whole command that runs, image's and configuration's
 	// together; Env and WorkingDir likewise.
 	Args       []string
@@ -143,6 +147,9 @@ type RunPodRequest struct {
 	// Networks are the people's networks that a person's pod is on; nil puts
 	// it on the one that is configured.
 	Networks *network.Membership
+	// Domainname is the NIS domain name of its UTS namespace; empty keeps
+	// the host's.
+	Domainname string
 	// MAC is the hardware address a person wants on the network that is
 	// configured; empty leaves it open.
 	MAC string
@@ -160,6 +167,8 @@ type CreateContainerRequest struct {
 	// Keep keeps the writable layer across stop, start and reboot, and
 	// lets the container be started again, as a person's container.
 	Keep bool
+	// Folder is Container's; empty takes the image's files.
+	Folder string
 	// Extra is what CRI has no word for; nil is nothing.
 	Extra *spec.Extra
 	// checkpoint is the archive to restore it from; empty runs it afresh.

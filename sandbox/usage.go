@@ -167,6 +167,9 @@ func cpuRate(before, after *cgroups.Stats) uint64 {
 // layer gives the size of a writable layer; zero now where it is not known.
 func (m *Manager) layer(ctx context.Context, s *containerState) layerSize {
 	key := s.SnapshotKey
+	if key == "" {
+		return layerSize{at: now()}
+	}
 	size, err := m.usage.layers.Get(ctx, s.ID, func(ctx context.Context, _ layerSize, _ time.Time) (layerSize, error) {
 		at := now()
 		usage, err := m.deps.Snapshots.Usage(ctx, key)

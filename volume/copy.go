@@ -23,14 +23,19 @@ type copier struct {
 	ctx context.Context
 	// links are the first copies of files with several names.
 	links map[inode]string
+	// translate gives files other owners; nil keeps them.
+	translate func(uid, gid uint32) (int, int)
+}
+
+func newCopier(ctx context.Context, translate func(uid, gid uint32) (int, int)) *copier {
+	return &copier{ctx: ctx, links: map[inode]string{}, translate: translate}
 }
 
 type inode struct{ dev, ino uint64 }
 
-// copyTree copies what is in a folder, and its attributes, into target, which
-// is a folder of ours. Nothing is followed in the source.
-func copyTree(ctx context.Context, from *os.File, target string) error {
-	c := &copier{ctx: ctx, links: map[inode]string{}}
+// tree copies what is in a folder, and its attributes, into target, which is a
+// folder of ours. Nothing is followed in the source.
+func (c *copier) tree(from *os.File, target string) error {
 	if err := c.folder(from, target, 0); err != nil {
 		return err
 	}
@@ -139,7 +144,11 @@ func (c *copier) attributes(from *os.File, target string, st *unix.Stat_t) error
 // owner copies owner, mode and times. The mode comes after the owner, whose
 // change clears bits.
 func (c *copier) owner(target string, st *unix.Stat_t) error {
-	if err := os.Lchown(target, int(st.Uid), int(st.Gid)); err != nil {
+	uid, gid := int(st.Uid), int(st.Gid)
+	if c.translate != nil {
+		uid, gid = c.translate(st.Uid, st.Gid)
+	}
+	if err := os.Lchown(target, uid, gid); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {

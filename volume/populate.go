@@ -13,18 +13,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Populate gives an empty volume what a path below root holds, and that
-// folder's owner and mode; one that has something in it is left as it is, and
-// so is one whose path in root is missing or no folder. name is resolved by
-// openat2 as if root were "/": no link and no ".." leads out of it. The copy
-// appears whole or not at all, unless shared says that a container runs which
-// has the folder already.
-func (s *Store) Populate(ctx context.Context, volume string, root *os.File, name string, shared bool) error {
+// PopulateRequest says what an empty volume gets.
+type PopulateRequest struct {
+	Volume string
+	// Root is the root filesystem of a container, and Name a path in it. It
+	// is resolved by openat2 as if Root were "/": no link and no ".." leads
+	// out of it.
+	Root *os.File
+	Name string
+	// Shared says that a container runs which has the folder already.
+	Shared bool
+	// Owner translates owners of files; nil keeps them.
+	Owner func(uid, gid uint32) (int, int)
+}
+
+// Populate gives an empty volume what a folder of a container holds, and that
+// folder's owner and mode; a volume that has something in it is left as it is,
+// and so is one whose path is missing or no folder. The copy appears whole or
+// not at all, unless the volume is shared.
+func (s *Store) Populate(ctx context.Context, req PopulateRequest) error {
+	volume, name := req.Volume, req.Name
 	v, err := s.Get(volume)
 	if err != nil {
 		return err
 	}
-	from, err := openFolder(root, name)
+	from, err := openFolder(req.Root, name)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil
 	}
@@ -36,11 +49,12 @@ func (s *Store) Populate(ctx context.Context, volume string, root *os.File, name
 	if empty, err := isEmpty(target); err != nil || !empty {
 		return err
 	}
-	if shared || len(v.Options) > 0 {
+	c := newCopier(ctx, req.Owner)
+	if req.Shared || len(v.Options) > 0 {
 		// Neither a folder others have open nor a mount can be replaced.
-		err = copyTree(ctx, from, target)
+		err = c.tree(from, target)
 	} else {
-		err = s.replace(ctx, from, volume)
+		err = s.replace(c, from, volume)
 	}
 	if err != nil {
 		return fmt.Errorf("populate volume %s from %s: %w", volume, name, err)
@@ -62,7 +76,7 @@ func openFolder(root *os.File, name string) (*os.File, error) {
 }
 
 // replace puts a copy in place of the volume's empty folder.
-func (s *Store) replace(ctx context.Context, from *os.File, volume string) (err error) {
+func (s *Store) replace(c *copier, from *os.File, volume string) (err error) {
 	stage, err := os.MkdirTemp(filepath.Join(s.root, volume), stagePrefix)
 	if err != nil {
 		return err
@@ -72,7 +86,7 @@ func (s *Store) replace(ctx context.Context, from *os.File, volume string) (err 
 			err = errors.Join(err, os.RemoveAll(stage))
 		}
 	}()
-	if err := copyTree(ctx, from, stage); err != nil {
+	if err := c.tree(from, stage); err != nil {
 		return err
 	}
 	// The package os refuses to rename over a folder, which may be done when it

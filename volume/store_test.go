@@ -147,7 +147,7 @@ func TestPopulate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Populate(t.Context(), v.Name, root, "/srv/data", false); err != nil {
+	if err := s.Populate(t.Context(), PopulateRequest{Volume: v.Name, Root: root, Name: "/srv/data"}); err != nil {
 		t.Fatal(err)
 	}
 	at := s.Path(v.Name)
@@ -167,7 +167,7 @@ func TestPopulate(t *testing.T) {
 	}
 	// What is there stays.
 	write(t, filepath.Join(dir, "srv/data/later"), "x")
-	if err := s.Populate(t.Context(), v.Name, root, "/srv/data", false); err != nil {
+	if err := s.Populate(t.Context(), PopulateRequest{Volume: v.Name, Root: root, Name: "/srv/data"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(at, "later")); err == nil {
@@ -175,7 +175,7 @@ func TestPopulate(t *testing.T) {
 	}
 	for _, name := range []string{"/nowhere", "/srv/data/same"} {
 		fresh, _, _ := s.Create(Spec{})
-		if err := s.Populate(t.Context(), fresh.Name, root, name, false); err != nil {
+		if err := s.Populate(t.Context(), PopulateRequest{Volume: fresh.Name, Root: root, Name: name}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -202,7 +202,7 @@ func TestCVE_2022_23648(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = s.Populate(t.Context(), v.Name, root, name, false)
+		_ = s.Populate(t.Context(), PopulateRequest{Volume: v.Name, Root: root, Name: name})
 		if entries, err := os.ReadDir(s.Path(v.Name)); err != nil || len(entries) > 0 {
 			t.Errorf("%s: the volume has %v %v", name, entries, err)
 		}

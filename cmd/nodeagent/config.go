@@ -18,6 +18,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/sandbox"
+	"github.com/nodeagent/nodeagent/sandbox/spec/cdidevice"
 )
 
 // maxConfigSize bounds the configuration file, in bytes.
@@ -42,6 +43,9 @@ type Config struct {
 	// CNIConfDir and CNIBinDirs are where CNI's configurations and plugins lie.
 	CNIConfDir string   `toml:"cni_conf_dir" comment:"CNI configurations; with none in it the embedded network is used."`
 	CNIBinDirs []string `toml:"cni_bin_dirs" comment:"CNI plugins that are executed."`
+	// CDISpecDirs are where devices of the Container Device Interface are
+	// described.
+	CDISpecDirs []string `toml:"cdi_spec_dirs" comment:"Descriptions of devices of the Container Device Interface, read when a container asks for one."`
 	// BuiltinPlugins carries out the reference plugins in process.
 	BuiltinPlugins bool `toml:"builtin_plugins" comment:"Carry out bridge, host-local, portmap, bandwidth, firewall and loopback in process."`
 	// Snapshotter is the one that images are unpacked with.
@@ -89,6 +93,7 @@ func defaultConfig() Config {
 		CertsDirs:      []string{"/etc/nodeagent/certs.d", "/etc/containerd/certs.d"},
 		CNIConfDir:     "/etc/cni/net.d",
 		CNIBinDirs:     []string{"/opt/cni/bin"},
+		CDISpecDirs:    slices.Clone(cdidevice.DefaultDirs),
 		BuiltinPlugins: true,
 		Snapshotter:    overlayName,
 		PinnedImages:   []string{},

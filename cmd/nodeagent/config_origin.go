@@ -18,6 +18,8 @@ func flagOf(key string) string {
 		return "certs-dir"
 	case "cni_bin_dirs":
 		return "cni-bin-dir"
+	case "cdi_spec_dirs":
+		return "cdi-spec-dir"
 	}
 	return strings.ReplaceAll(key, "_", "-")
 }

@@ -29,6 +29,7 @@ func (f *flagValues) register(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.values.CertsDirs, "certs-dir", d.CertsDirs, "`folders` of registry configuration")
 	flags.StringVar(&f.values.CNIConfDir, "cni-conf-dir", d.CNIConfDir, "`folder` of CNI configurations")
 	flags.StringSliceVar(&f.values.CNIBinDirs, "cni-bin-dir", d.CNIBinDirs, "`folders` of CNI plugins")
+	flags.StringSliceVar(&f.values.CDISpecDirs, "cdi-spec-dir", d.CDISpecDirs, "`folders` of descriptions of CDI devices")
 	flags.BoolVar(&f.values.BuiltinPlugins, "builtin-plugins", d.BuiltinPlugins, "carry out the reference CNI plugins in process")
 	flags.StringVar(&f.values.Snapshotter, "snapshotter", d.Snapshotter, "`name` of the snapshotter")
 	flags.StringSliceVar(&f.values.PinnedImages, "pinned-images", d.PinnedImages, "`images` that are never collected")
@@ -61,6 +62,7 @@ func (f *flagValues) override(flags *pflag.FlagSet, cfg *Config) {
 		"certs-dir":       func() { cfg.CertsDirs = f.values.CertsDirs },
 		"cni-conf-dir":    func() { cfg.CNIConfDir = f.values.CNIConfDir },
 		"cni-bin-dir":     func() { cfg.CNIBinDirs = f.values.CNIBinDirs },
+		"cdi-spec-dir":    func() { cfg.CDISpecDirs = f.values.CDISpecDirs },
 		"builtin-plugins": func() { cfg.BuiltinPlugins = f.values.BuiltinPlugins },
 		"snapshotter":     func() { cfg.Snapshotter = f.values.Snapshotter },
 		"pinned-images":   func() { cfg.PinnedImages = f.values.PinnedImages },

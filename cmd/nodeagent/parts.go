@@ -235,6 +235,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) (err error) {
 		SystemdCgroup: d.cfg.CgroupDriver == string(cgroups.Systemd),
 		Features:      d.specFeatures(),
 		Handlers:      d.cfg.handlerDefaults(),
+		CDIDirs:       d.cfg.CDISpecDirs,
 	}, sandbox.Deps{
 		Images:     images{d.images, &d.cfg},
 		Snapshots:  d.snapshots,

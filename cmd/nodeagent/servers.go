@@ -90,6 +90,7 @@ func (d *daemon) buildNodeAPI(context.Context) (err error) {
 		Operations: d.sandboxes,
 		Calls:      d.calls,
 		Host:       d.host(),
+		Cgroups:    d.cgroups,
 	})
 	if err != nil {
 		return err

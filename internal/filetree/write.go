@@ -19,6 +19,9 @@ import (
 type WriteOptions struct {
 	// Owners keeps the owners of the stream; else files are the caller's.
 	Owners bool
+	// Owner translates owners, of which those of the caller are root's; nil
+	// translates none.
+	Owner func(uid, gid int) (int, int)
 	// Rename, when not empty, takes the place of the first part of every
 	// name; "." leaves it out.
 	Rename string
@@ -201,8 +204,15 @@ func (w *writer) attributes(parent *os.File, base string, h *tar.Header) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if w.options.Owners {
-		if err := unix.Fchownat(fd, "", h.Uid, h.Gid, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if w.options.Owners || w.options.Owner != nil {
+		var uid, gid int
+		if w.options.Owners {
+			uid, gid = h.Uid, h.Gid
+		}
+		if w.options.Owner != nil {
+			uid, gid = w.options.Owner(uid, gid)
+		}
+		if err := unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
 	}

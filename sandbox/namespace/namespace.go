@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -60,6 +61,9 @@ type Request struct {
 	UIDs, GIDs []Mapping
 	// Hostname is set in the UTS namespace; empty keeps the host's.
 	Hostname string
+	// Domainname is the NIS domain name of the UTS namespace; empty keeps
+	// the host's.
+	Domainname string
 	// Sysctls are written in the new namespaces.
 	Sysctls map[string]string
 }
@@ -103,11 +107,14 @@ func Pin(ctx context.Context, req Request) (later map[string]string, err error) 
 // is in. owner is the host's ID of the owning user namespace's root, -1 for
 // the host's own.
 func (req Request) configure(owner int, later map[string]string) error {
-	for _, k := range req.Kinds {
-		if k == UTS && req.Hostname != "" {
-			if err := unix.Sethostname([]byte(req.Hostname)); err != nil {
-				return fmt.Errorf("set hostname %q: %w", req.Hostname, err)
-			}
+	if slices.Contains(req.Kinds, UTS) && req.Hostname != "" {
+		if err := unix.Sethostname([]byte(req.Hostname)); err != nil {
+			return fmt.Errorf("set hostname %q: %w", req.Hostname, err)
+		}
+	}
+	if slices.Contains(req.Kinds, UTS) && req.Domainname != "" {
+		if err := unix.Setdomainname([]byte(req.Domainname)); err != nil {
+			return fmt.Errorf("set domain name %q: %w", req.Domainname, err)
 		}
 	}
 	return writeSysctls(req.Sysctls, req.Kinds, owner, later)

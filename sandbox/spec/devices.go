@@ -30,7 +30,13 @@ func (b *builder) devices() error {
 		if err != nil {
 			return err
 		}
-		if i, again := at[node.Path]; again {
+		if b.userns && d.HostPath != d.ContainerPath && d.HostPath != "" {
+			// No node can be made there: libcontainer binds the host's, and
+			// looks for it under the name it has in the container.
+			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{
+				Destination: d.ContainerPath, Source: d.HostPath, Type: "bind", Options: []string{"bind", "rprivate", "rw", "nosuid", "noexec"},
+			})
+		} else if i, again := at[node.Path]; again {
 			b.spec.Linux.Devices[i] = node
 		} else {
 			at[node.Path] = len(b.spec.Linux.Devices)

@@ -81,7 +81,7 @@ func (x Mount_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mount_Type.Descriptor instead.
 func (Mount_Type) EnumDescriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{10, 0}
+	return file_container_proto_rawDescGZIP(), []int{11, 0}
 }
 
 type Output_Stream int32
@@ -127,7 +127,7 @@ func (x Output_Stream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Output_Stream.Descriptor instead.
 func (Output_Stream) EnumDescriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{20, 0}
+	return file_container_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type Change_Kind int32
@@ -176,13 +176,14 @@ func (x Change_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change_Kind.Descriptor instead.
 func (Change_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{63, 0}
+	return file_container_proto_rawDescGZIP(), []int{64, 0}
 }
 
 // ContainerSpec is what a person asks for.
 type ContainerSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// image is a reference in any form docker takes, or an image ID.
+	// image is a reference in any form docker takes, or an image ID; it is
+	// empty where rootfs is set.
 	Image string `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
 	// entrypoint replaces the image's when set_entrypoint is true; an empty
 	// list then means none.
@@ -240,9 +241,16 @@ type ContainerSpec struct {
 	// agent's.
 	CgroupParent string `protobuf:"bytes,35,opt,name=cgroup_parent,json=cgroupParent,proto3" json:"cgroup_parent,omitempty"`
 	// group_names are further groups by their names in the image.
-	GroupNames    []string `protobuf:"bytes,36,rep,name=group_names,json=groupNames,proto3" json:"group_names,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	GroupNames []string `protobuf:"bytes,36,rep,name=group_names,json=groupNames,proto3" json:"group_names,omitempty"`
+	// rootfs is a folder of the host that is the root filesystem in place of
+	// an image's.
+	Rootfs string `protobuf:"bytes,37,opt,name=rootfs,proto3" json:"rootfs,omitempty"`
+	// domainname is the NIS domain name.
+	Domainname string `protobuf:"bytes,38,opt,name=domainname,proto3" json:"domainname,omitempty"`
+	// device_requests ask for devices by what they are.
+	DeviceRequests []*DeviceRequest `protobuf:"bytes,39,rep,name=device_requests,json=deviceRequests,proto3" json:"device_requests,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ContainerSpec) Reset() {
@@ -527,6 +535,107 @@ func (x *ContainerSpec) GetGroupNames() []string {
 	return nil
 }
 
+func (x *ContainerSpec) GetRootfs() string {
+	if x != nil {
+		return x.Rootfs
+	}
+	return ""
+}
+
+func (x *ContainerSpec) GetDomainname() string {
+	if x != nil {
+		return x.Domainname
+	}
+	return ""
+}
+
+func (x *ContainerSpec) GetDeviceRequests() []*DeviceRequest {
+	if x != nil {
+		return x.DeviceRequests
+	}
+	return nil
+}
+
+// DeviceRequest asks for devices of the Container Device Interface.
+type DeviceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// driver is empty or "nvidia" for GPUs, or "cdi" where the IDs are whole
+	// names such as "vendor.com/class=name".
+	Driver string `protobuf:"bytes,1,opt,name=driver,proto3" json:"driver,omitempty"`
+	// count of -1 is all there are; it is zero where there are IDs.
+	Count         int64             `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	DeviceIds     []string          `protobuf:"bytes,3,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
+	Capabilities  []string          `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	Options       map[string]string `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceRequest) Reset() {
+	*x = DeviceRequest{}
+	mi := &file_container_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceRequest) ProtoMessage() {}
+
+func (x *DeviceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_container_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceRequest.ProtoReflect.Descriptor instead.
+func (*DeviceRequest) Descriptor() ([]byte, []int) {
+	return file_container_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DeviceRequest) GetDriver() string {
+	if x != nil {
+		return x.Driver
+	}
+	return ""
+}
+
+func (x *DeviceRequest) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *DeviceRequest) GetDeviceIds() []string {
+	if x != nil {
+		return x.DeviceIds
+	}
+	return nil
+}
+
+func (x *DeviceRequest) GetCapabilities() []string {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
+}
+
+func (x *DeviceRequest) GetOptions() map[string]string {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
 // RestartPolicy says when a container that ended is started again.
 type RestartPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -540,7 +649,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_container_proto_msgTypes[1]
+	mi := &file_container_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +661,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[1]
+	mi := &file_container_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +674,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{1}
+	return file_container_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *RestartPolicy) GetName() string {
@@ -601,7 +710,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_container_proto_msgTypes[2]
+	mi := &file_container_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +722,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[2]
+	mi := &file_container_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +735,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{2}
+	return file_container_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HealthCheck) GetTest() []string {
@@ -684,7 +793,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_container_proto_msgTypes[3]
+	mi := &file_container_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +805,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[3]
+	mi := &file_container_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +818,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{3}
+	return file_container_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Log) GetDriver() string {
@@ -737,7 +846,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_container_proto_msgTypes[4]
+	mi := &file_container_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +858,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[4]
+	mi := &file_container_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +871,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{4}
+	return file_container_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Ulimit) GetName() string {
@@ -812,15 +921,17 @@ type Resources struct {
 	DeviceReadIops    []*DeviceRate `protobuf:"bytes,18,rep,name=device_read_iops,json=deviceReadIops,proto3" json:"device_read_iops,omitempty"`
 	DeviceWriteIops   []*DeviceRate `protobuf:"bytes,19,rep,name=device_write_iops,json=deviceWriteIops,proto3" json:"device_write_iops,omitempty"`
 	// cpu_rt_period and cpu_rt_runtime are in microseconds.
-	CpuRtPeriod   int64 `protobuf:"varint,20,opt,name=cpu_rt_period,json=cpuRtPeriod,proto3" json:"cpu_rt_period,omitempty"`
-	CpuRtRuntime  int64 `protobuf:"varint,21,opt,name=cpu_rt_runtime,json=cpuRtRuntime,proto3" json:"cpu_rt_runtime,omitempty"`
+	CpuRtPeriod  int64 `protobuf:"varint,20,opt,name=cpu_rt_period,json=cpuRtPeriod,proto3" json:"cpu_rt_period,omitempty"`
+	CpuRtRuntime int64 `protobuf:"varint,21,opt,name=cpu_rt_runtime,json=cpuRtRuntime,proto3" json:"cpu_rt_runtime,omitempty"`
+	// kernel_memory is what no kernel counts any more.
+	KernelMemory  int64 `protobuf:"varint,22,opt,name=kernel_memory,json=kernelMemory,proto3" json:"kernel_memory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_container_proto_msgTypes[5]
+	mi := &file_container_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +943,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[5]
+	mi := &file_container_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +956,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{5}
+	return file_container_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Resources) GetMemoryBytes() int64 {
@@ -995,6 +1106,13 @@ func (x *Resources) GetCpuRtRuntime() int64 {
 	return 0
 }
 
+func (x *Resources) GetKernelMemory() int64 {
+	if x != nil {
+		return x.KernelMemory
+	}
+	return 0
+}
+
 // DeviceRate is a weight or a rate of a block device.
 type DeviceRate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1006,7 +1124,7 @@ type DeviceRate struct {
 
 func (x *DeviceRate) Reset() {
 	*x = DeviceRate{}
-	mi := &file_container_proto_msgTypes[6]
+	mi := &file_container_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1136,7 @@ func (x *DeviceRate) String() string {
 func (*DeviceRate) ProtoMessage() {}
 
 func (x *DeviceRate) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[6]
+	mi := &file_container_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1149,7 @@ func (x *DeviceRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceRate.ProtoReflect.Descriptor instead.
 func (*DeviceRate) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{6}
+	return file_container_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeviceRate) GetPath() string {
@@ -1071,14 +1189,17 @@ type Security struct {
 	// unmasked shows all of /proc and /sys.
 	Unmasked bool `protobuf:"varint,14,opt,name=unmasked,proto3" json:"unmasked,omitempty"`
 	// selinux are label options such as "type:svirt_t" or "disable".
-	Selinux       []string `protobuf:"bytes,15,rep,name=selinux,proto3" json:"selinux,omitempty"`
+	Selinux []string `protobuf:"bytes,15,rep,name=selinux,proto3" json:"selinux,omitempty"`
+	// userns is "host" or empty, or "private" or "auto" for a user namespace of
+	// its own, also "auto:size=N" with N IDs.
+	Userns        string `protobuf:"bytes,16,opt,name=userns,proto3" json:"userns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Security) Reset() {
 	*x = Security{}
-	mi := &file_container_proto_msgTypes[7]
+	mi := &file_container_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1211,7 @@ func (x *Security) String() string {
 func (*Security) ProtoMessage() {}
 
 func (x *Security) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[7]
+	mi := &file_container_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1224,7 @@ func (x *Security) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Security.ProtoReflect.Descriptor instead.
 func (*Security) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{7}
+	return file_container_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Security) GetPrivileged() bool {
@@ -1211,6 +1332,13 @@ func (x *Security) GetSelinux() []string {
 	return nil
 }
 
+func (x *Security) GetUserns() string {
+	if x != nil {
+		return x.Userns
+	}
+	return ""
+}
+
 type Network struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// mode is "bridge", "host", "none", "container:NAME" or a network's name.
@@ -1234,7 +1362,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_container_proto_msgTypes[8]
+	mi := &file_container_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1374,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[8]
+	mi := &file_container_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1387,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{8}
+	return file_container_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Network) GetMode() string {
@@ -1339,7 +1467,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_container_proto_msgTypes[9]
+	mi := &file_container_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1479,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[9]
+	mi := &file_container_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1492,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{9}
+	return file_container_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Port) GetContainerPort() uint32 {
@@ -1435,7 +1563,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_container_proto_msgTypes[10]
+	mi := &file_container_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1575,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[10]
+	mi := &file_container_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1588,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{10}
+	return file_container_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Mount) GetType() Mount_Type {
@@ -1594,7 +1722,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_container_proto_msgTypes[11]
+	mi := &file_container_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1734,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[11]
+	mi := &file_container_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1747,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{11}
+	return file_container_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Device) GetHostPath() string {
@@ -1654,7 +1782,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_container_proto_msgTypes[12]
+	mi := &file_container_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1794,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[12]
+	mi := &file_container_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1807,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{12}
+	return file_container_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateRequest) GetName() string {
@@ -1706,7 +1834,7 @@ type CreateResponse struct {
 
 func (x *CreateResponse) Reset() {
 	*x = CreateResponse{}
-	mi := &file_container_proto_msgTypes[13]
+	mi := &file_container_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +1846,7 @@ func (x *CreateResponse) String() string {
 func (*CreateResponse) ProtoMessage() {}
 
 func (x *CreateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[13]
+	mi := &file_container_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +1859,7 @@ func (x *CreateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResponse.ProtoReflect.Descriptor instead.
 func (*CreateResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{13}
+	return file_container_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateResponse) GetId() string {
@@ -1757,7 +1885,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_container_proto_msgTypes[14]
+	mi := &file_container_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1769,7 +1897,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[14]
+	mi := &file_container_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1782,7 +1910,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{14}
+	return file_container_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StartRequest) GetContainer() string {
@@ -1801,7 +1929,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_container_proto_msgTypes[15]
+	mi := &file_container_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +1941,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[15]
+	mi := &file_container_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +1954,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{15}
+	return file_container_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartResponse) GetId() string {
@@ -1846,7 +1974,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_container_proto_msgTypes[16]
+	mi := &file_container_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +1986,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[16]
+	mi := &file_container_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +1999,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{16}
+	return file_container_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TerminalSize) GetWidth() uint32 {
@@ -1903,7 +2031,7 @@ type AttachStart struct {
 
 func (x *AttachStart) Reset() {
 	*x = AttachStart{}
-	mi := &file_container_proto_msgTypes[17]
+	mi := &file_container_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1915,7 +2043,7 @@ func (x *AttachStart) String() string {
 func (*AttachStart) ProtoMessage() {}
 
 func (x *AttachStart) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[17]
+	mi := &file_container_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1928,7 +2056,7 @@ func (x *AttachStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
 func (*AttachStart) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{17}
+	return file_container_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AttachStart) GetContainer() string {
@@ -1981,7 +2109,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_container_proto_msgTypes[18]
+	mi := &file_container_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1993,7 +2121,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[18]
+	mi := &file_container_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2006,7 +2134,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{18}
+	return file_container_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -2091,7 +2219,7 @@ type Attached struct {
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_container_proto_msgTypes[19]
+	mi := &file_container_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2231,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[19]
+	mi := &file_container_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2244,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{19}
+	return file_container_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Attached) GetId() string {
@@ -2136,7 +2264,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_container_proto_msgTypes[20]
+	mi := &file_container_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2276,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[20]
+	mi := &file_container_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2289,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{20}
+	return file_container_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Output) GetStream() Output_Stream {
@@ -2192,7 +2320,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_container_proto_msgTypes[21]
+	mi := &file_container_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2332,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[21]
+	mi := &file_container_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2345,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{21}
+	return file_container_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -2295,7 +2423,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_container_proto_msgTypes[22]
+	mi := &file_container_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2435,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[22]
+	mi := &file_container_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2320,7 +2448,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{22}
+	return file_container_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExecStart) GetContainer() string {
@@ -2409,7 +2537,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_container_proto_msgTypes[23]
+	mi := &file_container_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2421,7 +2549,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[23]
+	mi := &file_container_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2434,7 +2562,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{23}
+	return file_container_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExecRequest) GetMessage() isExecRequest_Message {
@@ -2539,7 +2667,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_container_proto_msgTypes[24]
+	mi := &file_container_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2551,7 +2679,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[24]
+	mi := &file_container_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2564,7 +2692,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{24}
+	return file_container_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExecResponse) GetMessage() isExecResponse_Message {
@@ -2636,7 +2764,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_container_proto_msgTypes[25]
+	mi := &file_container_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2648,7 +2776,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[25]
+	mi := &file_container_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2661,7 +2789,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{25}
+	return file_container_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StopRequest) GetContainer() string {
@@ -2693,7 +2821,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_container_proto_msgTypes[26]
+	mi := &file_container_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2705,7 +2833,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[26]
+	mi := &file_container_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2718,7 +2846,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{26}
+	return file_container_proto_rawDescGZIP(), []int{27}
 }
 
 type KillRequest struct {
@@ -2732,7 +2860,7 @@ type KillRequest struct {
 
 func (x *KillRequest) Reset() {
 	*x = KillRequest{}
-	mi := &file_container_proto_msgTypes[27]
+	mi := &file_container_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2744,7 +2872,7 @@ func (x *KillRequest) String() string {
 func (*KillRequest) ProtoMessage() {}
 
 func (x *KillRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[27]
+	mi := &file_container_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2757,7 +2885,7 @@ func (x *KillRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillRequest.ProtoReflect.Descriptor instead.
 func (*KillRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{27}
+	return file_container_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *KillRequest) GetContainer() string {
@@ -2782,7 +2910,7 @@ type KillResponse struct {
 
 func (x *KillResponse) Reset() {
 	*x = KillResponse{}
-	mi := &file_container_proto_msgTypes[28]
+	mi := &file_container_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +2922,7 @@ func (x *KillResponse) String() string {
 func (*KillResponse) ProtoMessage() {}
 
 func (x *KillResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[28]
+	mi := &file_container_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +2935,7 @@ func (x *KillResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillResponse.ProtoReflect.Descriptor instead.
 func (*KillResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{28}
+	return file_container_proto_rawDescGZIP(), []int{29}
 }
 
 type RestartRequest struct {
@@ -2822,7 +2950,7 @@ type RestartRequest struct {
 
 func (x *RestartRequest) Reset() {
 	*x = RestartRequest{}
-	mi := &file_container_proto_msgTypes[29]
+	mi := &file_container_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2834,7 +2962,7 @@ func (x *RestartRequest) String() string {
 func (*RestartRequest) ProtoMessage() {}
 
 func (x *RestartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[29]
+	mi := &file_container_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2847,7 +2975,7 @@ func (x *RestartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartRequest.ProtoReflect.Descriptor instead.
 func (*RestartRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{29}
+	return file_container_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RestartRequest) GetContainer() string {
@@ -2879,7 +3007,7 @@ type RestartResponse struct {
 
 func (x *RestartResponse) Reset() {
 	*x = RestartResponse{}
-	mi := &file_container_proto_msgTypes[30]
+	mi := &file_container_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2891,7 +3019,7 @@ func (x *RestartResponse) String() string {
 func (*RestartResponse) ProtoMessage() {}
 
 func (x *RestartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[30]
+	mi := &file_container_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2904,7 +3032,7 @@ func (x *RestartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartResponse.ProtoReflect.Descriptor instead.
 func (*RestartResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{30}
+	return file_container_proto_rawDescGZIP(), []int{31}
 }
 
 type UpdateRequest struct {
@@ -2918,7 +3046,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_container_proto_msgTypes[31]
+	mi := &file_container_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2930,7 +3058,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[31]
+	mi := &file_container_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2943,7 +3071,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{31}
+	return file_container_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UpdateRequest) GetContainer() string {
@@ -2976,7 +3104,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_container_proto_msgTypes[32]
+	mi := &file_container_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2988,7 +3116,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[32]
+	mi := &file_container_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3001,7 +3129,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{32}
+	return file_container_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UpdateResponse) GetWarnings() []string {
@@ -3024,7 +3152,7 @@ type CopyFromRequest struct {
 
 func (x *CopyFromRequest) Reset() {
 	*x = CopyFromRequest{}
-	mi := &file_container_proto_msgTypes[33]
+	mi := &file_container_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3036,7 +3164,7 @@ func (x *CopyFromRequest) String() string {
 func (*CopyFromRequest) ProtoMessage() {}
 
 func (x *CopyFromRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[33]
+	mi := &file_container_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3049,7 +3177,7 @@ func (x *CopyFromRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyFromRequest.ProtoReflect.Descriptor instead.
 func (*CopyFromRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{33}
+	return file_container_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CopyFromRequest) GetContainer() string {
@@ -3096,7 +3224,7 @@ type PathStat struct {
 
 func (x *PathStat) Reset() {
 	*x = PathStat{}
-	mi := &file_container_proto_msgTypes[34]
+	mi := &file_container_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3236,7 @@ func (x *PathStat) String() string {
 func (*PathStat) ProtoMessage() {}
 
 func (x *PathStat) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[34]
+	mi := &file_container_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +3249,7 @@ func (x *PathStat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathStat.ProtoReflect.Descriptor instead.
 func (*PathStat) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{34}
+	return file_container_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PathStat) GetName() string {
@@ -3172,7 +3300,7 @@ type CopyFromResponse struct {
 
 func (x *CopyFromResponse) Reset() {
 	*x = CopyFromResponse{}
-	mi := &file_container_proto_msgTypes[35]
+	mi := &file_container_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3312,7 @@ func (x *CopyFromResponse) String() string {
 func (*CopyFromResponse) ProtoMessage() {}
 
 func (x *CopyFromResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[35]
+	mi := &file_container_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3325,7 @@ func (x *CopyFromResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyFromResponse.ProtoReflect.Descriptor instead.
 func (*CopyFromResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{35}
+	return file_container_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CopyFromResponse) GetMessage() isCopyFromResponse_Message {
@@ -3254,7 +3382,7 @@ type CopyToStart struct {
 
 func (x *CopyToStart) Reset() {
 	*x = CopyToStart{}
-	mi := &file_container_proto_msgTypes[36]
+	mi := &file_container_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3266,7 +3394,7 @@ func (x *CopyToStart) String() string {
 func (*CopyToStart) ProtoMessage() {}
 
 func (x *CopyToStart) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[36]
+	mi := &file_container_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3279,7 +3407,7 @@ func (x *CopyToStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyToStart.ProtoReflect.Descriptor instead.
 func (*CopyToStart) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{36}
+	return file_container_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CopyToStart) GetContainer() string {
@@ -3316,7 +3444,7 @@ type CopyToRequest struct {
 
 func (x *CopyToRequest) Reset() {
 	*x = CopyToRequest{}
-	mi := &file_container_proto_msgTypes[37]
+	mi := &file_container_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3328,7 +3456,7 @@ func (x *CopyToRequest) String() string {
 func (*CopyToRequest) ProtoMessage() {}
 
 func (x *CopyToRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[37]
+	mi := &file_container_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3341,7 +3469,7 @@ func (x *CopyToRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyToRequest.ProtoReflect.Descriptor instead.
 func (*CopyToRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{37}
+	return file_container_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CopyToRequest) GetMessage() isCopyToRequest_Message {
@@ -3393,7 +3521,7 @@ type CopyToResponse struct {
 
 func (x *CopyToResponse) Reset() {
 	*x = CopyToResponse{}
-	mi := &file_container_proto_msgTypes[38]
+	mi := &file_container_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3533,7 @@ func (x *CopyToResponse) String() string {
 func (*CopyToResponse) ProtoMessage() {}
 
 func (x *CopyToResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[38]
+	mi := &file_container_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3546,7 @@ func (x *CopyToResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyToResponse.ProtoReflect.Descriptor instead.
 func (*CopyToResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{38}
+	return file_container_proto_rawDescGZIP(), []int{39}
 }
 
 type RemoveRequest struct {
@@ -3427,14 +3555,17 @@ type RemoveRequest struct {
 	// force kills a running one.
 	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	// volumes removes its anonymous volumes too.
-	Volumes       bool `protobuf:"varint,3,opt,name=volumes,proto3" json:"volumes,omitempty"`
+	Volumes bool `protobuf:"varint,3,opt,name=volumes,proto3" json:"volumes,omitempty"`
+	// link removes a link and no container: container is then its name,
+	// CONTAINER/ALIAS.
+	Link          bool `protobuf:"varint,4,opt,name=link,proto3" json:"link,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_container_proto_msgTypes[39]
+	mi := &file_container_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3446,7 +3577,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[39]
+	mi := &file_container_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3459,7 +3590,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{39}
+	return file_container_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RemoveRequest) GetContainer() string {
@@ -3483,6 +3614,13 @@ func (x *RemoveRequest) GetVolumes() bool {
 	return false
 }
 
+func (x *RemoveRequest) GetLink() bool {
+	if x != nil {
+		return x.Link
+	}
+	return false
+}
+
 type RemoveResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3491,7 +3629,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_container_proto_msgTypes[40]
+	mi := &file_container_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3503,7 +3641,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[40]
+	mi := &file_container_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3516,7 +3654,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{40}
+	return file_container_proto_rawDescGZIP(), []int{41}
 }
 
 type PruneContainersRequest struct {
@@ -3533,7 +3671,7 @@ type PruneContainersRequest struct {
 
 func (x *PruneContainersRequest) Reset() {
 	*x = PruneContainersRequest{}
-	mi := &file_container_proto_msgTypes[41]
+	mi := &file_container_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3545,7 +3683,7 @@ func (x *PruneContainersRequest) String() string {
 func (*PruneContainersRequest) ProtoMessage() {}
 
 func (x *PruneContainersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[41]
+	mi := &file_container_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3558,7 +3696,7 @@ func (x *PruneContainersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneContainersRequest.ProtoReflect.Descriptor instead.
 func (*PruneContainersRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{41}
+	return file_container_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PruneContainersRequest) GetUntil() *timestamppb.Timestamp {
@@ -3593,7 +3731,7 @@ type PruneContainersResponse struct {
 
 func (x *PruneContainersResponse) Reset() {
 	*x = PruneContainersResponse{}
-	mi := &file_container_proto_msgTypes[42]
+	mi := &file_container_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3605,7 +3743,7 @@ func (x *PruneContainersResponse) String() string {
 func (*PruneContainersResponse) ProtoMessage() {}
 
 func (x *PruneContainersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[42]
+	mi := &file_container_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3618,7 +3756,7 @@ func (x *PruneContainersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneContainersResponse.ProtoReflect.Descriptor instead.
 func (*PruneContainersResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{42}
+	return file_container_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PruneContainersResponse) GetIds() []string {
@@ -3644,7 +3782,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_container_proto_msgTypes[43]
+	mi := &file_container_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3656,7 +3794,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[43]
+	mi := &file_container_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3669,7 +3807,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{43}
+	return file_container_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WaitRequest) GetContainer() string {
@@ -3688,7 +3826,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_container_proto_msgTypes[44]
+	mi := &file_container_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3700,7 +3838,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[44]
+	mi := &file_container_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3713,7 +3851,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{44}
+	return file_container_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WaitResponse) GetExitCode() int32 {
@@ -3735,7 +3873,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_container_proto_msgTypes[45]
+	mi := &file_container_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3747,7 +3885,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[45]
+	mi := &file_container_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3760,7 +3898,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{45}
+	return file_container_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListRequest) GetPods() bool {
@@ -3786,7 +3924,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_container_proto_msgTypes[46]
+	mi := &file_container_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3798,7 +3936,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[46]
+	mi := &file_container_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3811,7 +3949,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{46}
+	return file_container_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListResponse) GetContainers() []*Container {
@@ -3834,7 +3972,7 @@ type Pod struct {
 
 func (x *Pod) Reset() {
 	*x = Pod{}
-	mi := &file_container_proto_msgTypes[47]
+	mi := &file_container_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3846,7 +3984,7 @@ func (x *Pod) String() string {
 func (*Pod) ProtoMessage() {}
 
 func (x *Pod) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[47]
+	mi := &file_container_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3859,7 +3997,7 @@ func (x *Pod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pod.ProtoReflect.Descriptor instead.
 func (*Pod) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{47}
+	return file_container_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Pod) GetId() string {
@@ -3930,7 +4068,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_container_proto_msgTypes[48]
+	mi := &file_container_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3942,7 +4080,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[48]
+	mi := &file_container_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3955,7 +4093,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{48}
+	return file_container_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Container) GetId() string {
@@ -4143,7 +4281,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_container_proto_msgTypes[49]
+	mi := &file_container_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4155,7 +4293,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[49]
+	mi := &file_container_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4168,7 +4306,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{49}
+	return file_container_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *InspectRequest) GetContainer() string {
@@ -4198,7 +4336,7 @@ type HealthLog struct {
 
 func (x *HealthLog) Reset() {
 	*x = HealthLog{}
-	mi := &file_container_proto_msgTypes[50]
+	mi := &file_container_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4210,7 +4348,7 @@ func (x *HealthLog) String() string {
 func (*HealthLog) ProtoMessage() {}
 
 func (x *HealthLog) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[50]
+	mi := &file_container_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4223,7 +4361,7 @@ func (x *HealthLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthLog.ProtoReflect.Descriptor instead.
 func (*HealthLog) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{50}
+	return file_container_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *HealthLog) GetStart() *timestamppb.Timestamp {
@@ -4287,7 +4425,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_container_proto_msgTypes[51]
+	mi := &file_container_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4299,7 +4437,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[51]
+	mi := &file_container_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4312,7 +4450,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{51}
+	return file_container_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *InspectResponse) GetContainer() *Container {
@@ -4464,7 +4602,7 @@ type Addresses struct {
 
 func (x *Addresses) Reset() {
 	*x = Addresses{}
-	mi := &file_container_proto_msgTypes[52]
+	mi := &file_container_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4476,7 +4614,7 @@ func (x *Addresses) String() string {
 func (*Addresses) ProtoMessage() {}
 
 func (x *Addresses) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[52]
+	mi := &file_container_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4489,7 +4627,7 @@ func (x *Addresses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Addresses.ProtoReflect.Descriptor instead.
 func (*Addresses) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{52}
+	return file_container_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Addresses) GetNetwork() string {
@@ -4536,7 +4674,7 @@ type PauseRequest struct {
 
 func (x *PauseRequest) Reset() {
 	*x = PauseRequest{}
-	mi := &file_container_proto_msgTypes[53]
+	mi := &file_container_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4548,7 +4686,7 @@ func (x *PauseRequest) String() string {
 func (*PauseRequest) ProtoMessage() {}
 
 func (x *PauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[53]
+	mi := &file_container_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4561,7 +4699,7 @@ func (x *PauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
 func (*PauseRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{53}
+	return file_container_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *PauseRequest) GetContainer() string {
@@ -4579,7 +4717,7 @@ type PauseResponse struct {
 
 func (x *PauseResponse) Reset() {
 	*x = PauseResponse{}
-	mi := &file_container_proto_msgTypes[54]
+	mi := &file_container_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4591,7 +4729,7 @@ func (x *PauseResponse) String() string {
 func (*PauseResponse) ProtoMessage() {}
 
 func (x *PauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[54]
+	mi := &file_container_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4604,7 +4742,7 @@ func (x *PauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
 func (*PauseResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{54}
+	return file_container_proto_rawDescGZIP(), []int{55}
 }
 
 type UnpauseRequest struct {
@@ -4616,7 +4754,7 @@ type UnpauseRequest struct {
 
 func (x *UnpauseRequest) Reset() {
 	*x = UnpauseRequest{}
-	mi := &file_container_proto_msgTypes[55]
+	mi := &file_container_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4628,7 +4766,7 @@ func (x *UnpauseRequest) String() string {
 func (*UnpauseRequest) ProtoMessage() {}
 
 func (x *UnpauseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[55]
+	mi := &file_container_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4641,7 +4779,7 @@ func (x *UnpauseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseRequest.ProtoReflect.Descriptor instead.
 func (*UnpauseRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{55}
+	return file_container_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *UnpauseRequest) GetContainer() string {
@@ -4659,7 +4797,7 @@ type UnpauseResponse struct {
 
 func (x *UnpauseResponse) Reset() {
 	*x = UnpauseResponse{}
-	mi := &file_container_proto_msgTypes[56]
+	mi := &file_container_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4671,7 +4809,7 @@ func (x *UnpauseResponse) String() string {
 func (*UnpauseResponse) ProtoMessage() {}
 
 func (x *UnpauseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[56]
+	mi := &file_container_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4684,7 +4822,7 @@ func (x *UnpauseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseResponse.ProtoReflect.Descriptor instead.
 func (*UnpauseResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{56}
+	return file_container_proto_rawDescGZIP(), []int{57}
 }
 
 type RenameRequest struct {
@@ -4697,7 +4835,7 @@ type RenameRequest struct {
 
 func (x *RenameRequest) Reset() {
 	*x = RenameRequest{}
-	mi := &file_container_proto_msgTypes[57]
+	mi := &file_container_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4709,7 +4847,7 @@ func (x *RenameRequest) String() string {
 func (*RenameRequest) ProtoMessage() {}
 
 func (x *RenameRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[57]
+	mi := &file_container_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4722,7 +4860,7 @@ func (x *RenameRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameRequest.ProtoReflect.Descriptor instead.
 func (*RenameRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{57}
+	return file_container_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *RenameRequest) GetContainer() string {
@@ -4747,7 +4885,7 @@ type RenameResponse struct {
 
 func (x *RenameResponse) Reset() {
 	*x = RenameResponse{}
-	mi := &file_container_proto_msgTypes[58]
+	mi := &file_container_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4759,7 +4897,7 @@ func (x *RenameResponse) String() string {
 func (*RenameResponse) ProtoMessage() {}
 
 func (x *RenameResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[58]
+	mi := &file_container_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4772,7 +4910,7 @@ func (x *RenameResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameResponse.ProtoReflect.Descriptor instead.
 func (*RenameResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{58}
+	return file_container_proto_rawDescGZIP(), []int{59}
 }
 
 type TopRequest struct {
@@ -4786,7 +4924,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_container_proto_msgTypes[59]
+	mi := &file_container_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4798,7 +4936,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[59]
+	mi := &file_container_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4811,7 +4949,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{59}
+	return file_container_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *TopRequest) GetContainer() string {
@@ -4838,7 +4976,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_container_proto_msgTypes[60]
+	mi := &file_container_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4850,7 +4988,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[60]
+	mi := &file_container_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4863,7 +5001,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{60}
+	return file_container_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *TopResponse) GetTitles() []string {
@@ -4890,7 +5028,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_container_proto_msgTypes[61]
+	mi := &file_container_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4902,7 +5040,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[61]
+	mi := &file_container_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4915,7 +5053,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{61}
+	return file_container_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Process) GetFields() []string {
@@ -4934,7 +5072,7 @@ type ChangesRequest struct {
 
 func (x *ChangesRequest) Reset() {
 	*x = ChangesRequest{}
-	mi := &file_container_proto_msgTypes[62]
+	mi := &file_container_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4946,7 +5084,7 @@ func (x *ChangesRequest) String() string {
 func (*ChangesRequest) ProtoMessage() {}
 
 func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[62]
+	mi := &file_container_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4959,7 +5097,7 @@ func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
 func (*ChangesRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{62}
+	return file_container_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ChangesRequest) GetContainer() string {
@@ -4980,7 +5118,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_container_proto_msgTypes[63]
+	mi := &file_container_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4992,7 +5130,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[63]
+	mi := &file_container_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5005,7 +5143,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{63}
+	return file_container_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Change) GetKind() Change_Kind {
@@ -5031,7 +5169,7 @@ type ChangesResponse struct {
 
 func (x *ChangesResponse) Reset() {
 	*x = ChangesResponse{}
-	mi := &file_container_proto_msgTypes[64]
+	mi := &file_container_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5043,7 +5181,7 @@ func (x *ChangesResponse) String() string {
 func (*ChangesResponse) ProtoMessage() {}
 
 func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[64]
+	mi := &file_container_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5056,7 +5194,7 @@ func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesResponse.ProtoReflect.Descriptor instead.
 func (*ChangesResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{64}
+	return file_container_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ChangesResponse) GetChanges() []*Change {
@@ -5075,7 +5213,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_container_proto_msgTypes[65]
+	mi := &file_container_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5087,7 +5225,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[65]
+	mi := &file_container_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5100,7 +5238,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{65}
+	return file_container_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ExportRequest) GetContainer() string {
@@ -5119,7 +5257,7 @@ type ExportResponse struct {
 
 func (x *ExportResponse) Reset() {
 	*x = ExportResponse{}
-	mi := &file_container_proto_msgTypes[66]
+	mi := &file_container_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5131,7 +5269,7 @@ func (x *ExportResponse) String() string {
 func (*ExportResponse) ProtoMessage() {}
 
 func (x *ExportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[66]
+	mi := &file_container_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5144,7 +5282,7 @@ func (x *ExportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
 func (*ExportResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{66}
+	return file_container_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ExportResponse) GetData() []byte {
@@ -5171,7 +5309,7 @@ type CommitRequest struct {
 
 func (x *CommitRequest) Reset() {
 	*x = CommitRequest{}
-	mi := &file_container_proto_msgTypes[67]
+	mi := &file_container_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5183,7 +5321,7 @@ func (x *CommitRequest) String() string {
 func (*CommitRequest) ProtoMessage() {}
 
 func (x *CommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[67]
+	mi := &file_container_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5196,7 +5334,7 @@ func (x *CommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
 func (*CommitRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{67}
+	return file_container_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *CommitRequest) GetContainer() string {
@@ -5250,7 +5388,7 @@ type CommitResponse struct {
 
 func (x *CommitResponse) Reset() {
 	*x = CommitResponse{}
-	mi := &file_container_proto_msgTypes[68]
+	mi := &file_container_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5262,7 +5400,7 @@ func (x *CommitResponse) String() string {
 func (*CommitResponse) ProtoMessage() {}
 
 func (x *CommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[68]
+	mi := &file_container_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5275,7 +5413,7 @@ func (x *CommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitResponse.ProtoReflect.Descriptor instead.
 func (*CommitResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{68}
+	return file_container_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *CommitResponse) GetId() string {
@@ -5295,7 +5433,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_container_proto_msgTypes[69]
+	mi := &file_container_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5307,7 +5445,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[69]
+	mi := &file_container_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5320,7 +5458,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{69}
+	return file_container_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *StatsRequest) GetContainers() []string {
@@ -5353,7 +5491,7 @@ type Stats struct {
 
 func (x *Stats) Reset() {
 	*x = Stats{}
-	mi := &file_container_proto_msgTypes[70]
+	mi := &file_container_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5365,7 +5503,7 @@ func (x *Stats) String() string {
 func (*Stats) ProtoMessage() {}
 
 func (x *Stats) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[70]
+	mi := &file_container_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5378,7 +5516,7 @@ func (x *Stats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats.ProtoReflect.Descriptor instead.
 func (*Stats) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{70}
+	return file_container_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Stats) GetId() string {
@@ -5474,7 +5612,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_container_proto_msgTypes[71]
+	mi := &file_container_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5486,7 +5624,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[71]
+	mi := &file_container_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5499,7 +5637,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{71}
+	return file_container_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *StatsResponse) GetStats() []*Stats {
@@ -5523,7 +5661,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_container_proto_msgTypes[72]
+	mi := &file_container_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5535,7 +5673,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[72]
+	mi := &file_container_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5548,7 +5686,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{72}
+	return file_container_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -5598,7 +5736,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_container_proto_msgTypes[73]
+	mi := &file_container_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5610,7 +5748,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[73]
+	mi := &file_container_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5623,7 +5761,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{73}
+	return file_container_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *LogEntry) GetTime() *timestamppb.Timestamp {
@@ -5656,7 +5794,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_container_proto_msgTypes[74]
+	mi := &file_container_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5668,7 +5806,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_container_proto_msgTypes[74]
+	mi := &file_container_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5681,7 +5819,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_container_proto_rawDescGZIP(), []int{74}
+	return file_container_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *LogsResponse) GetEntries() []*LogEntry {
@@ -5695,7 +5833,7 @@ var File_container_proto protoreflect.FileDescriptor
 
 const file_container_proto_rawDesc = "" +
 	"\n" +
-	"\x0fcontainer.proto\x12\x11nodeagent.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\rnetwork.proto\"\xd8\f\n" +
+	"\x0fcontainer.proto\x12\x11nodeagent.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\rnetwork.proto\"\xdb\r\n" +
 	"\rContainerSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1e\n" +
 	"\n" +
@@ -5741,7 +5879,12 @@ const file_container_proto_rawDesc = "" +
 	"\fdevice_rules\x18\" \x03(\tR\vdeviceRules\x12#\n" +
 	"\rcgroup_parent\x18# \x01(\tR\fcgroupParent\x12\x1f\n" +
 	"\vgroup_names\x18$ \x03(\tR\n" +
-	"groupNames\x1a9\n" +
+	"groupNames\x12\x16\n" +
+	"\x06rootfs\x18% \x01(\tR\x06rootfs\x12\x1e\n" +
+	"\n" +
+	"domainname\x18& \x01(\tR\n" +
+	"domainname\x12I\n" +
+	"\x0fdevice_requests\x18' \x03(\v2 .nodeagent.node.v1.DeviceRequestR\x0edeviceRequests\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
@@ -5749,6 +5892,16 @@ const file_container_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
 	"\fSysctlsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x85\x02\n" +
+	"\rDeviceRequest\x12\x16\n" +
+	"\x06driver\x18\x01 \x01(\tR\x06driver\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\x12\x1d\n" +
+	"\n" +
+	"device_ids\x18\x03 \x03(\tR\tdeviceIds\x12\"\n" +
+	"\fcapabilities\x18\x04 \x03(\tR\fcapabilities\x12G\n" +
+	"\aoptions\x18\x05 \x03(\v2-.nodeagent.node.v1.DeviceRequest.OptionsEntryR\aoptions\x1a:\n" +
+	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
 	"\rRestartPolicy\x12\x12\n" +
@@ -5771,7 +5924,7 @@ const file_container_proto_rawDesc = "" +
 	"\x06Ulimit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\x03R\x04hard\"\xcd\a\n" +
+	"\x04hard\x18\x03 \x01(\x03R\x04hard\"\xf2\a\n" +
 	"\tResources\x12!\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x1b\n" +
 	"\tnano_cpus\x18\x02 \x01(\x03R\bnanoCpus\x12\x1d\n" +
@@ -5800,12 +5953,13 @@ const file_container_proto_rawDesc = "" +
 	"\x10device_read_iops\x18\x12 \x03(\v2\x1d.nodeagent.node.v1.DeviceRateR\x0edeviceReadIops\x12I\n" +
 	"\x11device_write_iops\x18\x13 \x03(\v2\x1d.nodeagent.node.v1.DeviceRateR\x0fdeviceWriteIops\x12\"\n" +
 	"\rcpu_rt_period\x18\x14 \x01(\x03R\vcpuRtPeriod\x12$\n" +
-	"\x0ecpu_rt_runtime\x18\x15 \x01(\x03R\fcpuRtRuntimeB\x14\n" +
+	"\x0ecpu_rt_runtime\x18\x15 \x01(\x03R\fcpuRtRuntime\x12#\n" +
+	"\rkernel_memory\x18\x16 \x01(\x03R\fkernelMemoryB\x14\n" +
 	"\x12_memory_swappiness\"4\n" +
 	"\n" +
 	"DeviceRate\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
-	"\x04rate\x18\x02 \x01(\x04R\x04rate\"\xcf\x03\n" +
+	"\x04rate\x18\x02 \x01(\x04R\x04rate\"\xe7\x03\n" +
 	"\bSecurity\x12\x1e\n" +
 	"\n" +
 	"privileged\x18\x01 \x01(\bR\n" +
@@ -5825,7 +5979,8 @@ const file_container_proto_rawDesc = "" +
 	"\vhost_cgroup\x18\r \x01(\bR\n" +
 	"hostCgroup\x12\x1a\n" +
 	"\bunmasked\x18\x0e \x01(\bR\bunmasked\x12\x18\n" +
-	"\aselinux\x18\x0f \x03(\tR\aselinux\"\xac\x02\n" +
+	"\aselinux\x18\x0f \x03(\tR\aselinux\x12\x16\n" +
+	"\x06userns\x18\x10 \x01(\tR\x06userns\"\xac\x02\n" +
 	"\aNetwork\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12=\n" +
 	"\tendpoints\x18\x1e \x03(\v2\x1f.nodeagent.node.v1.EndpointSpecR\tendpoints\x12-\n" +
@@ -5991,11 +6146,12 @@ const file_container_proto_rawDesc = "" +
 	"\x05start\x18\x01 \x01(\v2\x1e.nodeagent.node.v1.CopyToStartH\x00R\x05start\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
 	"\amessage\"\x10\n" +
-	"\x0eCopyToResponse\"]\n" +
+	"\x0eCopyToResponse\"q\n" +
 	"\rRemoveRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\x12\x18\n" +
-	"\avolumes\x18\x03 \x01(\bR\avolumes\"\x10\n" +
+	"\avolumes\x18\x03 \x01(\bR\avolumes\x12\x12\n" +
+	"\x04link\x18\x04 \x01(\bR\x04link\"\x10\n" +
 	"\x0eRemoveResponse\"\x89\x01\n" +
 	"\x16PruneContainersRequest\x120\n" +
 	"\x05until\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n" +
@@ -6211,226 +6367,230 @@ func file_container_proto_rawDescGZIP() []byte {
 }
 
 var file_container_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_container_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
+var file_container_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
 var file_container_proto_goTypes = []any{
 	(Mount_Type)(0),                 // 0: nodeagent.node.v1.Mount.Type
 	(Output_Stream)(0),              // 1: nodeagent.node.v1.Output.Stream
 	(Change_Kind)(0),                // 2: nodeagent.node.v1.Change.Kind
 	(*ContainerSpec)(nil),           // 3: nodeagent.node.v1.ContainerSpec
-	(*RestartPolicy)(nil),           // 4: nodeagent.node.v1.RestartPolicy
-	(*HealthCheck)(nil),             // 5: nodeagent.node.v1.HealthCheck
-	(*Log)(nil),                     // 6: nodeagent.node.v1.Log
-	(*Ulimit)(nil),                  // 7: nodeagent.node.v1.Ulimit
-	(*Resources)(nil),               // 8: nodeagent.node.v1.Resources
-	(*DeviceRate)(nil),              // 9: nodeagent.node.v1.DeviceRate
-	(*Security)(nil),                // 10: nodeagent.node.v1.Security
-	(*Network)(nil),                 // 11: nodeagent.node.v1.Network
-	(*Port)(nil),                    // 12: nodeagent.node.v1.Port
-	(*Mount)(nil),                   // 13: nodeagent.node.v1.Mount
-	(*Device)(nil),                  // 14: nodeagent.node.v1.Device
-	(*CreateRequest)(nil),           // 15: nodeagent.node.v1.CreateRequest
-	(*CreateResponse)(nil),          // 16: nodeagent.node.v1.CreateResponse
-	(*StartRequest)(nil),            // 17: nodeagent.node.v1.StartRequest
-	(*StartResponse)(nil),           // 18: nodeagent.node.v1.StartResponse
-	(*TerminalSize)(nil),            // 19: nodeagent.node.v1.TerminalSize
-	(*AttachStart)(nil),             // 20: nodeagent.node.v1.AttachStart
-	(*AttachRequest)(nil),           // 21: nodeagent.node.v1.AttachRequest
-	(*Attached)(nil),                // 22: nodeagent.node.v1.Attached
-	(*Output)(nil),                  // 23: nodeagent.node.v1.Output
-	(*AttachResponse)(nil),          // 24: nodeagent.node.v1.AttachResponse
-	(*ExecStart)(nil),               // 25: nodeagent.node.v1.ExecStart
-	(*ExecRequest)(nil),             // 26: nodeagent.node.v1.ExecRequest
-	(*ExecResponse)(nil),            // 27: nodeagent.node.v1.ExecResponse
-	(*StopRequest)(nil),             // 28: nodeagent.node.v1.StopRequest
-	(*StopResponse)(nil),            // 29: nodeagent.node.v1.StopResponse
-	(*KillRequest)(nil),             // 30: nodeagent.node.v1.KillRequest
-	(*KillResponse)(nil),            // 31: nodeagent.node.v1.KillResponse
-	(*RestartRequest)(nil),          // 32: nodeagent.node.v1.RestartRequest
-	(*RestartResponse)(nil),         // 33: nodeagent.node.v1.RestartResponse
-	(*UpdateRequest)(nil),           // 34: nodeagent.node.v1.UpdateRequest
-	(*UpdateResponse)(nil),          // 35: nodeagent.node.v1.UpdateResponse
-	(*CopyFromRequest)(nil),         // 36: nodeagent.node.v1.CopyFromRequest
-	(*PathStat)(nil),                // 37: nodeagent.node.v1.PathStat
-	(*CopyFromResponse)(nil),        // 38: nodeagent.node.v1.CopyFromResponse
-	(*CopyToStart)(nil),             // 39: nodeagent.node.v1.CopyToStart
-	(*CopyToRequest)(nil),           // 40: nodeagent.node.v1.CopyToRequest
-	(*CopyToResponse)(nil),          // 41: nodeagent.node.v1.CopyToResponse
-	(*RemoveRequest)(nil),           // 42: nodeagent.node.v1.RemoveRequest
-	(*RemoveResponse)(nil),          // 43: nodeagent.node.v1.RemoveResponse
-	(*PruneContainersRequest)(nil),  // 44: nodeagent.node.v1.PruneContainersRequest
-	(*PruneContainersResponse)(nil), // 45: nodeagent.node.v1.PruneContainersResponse
-	(*WaitRequest)(nil),             // 46: nodeagent.node.v1.WaitRequest
-	(*WaitResponse)(nil),            // 47: nodeagent.node.v1.WaitResponse
-	(*ListRequest)(nil),             // 48: nodeagent.node.v1.ListRequest
-	(*ListResponse)(nil),            // 49: nodeagent.node.v1.ListResponse
-	(*Pod)(nil),                     // 50: nodeagent.node.v1.Pod
-	(*Container)(nil),               // 51: nodeagent.node.v1.Container
-	(*InspectRequest)(nil),          // 52: nodeagent.node.v1.InspectRequest
-	(*HealthLog)(nil),               // 53: nodeagent.node.v1.HealthLog
-	(*InspectResponse)(nil),         // 54: nodeagent.node.v1.InspectResponse
-	(*Addresses)(nil),               // 55: nodeagent.node.v1.Addresses
-	(*PauseRequest)(nil),            // 56: nodeagent.node.v1.PauseRequest
-	(*PauseResponse)(nil),           // 57: nodeagent.node.v1.PauseResponse
-	(*UnpauseRequest)(nil),          // 58: nodeagent.node.v1.UnpauseRequest
-	(*UnpauseResponse)(nil),         // 59: nodeagent.node.v1.UnpauseResponse
-	(*RenameRequest)(nil),           // 60: nodeagent.node.v1.RenameRequest
-	(*RenameResponse)(nil),          // 61: nodeagent.node.v1.RenameResponse
-	(*TopRequest)(nil),              // 62: nodeagent.node.v1.TopRequest
-	(*TopResponse)(nil),             // 63: nodeagent.node.v1.TopResponse
-	(*Process)(nil),                 // 64: nodeagent.node.v1.Process
-	(*ChangesRequest)(nil),          // 65: nodeagent.node.v1.ChangesRequest
-	(*Change)(nil),                  // 66: nodeagent.node.v1.Change
-	(*ChangesResponse)(nil),         // 67: nodeagent.node.v1.ChangesResponse
-	(*ExportRequest)(nil),           // 68: nodeagent.node.v1.ExportRequest
-	(*ExportResponse)(nil),          // 69: nodeagent.node.v1.ExportResponse
-	(*CommitRequest)(nil),           // 70: nodeagent.node.v1.CommitRequest
-	(*CommitResponse)(nil),          // 71: nodeagent.node.v1.CommitResponse
-	(*StatsRequest)(nil),            // 72: nodeagent.node.v1.StatsRequest
-	(*Stats)(nil),                   // 73: nodeagent.node.v1.Stats
-	(*StatsResponse)(nil),           // 74: nodeagent.node.v1.StatsResponse
-	(*LogsRequest)(nil),             // 75: nodeagent.node.v1.LogsRequest
-	(*LogEntry)(nil),                // 76: nodeagent.node.v1.LogEntry
-	(*LogsResponse)(nil),            // 77: nodeagent.node.v1.LogsResponse
-	nil,                             // 78: nodeagent.node.v1.ContainerSpec.LabelsEntry
-	nil,                             // 79: nodeagent.node.v1.ContainerSpec.AnnotationsEntry
-	nil,                             // 80: nodeagent.node.v1.ContainerSpec.SysctlsEntry
-	nil,                             // 81: nodeagent.node.v1.Log.OptionsEntry
-	nil,                             // 82: nodeagent.node.v1.Mount.VolumeOptionsEntry
-	nil,                             // 83: nodeagent.node.v1.Mount.VolumeLabelsEntry
-	nil,                             // 84: nodeagent.node.v1.Container.LabelsEntry
-	(*durationpb.Duration)(nil),     // 85: google.protobuf.Duration
-	(*EndpointSpec)(nil),            // 86: nodeagent.node.v1.EndpointSpec
-	(*timestamppb.Timestamp)(nil),   // 87: google.protobuf.Timestamp
-	(*Endpoint)(nil),                // 88: nodeagent.node.v1.Endpoint
+	(*DeviceRequest)(nil),           // 4: nodeagent.node.v1.DeviceRequest
+	(*RestartPolicy)(nil),           // 5: nodeagent.node.v1.RestartPolicy
+	(*HealthCheck)(nil),             // 6: nodeagent.node.v1.HealthCheck
+	(*Log)(nil),                     // 7: nodeagent.node.v1.Log
+	(*Ulimit)(nil),                  // 8: nodeagent.node.v1.Ulimit
+	(*Resources)(nil),               // 9: nodeagent.node.v1.Resources
+	(*DeviceRate)(nil),              // 10: nodeagent.node.v1.DeviceRate
+	(*Security)(nil),                // 11: nodeagent.node.v1.Security
+	(*Network)(nil),                 // 12: nodeagent.node.v1.Network
+	(*Port)(nil),                    // 13: nodeagent.node.v1.Port
+	(*Mount)(nil),                   // 14: nodeagent.node.v1.Mount
+	(*Device)(nil),                  // 15: nodeagent.node.v1.Device
+	(*CreateRequest)(nil),           // 16: nodeagent.node.v1.CreateRequest
+	(*CreateResponse)(nil),          // 17: nodeagent.node.v1.CreateResponse
+	(*StartRequest)(nil),            // 18: nodeagent.node.v1.StartRequest
+	(*StartResponse)(nil),           // 19: nodeagent.node.v1.StartResponse
+	(*TerminalSize)(nil),            // 20: nodeagent.node.v1.TerminalSize
+	(*AttachStart)(nil),             // 21: nodeagent.node.v1.AttachStart
+	(*AttachRequest)(nil),           // 22: nodeagent.node.v1.AttachRequest
+	(*Attached)(nil),                // 23: nodeagent.node.v1.Attached
+	(*Output)(nil),                  // 24: nodeagent.node.v1.Output
+	(*AttachResponse)(nil),          // 25: nodeagent.node.v1.AttachResponse
+	(*ExecStart)(nil),               // 26: nodeagent.node.v1.ExecStart
+	(*ExecRequest)(nil),             // 27: nodeagent.node.v1.ExecRequest
+	(*ExecResponse)(nil),            // 28: nodeagent.node.v1.ExecResponse
+	(*StopRequest)(nil),             // 29: nodeagent.node.v1.StopRequest
+	(*StopResponse)(nil),            // 30: nodeagent.node.v1.StopResponse
+	(*KillRequest)(nil),             // 31: nodeagent.node.v1.KillRequest
+	(*KillResponse)(nil),            // 32: nodeagent.node.v1.KillResponse
+	(*RestartRequest)(nil),          // 33: nodeagent.node.v1.RestartRequest
+	(*RestartResponse)(nil),         // 34: nodeagent.node.v1.RestartResponse
+	(*UpdateRequest)(nil),           // 35: nodeagent.node.v1.UpdateRequest
+	(*UpdateResponse)(nil),          // 36: nodeagent.node.v1.UpdateResponse
+	(*CopyFromRequest)(nil),         // 37: nodeagent.node.v1.CopyFromRequest
+	(*PathStat)(nil),                // 38: nodeagent.node.v1.PathStat
+	(*CopyFromResponse)(nil),        // 39: nodeagent.node.v1.CopyFromResponse
+	(*CopyToStart)(nil),             // 40: nodeagent.node.v1.CopyToStart
+	(*CopyToRequest)(nil),           // 41: nodeagent.node.v1.CopyToRequest
+	(*CopyToResponse)(nil),          // 42: nodeagent.node.v1.CopyToResponse
+	(*RemoveRequest)(nil),           // 43: nodeagent.node.v1.RemoveRequest
+	(*RemoveResponse)(nil),          // 44: nodeagent.node.v1.RemoveResponse
+	(*PruneContainersRequest)(nil),  // 45: nodeagent.node.v1.PruneContainersRequest
+	(*PruneContainersResponse)(nil), // 46: nodeagent.node.v1.PruneContainersResponse
+	(*WaitRequest)(nil),             // 47: nodeagent.node.v1.WaitRequest
+	(*WaitResponse)(nil),            // 48: nodeagent.node.v1.WaitResponse
+	(*ListRequest)(nil),             // 49: nodeagent.node.v1.ListRequest
+	(*ListResponse)(nil),            // 50: nodeagent.node.v1.ListResponse
+	(*Pod)(nil),                     // 51: nodeagent.node.v1.Pod
+	(*Container)(nil),               // 52: nodeagent.node.v1.Container
+	(*InspectRequest)(nil),          // 53: nodeagent.node.v1.InspectRequest
+	(*HealthLog)(nil),               // 54: nodeagent.node.v1.HealthLog
+	(*InspectResponse)(nil),         // 55: nodeagent.node.v1.InspectResponse
+	(*Addresses)(nil),               // 56: nodeagent.node.v1.Addresses
+	(*PauseRequest)(nil),            // 57: nodeagent.node.v1.PauseRequest
+	(*PauseResponse)(nil),           // 58: nodeagent.node.v1.PauseResponse
+	(*UnpauseRequest)(nil),          // 59: nodeagent.node.v1.UnpauseRequest
+	(*UnpauseResponse)(nil),         // 60: nodeagent.node.v1.UnpauseResponse
+	(*RenameRequest)(nil),           // 61: nodeagent.node.v1.RenameRequest
+	(*RenameResponse)(nil),          // 62: nodeagent.node.v1.RenameResponse
+	(*TopRequest)(nil),              // 63: nodeagent.node.v1.TopRequest
+	(*TopResponse)(nil),             // 64: nodeagent.node.v1.TopResponse
+	(*Process)(nil),                 // 65: nodeagent.node.v1.Process
+	(*ChangesRequest)(nil),          // 66: nodeagent.node.v1.ChangesRequest
+	(*Change)(nil),                  // 67: nodeagent.node.v1.Change
+	(*ChangesResponse)(nil),         // 68: nodeagent.node.v1.ChangesResponse
+	(*ExportRequest)(nil),           // 69: nodeagent.node.v1.ExportRequest
+	(*ExportResponse)(nil),          // 70: nodeagent.node.v1.ExportResponse
+	(*CommitRequest)(nil),           // 71: nodeagent.node.v1.CommitRequest
+	(*CommitResponse)(nil),          // 72: nodeagent.node.v1.CommitResponse
+	(*StatsRequest)(nil),            // 73: nodeagent.node.v1.StatsRequest
+	(*Stats)(nil),                   // 74: nodeagent.node.v1.Stats
+	(*StatsResponse)(nil),           // 75: nodeagent.node.v1.StatsResponse
+	(*LogsRequest)(nil),             // 76: nodeagent.node.v1.LogsRequest
+	(*LogEntry)(nil),                // 77: nodeagent.node.v1.LogEntry
+	(*LogsResponse)(nil),            // 78: nodeagent.node.v1.LogsResponse
+	nil,                             // 79: nodeagent.node.v1.ContainerSpec.LabelsEntry
+	nil,                             // 80: nodeagent.node.v1.ContainerSpec.AnnotationsEntry
+	nil,                             // 81: nodeagent.node.v1.ContainerSpec.SysctlsEntry
+	nil,                             // 82: nodeagent.node.v1.DeviceRequest.OptionsEntry
+	nil,                             // 83: nodeagent.node.v1.Log.OptionsEntry
+	nil,                             // 84: nodeagent.node.v1.Mount.VolumeOptionsEntry
+	nil,                             // 85: nodeagent.node.v1.Mount.VolumeLabelsEntry
+	nil,                             // 86: nodeagent.node.v1.Container.LabelsEntry
+	(*durationpb.Duration)(nil),     // 87: google.protobuf.Duration
+	(*EndpointSpec)(nil),            // 88: nodeagent.node.v1.EndpointSpec
+	(*timestamppb.Timestamp)(nil),   // 89: google.protobuf.Timestamp
+	(*Endpoint)(nil),                // 90: nodeagent.node.v1.Endpoint
 }
 var file_container_proto_depIdxs = []int32{
-	78, // 0: nodeagent.node.v1.ContainerSpec.labels:type_name -> nodeagent.node.v1.ContainerSpec.LabelsEntry
-	79, // 1: nodeagent.node.v1.ContainerSpec.annotations:type_name -> nodeagent.node.v1.ContainerSpec.AnnotationsEntry
-	85, // 2: nodeagent.node.v1.ContainerSpec.stop_timeout:type_name -> google.protobuf.Duration
-	8,  // 3: nodeagent.node.v1.ContainerSpec.resources:type_name -> nodeagent.node.v1.Resources
-	10, // 4: nodeagent.node.v1.ContainerSpec.security:type_name -> nodeagent.node.v1.Security
-	11, // 5: nodeagent.node.v1.ContainerSpec.network:type_name -> nodeagent.node.v1.Network
-	13, // 6: nodeagent.node.v1.ContainerSpec.mounts:type_name -> nodeagent.node.v1.Mount
-	14, // 7: nodeagent.node.v1.ContainerSpec.devices:type_name -> nodeagent.node.v1.Device
-	4,  // 8: nodeagent.node.v1.ContainerSpec.restart:type_name -> nodeagent.node.v1.RestartPolicy
-	5,  // 9: nodeagent.node.v1.ContainerSpec.health:type_name -> nodeagent.node.v1.HealthCheck
-	6,  // 10: nodeagent.node.v1.ContainerSpec.log:type_name -> nodeagent.node.v1.Log
-	7,  // 11: nodeagent.node.v1.ContainerSpec.ulimits:type_name -> nodeagent.node.v1.Ulimit
-	80, // 12: nodeagent.node.v1.ContainerSpec.sysctls:type_name -> nodeagent.node.v1.ContainerSpec.SysctlsEntry
-	85, // 13: nodeagent.node.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	85, // 14: nodeagent.node.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	85, // 15: nodeagent.node.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
-	85, // 16: nodeagent.node.v1.HealthCheck.start_interval:type_name -> google.protobuf.Duration
-	81, // 17: nodeagent.node.v1.Log.options:type_name -> nodeagent.node.v1.Log.OptionsEntry
-	9,  // 18: nodeagent.node.v1.Resources.blkio_weight_device:type_name -> nodeagent.node.v1.DeviceRate
-	9,  // 19: nodeagent.node.v1.Resources.device_read_bps:type_name -> nodeagent.node.v1.DeviceRate
-	9,  // 20: nodeagent.node.v1.Resources.device_write_bps:type_name -> nodeagent.node.v1.DeviceRate
-	9,  // 21: nodeagent.node.v1.Resources.device_read_iops:type_name -> nodeagent.node.v1.DeviceRate
-	9,  // 22: nodeagent.node.v1.Resources.device_write_iops:type_name -> nodeagent.node.v1.DeviceRate
-	86, // 23: nodeagent.node.v1.Network.endpoints:type_name -> nodeagent.node.v1.EndpointSpec
-	12, // 24: nodeagent.node.v1.Network.ports:type_name -> nodeagent.node.v1.Port
-	0,  // 25: nodeagent.node.v1.Mount.type:type_name -> nodeagent.node.v1.Mount.Type
-	82, // 26: nodeagent.node.v1.Mount.volume_options:type_name -> nodeagent.node.v1.Mount.VolumeOptionsEntry
-	83, // 27: nodeagent.node.v1.Mount.volume_labels:type_name -> nodeagent.node.v1.Mount.VolumeLabelsEntry
-	3,  // 28: nodeagent.node.v1.CreateRequest.spec:type_name -> nodeagent.node.v1.ContainerSpec
-	19, // 29: nodeagent.node.v1.AttachStart.size:type_name -> nodeagent.node.v1.TerminalSize
-	20, // 30: nodeagent.node.v1.AttachRequest.start:type_name -> nodeagent.node.v1.AttachStart
-	19, // 31: nodeagent.node.v1.AttachRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
-	1,  // 32: nodeagent.node.v1.Output.stream:type_name -> nodeagent.node.v1.Output.Stream
-	22, // 33: nodeagent.node.v1.AttachResponse.attached:type_name -> nodeagent.node.v1.Attached
-	23, // 34: nodeagent.node.v1.AttachResponse.output:type_name -> nodeagent.node.v1.Output
-	19, // 35: nodeagent.node.v1.ExecStart.size:type_name -> nodeagent.node.v1.TerminalSize
-	25, // 36: nodeagent.node.v1.ExecRequest.start:type_name -> nodeagent.node.v1.ExecStart
-	19, // 37: nodeagent.node.v1.ExecRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
-	22, // 38: nodeagent.node.v1.ExecResponse.attached:type_name -> nodeagent.node.v1.Attached
-	23, // 39: nodeagent.node.v1.ExecResponse.output:type_name -> nodeagent.node.v1.Output
-	85, // 40: nodeagent.node.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
-	85, // 41: nodeagent.node.v1.RestartRequest.timeout:type_name -> google.protobuf.Duration
-	8,  // 42: nodeagent.node.v1.UpdateRequest.resources:type_name -> nodeagent.node.v1.Resources
-	4,  // 43: nodeagent.node.v1.UpdateRequest.restart:type_name -> nodeagent.node.v1.RestartPolicy
-	87, // 44: nodeagent.node.v1.PathStat.modified:type_name -> google.protobuf.Timestamp
-	37, // 45: nodeagent.node.v1.CopyFromResponse.stat:type_name -> nodeagent.node.v1.PathStat
-	39, // 46: nodeagent.node.v1.CopyToRequest.start:type_name -> nodeagent.node.v1.CopyToStart
-	87, // 47: nodeagent.node.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
-	51, // 48: nodeagent.node.v1.ListResponse.containers:type_name -> nodeagent.node.v1.Container
-	50, // 49: nodeagent.node.v1.Container.pod:type_name -> nodeagent.node.v1.Pod
-	87, // 50: nodeagent.node.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	87, // 51: nodeagent.node.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	87, // 52: nodeagent.node.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
-	84, // 53: nodeagent.node.v1.Container.labels:type_name -> nodeagent.node.v1.Container.LabelsEntry
-	12, // 54: nodeagent.node.v1.Container.ports:type_name -> nodeagent.node.v1.Port
-	13, // 55: nodeagent.node.v1.Container.mounts:type_name -> nodeagent.node.v1.Mount
-	87, // 56: nodeagent.node.v1.HealthLog.start:type_name -> google.protobuf.Timestamp
-	87, // 57: nodeagent.node.v1.HealthLog.end:type_name -> google.protobuf.Timestamp
-	51, // 58: nodeagent.node.v1.InspectResponse.container:type_name -> nodeagent.node.v1.Container
-	3,  // 59: nodeagent.node.v1.InspectResponse.spec:type_name -> nodeagent.node.v1.ContainerSpec
-	55, // 60: nodeagent.node.v1.InspectResponse.addresses:type_name -> nodeagent.node.v1.Addresses
-	88, // 61: nodeagent.node.v1.InspectResponse.endpoints:type_name -> nodeagent.node.v1.Endpoint
-	53, // 62: nodeagent.node.v1.InspectResponse.health_log:type_name -> nodeagent.node.v1.HealthLog
-	5,  // 63: nodeagent.node.v1.InspectResponse.health:type_name -> nodeagent.node.v1.HealthCheck
-	64, // 64: nodeagent.node.v1.TopResponse.processes:type_name -> nodeagent.node.v1.Process
-	2,  // 65: nodeagent.node.v1.Change.kind:type_name -> nodeagent.node.v1.Change.Kind
-	66, // 66: nodeagent.node.v1.ChangesResponse.changes:type_name -> nodeagent.node.v1.Change
-	87, // 67: nodeagent.node.v1.Stats.at:type_name -> google.protobuf.Timestamp
-	73, // 68: nodeagent.node.v1.StatsResponse.stats:type_name -> nodeagent.node.v1.Stats
-	87, // 69: nodeagent.node.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	87, // 70: nodeagent.node.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	87, // 71: nodeagent.node.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
-	1,  // 72: nodeagent.node.v1.LogEntry.stream:type_name -> nodeagent.node.v1.Output.Stream
-	76, // 73: nodeagent.node.v1.LogsResponse.entries:type_name -> nodeagent.node.v1.LogEntry
-	15, // 74: nodeagent.node.v1.Containers.Create:input_type -> nodeagent.node.v1.CreateRequest
-	17, // 75: nodeagent.node.v1.Containers.Start:input_type -> nodeagent.node.v1.StartRequest
-	21, // 76: nodeagent.node.v1.Containers.Attach:input_type -> nodeagent.node.v1.AttachRequest
-	26, // 77: nodeagent.node.v1.Containers.Exec:input_type -> nodeagent.node.v1.ExecRequest
-	28, // 78: nodeagent.node.v1.Containers.Stop:input_type -> nodeagent.node.v1.StopRequest
-	30, // 79: nodeagent.node.v1.Containers.Kill:input_type -> nodeagent.node.v1.KillRequest
-	32, // 80: nodeagent.node.v1.Containers.Restart:input_type -> nodeagent.node.v1.RestartRequest
-	34, // 81: nodeagent.node.v1.Containers.Update:input_type -> nodeagent.node.v1.UpdateRequest
-	36, // 82: nodeagent.node.v1.Containers.CopyFrom:input_type -> nodeagent.node.v1.CopyFromRequest
-	40, // 83: nodeagent.node.v1.Containers.CopyTo:input_type -> nodeagent.node.v1.CopyToRequest
-	42, // 84: nodeagent.node.v1.Containers.Remove:input_type -> nodeagent.node.v1.RemoveRequest
-	44, // 85: nodeagent.node.v1.Containers.Prune:input_type -> nodeagent.node.v1.PruneContainersRequest
-	46, // 86: nodeagent.node.v1.Containers.Wait:input_type -> nodeagent.node.v1.WaitRequest
-	48, // 87: nodeagent.node.v1.Containers.List:input_type -> nodeagent.node.v1.ListRequest
-	52, // 88: nodeagent.node.v1.Containers.Inspect:input_type -> nodeagent.node.v1.InspectRequest
-	75, // 89: nodeagent.node.v1.Containers.Logs:input_type -> nodeagent.node.v1.LogsRequest
-	56, // 90: nodeagent.node.v1.Containers.Pause:input_type -> nodeagent.node.v1.PauseRequest
-	58, // 91: nodeagent.node.v1.Containers.Unpause:input_type -> nodeagent.node.v1.UnpauseRequest
-	60, // 92: nodeagent.node.v1.Containers.Rename:input_type -> nodeagent.node.v1.RenameRequest
-	62, // 93: nodeagent.node.v1.Containers.Top:input_type -> nodeagent.node.v1.TopRequest
-	65, // 94: nodeagent.node.v1.Containers.Changes:input_type -> nodeagent.node.v1.ChangesRequest
-	68, // 95: nodeagent.node.v1.Containers.Export:input_type -> nodeagent.node.v1.ExportRequest
-	70, // 96: nodeagent.node.v1.Containers.Commit:input_type -> nodeagent.node.v1.CommitRequest
-	72, // 97: nodeagent.node.v1.Containers.Stats:input_type -> nodeagent.node.v1.StatsRequest
-	16, // 98: nodeagent.node.v1.Containers.Create:output_type -> nodeagent.node.v1.CreateResponse
-	18, // 99: nodeagent.node.v1.Containers.Start:output_type -> nodeagent.node.v1.StartResponse
-	24, // 100: nodeagent.node.v1.Containers.Attach:output_type -> nodeagent.node.v1.AttachResponse
-	27, // 101: nodeagent.node.v1.Containers.Exec:output_type -> nodeagent.node.v1.ExecResponse
-	29, // 102: nodeagent.node.v1.Containers.Stop:output_type -> nodeagent.node.v1.StopResponse
-	31, // 103: nodeagent.node.v1.Containers.Kill:output_type -> nodeagent.node.v1.KillResponse
-	33, // 104: nodeagent.node.v1.Containers.Restart:output_type -> nodeagent.node.v1.RestartResponse
-	35, // 105: nodeagent.node.v1.Containers.Update:output_type -> nodeagent.node.v1.UpdateResponse
-	38, // 106: nodeagent.node.v1.Containers.CopyFrom:output_type -> nodeagent.node.v1.CopyFromResponse
-	41, // 107: nodeagent.node.v1.Containers.CopyTo:output_type -> nodeagent.node.v1.CopyToResponse
-	43, // 108: nodeagent.node.v1.Containers.Remove:output_type -> nodeagent.node.v1.RemoveResponse
-	45, // 109: nodeagent.node.v1.Containers.Prune:output_type -> nodeagent.node.v1.PruneContainersResponse
-	47, // 110: nodeagent.node.v1.Containers.Wait:output_type -> nodeagent.node.v1.WaitResponse
-	49, // 111: nodeagent.node.v1.Containers.List:output_type -> nodeagent.node.v1.ListResponse
-	54, // 112: nodeagent.node.v1.Containers.Inspect:output_type -> nodeagent.node.v1.InspectResponse
-	77, // 113: nodeagent.node.v1.Containers.Logs:output_type -> nodeagent.node.v1.LogsResponse
-	57, // 114: nodeagent.node.v1.Containers.Pause:output_type -> nodeagent.node.v1.PauseResponse
-	59, // 115: nodeagent.node.v1.Containers.Unpause:output_type -> nodeagent.node.v1.UnpauseResponse
-	61, // 116: nodeagent.node.v1.Containers.Rename:output_type -> nodeagent.node.v1.RenameResponse
-	63, // 117: nodeagent.node.v1.Containers.Top:output_type -> nodeagent.node.v1.TopResponse
-	67, // 118: nodeagent.node.v1.Containers.Changes:output_type -> nodeagent.node.v1.ChangesResponse
-	69, // 119: nodeagent.node.v1.Containers.Export:output_type -> nodeagent.node.v1.ExportResponse
-	71, // 120: nodeagent.node.v1.Containers.Commit:output_type -> nodeagent.node.v1.CommitResponse
-	74, // 121: nodeagent.node.v1.Containers.Stats:output_type -> nodeagent.node.v1.StatsResponse
-	98, // [98:122] is the sub-list for method output_type
-	74, // [74:98] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	79,  // 0: nodeagent.node.v1.ContainerSpec.labels:type_name -> nodeagent.node.v1.ContainerSpec.LabelsEntry
+	80,  // 1: nodeagent.node.v1.ContainerSpec.annotations:type_name -> nodeagent.node.v1.ContainerSpec.AnnotationsEntry
+	87,  // 2: nodeagent.node.v1.ContainerSpec.stop_timeout:type_name -> google.protobuf.Duration
+	9,   // 3: nodeagent.node.v1.ContainerSpec.resources:type_name -> nodeagent.node.v1.Resources
+	11,  // 4: nodeagent.node.v1.ContainerSpec.security:type_name -> nodeagent.node.v1.Security
+	12,  // 5: nodeagent.node.v1.ContainerSpec.network:type_name -> nodeagent.node.v1.Network
+	14,  // 6: nodeagent.node.v1.ContainerSpec.mounts:type_name -> nodeagent.node.v1.Mount
+	15,  // 7: nodeagent.node.v1.ContainerSpec.devices:type_name -> nodeagent.node.v1.Device
+	5,   // 8: nodeagent.node.v1.ContainerSpec.restart:type_name -> nodeagent.node.v1.RestartPolicy
+	6,   // 9: nodeagent.node.v1.ContainerSpec.health:type_name -> nodeagent.node.v1.HealthCheck
+	7,   // 10: nodeagent.node.v1.ContainerSpec.log:type_name -> nodeagent.node.v1.Log
+	8,   // 11: nodeagent.node.v1.ContainerSpec.ulimits:type_name -> nodeagent.node.v1.Ulimit
+	81,  // 12: nodeagent.node.v1.ContainerSpec.sysctls:type_name -> nodeagent.node.v1.ContainerSpec.SysctlsEntry
+	4,   // 13: nodeagent.node.v1.ContainerSpec.device_requests:type_name -> nodeagent.node.v1.DeviceRequest
+	82,  // 14: nodeagent.node.v1.DeviceRequest.options:type_name -> nodeagent.node.v1.DeviceRequest.OptionsEntry
+	87,  // 15: nodeagent.node.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	87,  // 16: nodeagent.node.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	87,  // 17: nodeagent.node.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
+	87,  // 18: nodeagent.node.v1.HealthCheck.start_interval:type_name -> google.protobuf.Duration
+	83,  // 19: nodeagent.node.v1.Log.options:type_name -> nodeagent.node.v1.Log.OptionsEntry
+	10,  // 20: nodeagent.node.v1.Resources.blkio_weight_device:type_name -> nodeagent.node.v1.DeviceRate
+	10,  // 21: nodeagent.node.v1.Resources.device_read_bps:type_name -> nodeagent.node.v1.DeviceRate
+	10,  // 22: nodeagent.node.v1.Resources.device_write_bps:type_name -> nodeagent.node.v1.DeviceRate
+	10,  // 23: nodeagent.node.v1.Resources.device_read_iops:type_name -> nodeagent.node.v1.DeviceRate
+	10,  // 24: nodeagent.node.v1.Resources.device_write_iops:type_name -> nodeagent.node.v1.DeviceRate
+	88,  // 25: nodeagent.node.v1.Network.endpoints:type_name -> nodeagent.node.v1.EndpointSpec
+	13,  // 26: nodeagent.node.v1.Network.ports:type_name -> nodeagent.node.v1.Port
+	0,   // 27: nodeagent.node.v1.Mount.type:type_name -> nodeagent.node.v1.Mount.Type
+	84,  // 28: nodeagent.node.v1.Mount.volume_options:type_name -> nodeagent.node.v1.Mount.VolumeOptionsEntry
+	85,  // 29: nodeagent.node.v1.Mount.volume_labels:type_name -> nodeagent.node.v1.Mount.VolumeLabelsEntry
+	3,   // 30: nodeagent.node.v1.CreateRequest.spec:type_name -> nodeagent.node.v1.ContainerSpec
+	20,  // 31: nodeagent.node.v1.AttachStart.size:type_name -> nodeagent.node.v1.TerminalSize
+	21,  // 32: nodeagent.node.v1.AttachRequest.start:type_name -> nodeagent.node.v1.AttachStart
+	20,  // 33: nodeagent.node.v1.AttachRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
+	1,   // 34: nodeagent.node.v1.Output.stream:type_name -> nodeagent.node.v1.Output.Stream
+	23,  // 35: nodeagent.node.v1.AttachResponse.attached:type_name -> nodeagent.node.v1.Attached
+	24,  // 36: nodeagent.node.v1.AttachResponse.output:type_name -> nodeagent.node.v1.Output
+	20,  // 37: nodeagent.node.v1.ExecStart.size:type_name -> nodeagent.node.v1.TerminalSize
+	26,  // 38: nodeagent.node.v1.ExecRequest.start:type_name -> nodeagent.node.v1.ExecStart
+	20,  // 39: nodeagent.node.v1.ExecRequest.resize:type_name -> nodeagent.node.v1.TerminalSize
+	23,  // 40: nodeagent.node.v1.ExecResponse.attached:type_name -> nodeagent.node.v1.Attached
+	24,  // 41: nodeagent.node.v1.ExecResponse.output:type_name -> nodeagent.node.v1.Output
+	87,  // 42: nodeagent.node.v1.StopRequest.timeout:type_name -> google.protobuf.Duration
+	87,  // 43: nodeagent.node.v1.RestartRequest.timeout:type_name -> google.protobuf.Duration
+	9,   // 44: nodeagent.node.v1.UpdateRequest.resources:type_name -> nodeagent.node.v1.Resources
+	5,   // 45: nodeagent.node.v1.UpdateRequest.restart:type_name -> nodeagent.node.v1.RestartPolicy
+	89,  // 46: nodeagent.node.v1.PathStat.modified:type_name -> google.protobuf.Timestamp
+	38,  // 47: nodeagent.node.v1.CopyFromResponse.stat:type_name -> nodeagent.node.v1.PathStat
+	40,  // 48: nodeagent.node.v1.CopyToRequest.start:type_name -> nodeagent.node.v1.CopyToStart
+	89,  // 49: nodeagent.node.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
+	52,  // 50: nodeagent.node.v1.ListResponse.containers:type_name -> nodeagent.node.v1.Container
+	51,  // 51: nodeagent.node.v1.Container.pod:type_name -> nodeagent.node.v1.Pod
+	89,  // 52: nodeagent.node.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	89,  // 53: nodeagent.node.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	89,  // 54: nodeagent.node.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	86,  // 55: nodeagent.node.v1.Container.labels:type_name -> nodeagent.node.v1.Container.LabelsEntry
+	13,  // 56: nodeagent.node.v1.Container.ports:type_name -> nodeagent.node.v1.Port
+	14,  // 57: nodeagent.node.v1.Container.mounts:type_name -> nodeagent.node.v1.Mount
+	89,  // 58: nodeagent.node.v1.HealthLog.start:type_name -> google.protobuf.Timestamp
+	89,  // 59: nodeagent.node.v1.HealthLog.end:type_name -> google.protobuf.Timestamp
+	52,  // 60: nodeagent.node.v1.InspectResponse.container:type_name -> nodeagent.node.v1.Container
+	3,   // 61: nodeagent.node.v1.InspectResponse.spec:type_name -> nodeagent.node.v1.ContainerSpec
+	56,  // 62: nodeagent.node.v1.InspectResponse.addresses:type_name -> nodeagent.node.v1.Addresses
+	90,  // 63: nodeagent.node.v1.InspectResponse.endpoints:type_name -> nodeagent.node.v1.Endpoint
+	54,  // 64: nodeagent.node.v1.InspectResponse.health_log:type_name -> nodeagent.node.v1.HealthLog
+	6,   // 65: nodeagent.node.v1.InspectResponse.health:type_name -> nodeagent.node.v1.HealthCheck
+	65,  // 66: nodeagent.node.v1.TopResponse.processes:type_name -> nodeagent.node.v1.Process
+	2,   // 67: nodeagent.node.v1.Change.kind:type_name -> nodeagent.node.v1.Change.Kind
+	67,  // 68: nodeagent.node.v1.ChangesResponse.changes:type_name -> nodeagent.node.v1.Change
+	89,  // 69: nodeagent.node.v1.Stats.at:type_name -> google.protobuf.Timestamp
+	74,  // 70: nodeagent.node.v1.StatsResponse.stats:type_name -> nodeagent.node.v1.Stats
+	89,  // 71: nodeagent.node.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	89,  // 72: nodeagent.node.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	89,  // 73: nodeagent.node.v1.LogEntry.time:type_name -> google.protobuf.Timestamp
+	1,   // 74: nodeagent.node.v1.LogEntry.stream:type_name -> nodeagent.node.v1.Output.Stream
+	77,  // 75: nodeagent.node.v1.LogsResponse.entries:type_name -> nodeagent.node.v1.LogEntry
+	16,  // 76: nodeagent.node.v1.Containers.Create:input_type -> nodeagent.node.v1.CreateRequest
+	18,  // 77: nodeagent.node.v1.Containers.Start:input_type -> nodeagent.node.v1.StartRequest
+	22,  // 78: nodeagent.node.v1.Containers.Attach:input_type -> nodeagent.node.v1.AttachRequest
+	27,  // 79: nodeagent.node.v1.Containers.Exec:input_type -> nodeagent.node.v1.ExecRequest
+	29,  // 80: nodeagent.node.v1.Containers.Stop:input_type -> nodeagent.node.v1.StopRequest
+	31,  // 81: nodeagent.node.v1.Containers.Kill:input_type -> nodeagent.node.v1.KillRequest
+	33,  // 82: nodeagent.node.v1.Containers.Restart:input_type -> nodeagent.node.v1.RestartRequest
+	35,  // 83: nodeagent.node.v1.Containers.Update:input_type -> nodeagent.node.v1.UpdateRequest
+	37,  // 84: nodeagent.node.v1.Containers.CopyFrom:input_type -> nodeagent.node.v1.CopyFromRequest
+	41,  // 85: nodeagent.node.v1.Containers.CopyTo:input_type -> nodeagent.node.v1.CopyToRequest
+	43,  // 86: nodeagent.node.v1.Containers.Remove:input_type -> nodeagent.node.v1.RemoveRequest
+	45,  // 87: nodeagent.node.v1.Containers.Prune:input_type -> nodeagent.node.v1.PruneContainersRequest
+	47,  // 88: nodeagent.node.v1.Containers.Wait:input_type -> nodeagent.node.v1.WaitRequest
+	49,  // 89: nodeagent.node.v1.Containers.List:input_type -> nodeagent.node.v1.ListRequest
+	53,  // 90: nodeagent.node.v1.Containers.Inspect:input_type -> nodeagent.node.v1.InspectRequest
+	76,  // 91: nodeagent.node.v1.Containers.Logs:input_type -> nodeagent.node.v1.LogsRequest
+	57,  // 92: nodeagent.node.v1.Containers.Pause:input_type -> nodeagent.node.v1.PauseRequest
+	59,  // 93: nodeagent.node.v1.Containers.Unpause:input_type -> nodeagent.node.v1.UnpauseRequest
+	61,  // 94: nodeagent.node.v1.Containers.Rename:input_type -> nodeagent.node.v1.RenameRequest
+	63,  // 95: nodeagent.node.v1.Containers.Top:input_type -> nodeagent.node.v1.TopRequest
+	66,  // 96: nodeagent.node.v1.Containers.Changes:input_type -> nodeagent.node.v1.ChangesRequest
+	69,  // 97: nodeagent.node.v1.Containers.Export:input_type -> nodeagent.node.v1.ExportRequest
+	71,  // 98: nodeagent.node.v1.Containers.Commit:input_type -> nodeagent.node.v1.CommitRequest
+	73,  // 99: nodeagent.node.v1.Containers.Stats:input_type -> nodeagent.node.v1.StatsRequest
+	17,  // 100: nodeagent.node.v1.Containers.Create:output_type -> nodeagent.node.v1.CreateResponse
+	19,  // 101: nodeagent.node.v1.Containers.Start:output_type -> nodeagent.node.v1.StartResponse
+	25,  // 102: nodeagent.node.v1.Containers.Attach:output_type -> nodeagent.node.v1.AttachResponse
+	28,  // 103: nodeagent.node.v1.Containers.Exec:output_type -> nodeagent.node.v1.ExecResponse
+	30,  // 104: nodeagent.node.v1.Containers.Stop:output_type -> nodeagent.node.v1.StopResponse
+	32,  // 105: nodeagent.node.v1.Containers.Kill:output_type -> nodeagent.node.v1.KillResponse
+	34,  // 106: nodeagent.node.v1.Containers.Restart:output_type -> nodeagent.node.v1.RestartResponse
+	36,  // 107: nodeagent.node.v1.Containers.Update:output_type -> nodeagent.node.v1.UpdateResponse
+	39,  // 108: nodeagent.node.v1.Containers.CopyFrom:output_type -> nodeagent.node.v1.CopyFromResponse
+	42,  // 109: nodeagent.node.v1.Containers.CopyTo:output_type -> nodeagent.node.v1.CopyToResponse
+	44,  // 110: nodeagent.node.v1.Containers.Remove:output_type -> nodeagent.node.v1.RemoveResponse
+	46,  // 111: nodeagent.node.v1.Containers.Prune:output_type -> nodeagent.node.v1.PruneContainersResponse
+	48,  // 112: nodeagent.node.v1.Containers.Wait:output_type -> nodeagent.node.v1.WaitResponse
+	50,  // 113: nodeagent.node.v1.Containers.List:output_type -> nodeagent.node.v1.ListResponse
+	55,  // 114: nodeagent.node.v1.Containers.Inspect:output_type -> nodeagent.node.v1.InspectResponse
+	78,  // 115: nodeagent.node.v1.Containers.Logs:output_type -> nodeagent.node.v1.LogsResponse
+	58,  // 116: nodeagent.node.v1.Containers.Pause:output_type -> nodeagent.node.v1.PauseResponse
+	60,  // 117: nodeagent.node.v1.Containers.Unpause:output_type -> nodeagent.node.v1.UnpauseResponse
+	62,  // 118: nodeagent.node.v1.Containers.Rename:output_type -> nodeagent.node.v1.RenameResponse
+	64,  // 119: nodeagent.node.v1.Containers.Top:output_type -> nodeagent.node.v1.TopResponse
+	68,  // 120: nodeagent.node.v1.Containers.Changes:output_type -> nodeagent.node.v1.ChangesResponse
+	70,  // 121: nodeagent.node.v1.Containers.Export:output_type -> nodeagent.node.v1.ExportResponse
+	72,  // 122: nodeagent.node.v1.Containers.Commit:output_type -> nodeagent.node.v1.CommitResponse
+	75,  // 123: nodeagent.node.v1.Containers.Stats:output_type -> nodeagent.node.v1.StatsResponse
+	100, // [100:124] is the sub-list for method output_type
+	76,  // [76:100] is the sub-list for method input_type
+	76,  // [76:76] is the sub-list for extension type_name
+	76,  // [76:76] is the sub-list for extension extendee
+	0,   // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_container_proto_init() }
@@ -6439,35 +6599,35 @@ func file_container_proto_init() {
 		return
 	}
 	file_network_proto_init()
-	file_container_proto_msgTypes[5].OneofWrappers = []any{}
-	file_container_proto_msgTypes[18].OneofWrappers = []any{
+	file_container_proto_msgTypes[6].OneofWrappers = []any{}
+	file_container_proto_msgTypes[19].OneofWrappers = []any{
 		(*AttachRequest_Start)(nil),
 		(*AttachRequest_Stdin)(nil),
 		(*AttachRequest_StdinClosed)(nil),
 		(*AttachRequest_Resize)(nil),
 	}
-	file_container_proto_msgTypes[21].OneofWrappers = []any{
+	file_container_proto_msgTypes[22].OneofWrappers = []any{
 		(*AttachResponse_Attached)(nil),
 		(*AttachResponse_Output)(nil),
 		(*AttachResponse_Exit)(nil),
 	}
-	file_container_proto_msgTypes[23].OneofWrappers = []any{
+	file_container_proto_msgTypes[24].OneofWrappers = []any{
 		(*ExecRequest_Start)(nil),
 		(*ExecRequest_Stdin)(nil),
 		(*ExecRequest_StdinClosed)(nil),
 		(*ExecRequest_Resize)(nil),
 		(*ExecRequest_Detach)(nil),
 	}
-	file_container_proto_msgTypes[24].OneofWrappers = []any{
+	file_container_proto_msgTypes[25].OneofWrappers = []any{
 		(*ExecResponse_Attached)(nil),
 		(*ExecResponse_Output)(nil),
 		(*ExecResponse_Exit)(nil),
 	}
-	file_container_proto_msgTypes[35].OneofWrappers = []any{
+	file_container_proto_msgTypes[36].OneofWrappers = []any{
 		(*CopyFromResponse_Stat)(nil),
 		(*CopyFromResponse_Data)(nil),
 	}
-	file_container_proto_msgTypes[37].OneofWrappers = []any{
+	file_container_proto_msgTypes[38].OneofWrappers = []any{
 		(*CopyToRequest_Start)(nil),
 		(*CopyToRequest_Data)(nil),
 	}
@@ -6477,7 +6637,7 @@ func file_container_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_container_proto_rawDesc), len(file_container_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   82,
+			NumMessages:   84,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

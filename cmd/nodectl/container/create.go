@@ -54,6 +54,9 @@ func createContainer(ctx context.Context, cli *command.CLI, flags *createFlags, 
 	defer func() { err = errors.Join(err, cid.finish(id)) }()
 	switch flags.pull {
 	case "always":
+		if flags.rootfs {
+			break
+		}
 		if err := pullImage(ctx, cli, flags, args.image); err != nil {
 			return "", err
 		}

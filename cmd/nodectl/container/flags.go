@@ -3,6 +3,7 @@
 package container
 
 import (
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -21,13 +22,16 @@ type createFlags struct {
 	env, envFile                  []string
 	entrypoint, workdir, user     string
 	groupAdd, labels, annotations []string
-	hostname, stopSignal          string
+	hostname, domainname          string
+	stopSignal                    string
+	rootfs                        bool
 	stopTimeout                   int
 
 	volumes, mounts, tmpfs, devices []string
 
 	volumesFrom, labelFiles, links  []string
-	deviceRules, gpus, ulimits      []string
+	deviceRules, ulimits            []string
+	gpus                            gpuFlag
 	sysctls, logOptions, storageOpt []string
 	attach                          []string
 	uts, userns, cgroupns           string
@@ -69,6 +73,7 @@ func (f *createFlags) addGeneral(flags *pflag.FlagSet) {
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "Suppress the pull output")
 	flags.StringVar(&f.platform, "platform", "", "Set platform if server is multi-platform capable")
 	flags.StringVar(&f.cidfile, "cidfile", "", "Write the container ID to the file")
+	flags.BoolVar(&f.rootfs, "rootfs", false, "The first argument is no image but a folder of the host that is the root filesystem")
 	flags.BoolVar(&f.rm, "rm", false, "Automatically remove the container when it exits")
 	flags.StringArrayVarP(&f.labels, "label", "l", nil, "Set meta data on a container")
 	flags.StringArrayVar(&f.annotations, "annotation", nil, "Add an annotation to the container")
@@ -84,6 +89,7 @@ func (f *createFlags) addProcess(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.user, "user", "u", "", "Username or UID (format: <name|uid>[:<group|gid>])")
 	flags.StringArrayVar(&f.groupAdd, "group-add", nil, "Add additional groups to join")
 	flags.StringVarP(&f.hostname, "hostname", "h", "", "Container host name")
+	flags.StringVar(&f.domainname, "domainname", "", "Container NIS domain name")
 	flags.StringVar(&f.stopSignal, "stop-signal", "", "Signal to stop the container")
 	flags.IntVar(&f.stopTimeout, "stop-timeout", 0, "Timeout (in seconds) to stop a container")
 }
@@ -109,9 +115,16 @@ func (f *createFlags) addSecurity(flags *pflag.FlagSet) {
 // request makes what is asked of the agent.
 func (f *createFlags) request(image string, args []string, detached bool) (*nodev1.CreateRequest, error) {
 	spec := &nodev1.ContainerSpec{
-		Image: image, Command: args, WorkingDir: f.workdir, User: f.user, Hostname: f.hostname,
+		Image: image, Command: args, WorkingDir: f.workdir, User: f.user, Hostname: f.hostname, Domainname: f.domainname,
 		Stdin: f.interactive, StdinOnce: f.interactive && !f.tty && !detached, Tty: f.tty,
 		AutoRemove: f.rm, StopSignal: f.stopSignal, Platform: f.platform,
+	}
+	if f.rootfs {
+		folder, err := filepath.Abs(image)
+		if err != nil {
+			return nil, err
+		}
+		spec.Image, spec.Rootfs = "", folder
 	}
 	if f.entrypointSet() {
 		spec.SetEntrypoint = true

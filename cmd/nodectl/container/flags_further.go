@@ -19,7 +19,7 @@ func (f *createFlags) addFurther(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.labelFiles, "label-file", nil, "Read in a line delimited file of labels")
 	flags.StringArrayVar(&f.links, "link", nil, "Add link to another container")
 	flags.StringArrayVar(&f.deviceRules, "device-cgroup-rule", nil, "Add a rule to the cgroup allowed devices list")
-	flags.StringArrayVar(&f.gpus, "gpus", nil, "GPU devices to add to the container ('all' to pass all GPUs)")
+	flags.Var(&f.gpus, "gpus", "GPU devices to add to the container ('all' to pass all GPUs)")
 	flags.StringArrayVar(&f.ulimits, "ulimit", nil, "Ulimit options")
 	flags.StringArrayVar(&f.sysctls, "sysctl", nil, "Sysctl options")
 	flags.StringVar(&f.logDriver, "log-driver", "", `Logging driver for the container ("json-file", "local", "none")`)
@@ -27,7 +27,7 @@ func (f *createFlags) addFurther(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.storageOpt, "storage-opt", nil, "Storage driver options for the container")
 	flags.StringArrayVarP(&f.attach, "attach", "a", nil, "Attach to STDIN, STDOUT or STDERR")
 	flags.StringVar(&f.uts, "uts", "", `UTS namespace to use ("host")`)
-	flags.StringVar(&f.userns, "userns", "", `User namespace to use ("host")`)
+	flags.StringVar(&f.userns, "userns", "", `User namespace to use ("host", "private", "auto[:size=N]")`)
 	flags.StringVar(&f.cgroupns, "cgroupns", "", `Cgroup namespace to use ("host", "private")`)
 	flags.StringVar(&f.cgroupParent, "cgroup-parent", "", "Optional parent cgroup for the container")
 	flags.StringVar(&f.runtime, "runtime", "", `Runtime to use for this container ("runc")`)
@@ -70,13 +70,7 @@ func (f *createFlags) fillFurther(spec *nodev1.ContainerSpec) error {
 		}
 		spec.Ulimits = append(spec.Ulimits, limit)
 	}
-	for _, text := range f.gpus {
-		names, err := gpuDevices(text)
-		if err != nil {
-			return err
-		}
-		spec.CdiDevices = append(spec.CdiDevices, names...)
-	}
+	spec.DeviceRequests = f.gpus.requests
 	for _, stream := range f.attach {
 		switch strings.ToLower(stream) {
 		case "stdin", "stdout", "stderr":
@@ -114,33 +108,6 @@ func parseUlimit(text string) (*nodev1.Ulimit, error) {
 		return nil, fmt.Errorf("invalid argument %q for \"--ulimit\" flag: %w", text, err)
 	}
 	return &nodev1.Ulimit{Name: limit.Name, Soft: limit.Soft, Hard: limit.Hard}, nil
-}
-
-// gpuKind is the kind of devices that --gpus means in the Container Device
-// Interface.
-const gpuKind = "nvidia.com/gpu="
-
-// gpuDevices reads --gpus: "all", a count, or "device=ID,ID".
-func gpuDevices(text string) ([]string, error) {
-	text = strings.Trim(text, `"`)
-	if text == "all" {
-		return []string{gpuKind + "all"}, nil
-	}
-	var names []string
-	if list, ok := strings.CutPrefix(text, "device="); ok {
-		for _, id := range strings.Split(list, ",") {
-			names = append(names, gpuKind+id)
-		}
-		return names, nil
-	}
-	n, err := strconv.Atoi(strings.TrimPrefix(text, "count="))
-	if err != nil || n < 1 || n > 64 {
-		return nil, fmt.Errorf("invalid argument %q for \"--gpus\" flag", text)
-	}
-	for i := range n {
-		names = append(names, gpuKind+strconv.Itoa(i))
-	}
-	return names, nil
 }
 
 // labels joins the labels of files and flags.

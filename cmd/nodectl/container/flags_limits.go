@@ -114,7 +114,7 @@ func (f *limitFlags) resources() (*nodev1.Resources, error) {
 		to         *int64
 	}{
 		{f.memory, "-m, --memory", &res.MemoryBytes}, {f.reservation, "--memory-reservation", &res.MemoryReservation},
-		{f.swap, "--memory-swap", &res.MemorySwap},
+		{f.swap, "--memory-swap", &res.MemorySwap}, {f.kernelMemory, "--kernel-memory", &res.KernelMemory},
 	} {
 		switch {
 		case size.text == "":
@@ -126,9 +126,6 @@ func (f *limitFlags) resources() (*nodev1.Resources, error) {
 		if *size.to, err = units.RAMInBytes(size.text); err != nil {
 			return nil, fmt.Errorf("invalid argument %q for %q flag: %w", size.text, size.flag, err)
 		}
-	}
-	if f.kernelMemory != "" {
-		return nil, fmt.Errorf("kernel memory cannot be limited: the kernel has given it up")
 	}
 	if f.cpus != "" {
 		res.NanoCpus, err = parseCPUs(f.cpus)

@@ -13,6 +13,7 @@ func (f *createFlags) fillSecurity(spec *nodev1.ContainerSpec) error {
 	sec := &nodev1.Security{
 		Privileged: f.privileged, ReadOnly: f.readOnly, CapAdd: f.capAdd, CapDrop: f.capDrop,
 		HostPid: f.pid == "host", HostIpc: f.ipc == "host", HostUts: f.uts == "host", HostCgroup: f.cgroupns == "host",
+		Userns: f.userns,
 	}
 	if name, ok := strings.CutPrefix(f.pid, "container:"); ok && name != "" {
 		sec.PidContainer = name
@@ -29,8 +30,6 @@ func (f *createFlags) fillSecurity(spec *nodev1.ContainerSpec) error {
 		return fmt.Errorf("--uts: invalid UTS mode")
 	case f.cgroupns != "" && f.cgroupns != "host" && f.cgroupns != "private":
 		return fmt.Errorf("--cgroupns: invalid CGROUP mode")
-	case f.userns != "" && f.userns != "host":
-		return fmt.Errorf("--userns: invalid USER mode")
 	}
 	spec.Security = sec
 	for _, option := range f.securityOpt {

@@ -109,7 +109,7 @@ func mountPoints(mounts []*nodev1.Mount) []mountPoint {
 func configOf(info *nodev1.InspectResponse) containerConfig {
 	c, spec := info.GetContainer(), info.GetSpec()
 	out := containerConfig{
-		Hostname: spec.GetHostname(), User: spec.GetUser(), AttachStdin: spec.GetStdinOnce(), AttachStdout: true, AttachStderr: true,
+		Hostname: spec.GetHostname(), Domainname: spec.GetDomainname(), User: spec.GetUser(), AttachStdin: spec.GetStdinOnce(), AttachStdout: true, AttachStderr: true,
 		Tty: spec.GetTty(), OpenStdin: spec.GetStdin(), StdinOnce: spec.GetStdinOnce(), Env: info.GetEnv(),
 		Cmd: spec.GetCommand(), Image: c.GetImage(), WorkingDir: info.GetWorkingDir(), Entrypoint: spec.GetEntrypoint(),
 		Labels: c.GetLabels(), StopSignal: info.GetStopSignal(), ExposedPorts: map[string]struct{}{},

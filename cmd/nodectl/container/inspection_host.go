@@ -50,6 +50,13 @@ func addModes(h *hostConfig, spec *nodev1.ContainerSpec) {
 	case sec.GetPidContainer() != "":
 		h.PidMode = "container:" + sec.GetPidContainer()
 	}
+	h.UsernsMode = sec.GetUserns()
+	for _, req := range spec.GetDeviceRequests() {
+		h.DeviceRequests = append(h.DeviceRequests, deviceRequest{
+			Driver: req.GetDriver(), Count: req.GetCount(), DeviceIDs: req.GetDeviceIds(),
+			Capabilities: [][]string{req.GetCapabilities()}, Options: req.GetOptions(),
+		})
+	}
 	if sec.GetHostUts() {
 		h.UTSMode = "host"
 	}

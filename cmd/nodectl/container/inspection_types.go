@@ -109,6 +109,14 @@ type (
 		MemoryReservation int64
 		MemorySwap        int64
 		MemorySwappiness  *int64
+		DeviceRequests    []deviceRequest
+	}
+	deviceRequest struct {
+		Driver       string
+		Count        int64
+		DeviceIDs    []string
+		Capabilities [][]string
+		Options      map[string]string
 	}
 	ulimit struct {
 		Name       string
@@ -147,6 +155,7 @@ type (
 	}
 	containerConfig struct {
 		Hostname     string
+		Domainname   string
 		User         string
 		AttachStdin  bool
 		AttachStdout bool

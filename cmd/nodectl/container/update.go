@@ -44,7 +44,7 @@ func NewUpdate(cli *command.CLI) *cobra.Command {
 				req.Container = name
 				resp, err := client.Update(cmd.Context(), req)
 				for _, warning := range resp.GetWarnings() {
-					fmt.Fprintln(cli.Err, warning)
+					fmt.Fprintln(cli.Out, warning)
 				}
 				return err
 			}, cli.PrintArg)
