@@ -57,11 +57,14 @@ type Server struct {
 	http    *http.Server
 
 	// mu guards what follows.
-	mu       sync.Mutex
-	address  string
-	stopped  bool
-	conns    map[*conn]struct{}
-	sessions sync.WaitGroup
+	mu      sync.Mutex
+	address string
+	stopped bool
+	conns   map[*conn]struct{}
+	// calls are those of sessions under way. A session whose client went
+	// before it opened its streams is none: the library waits for them until
+	// CreationTimeout, whatever becomes of the connection.
+	calls sync.WaitGroup
 
 	// served is closed when the accepting goroutine has ended.
 	served chan struct{}
@@ -130,8 +133,8 @@ func (s *Server) Start() error {
 	return nil
 }
 
-// Stop closes every connection, which ends its session, and waits for all of
-// them until ctx is done.
+// Stop closes every connection, which ends its session, and waits for the calls
+// of all of them until ctx is done.
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	started := s.address != ""
@@ -153,7 +156,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	go func() {
 		defer close(ended)
 		<-s.served
-		s.sessions.Wait()
+		s.calls.Wait()
 	}()
 	select {
 	case <-ended:
@@ -163,14 +166,14 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 }
 
-// enter counts a session in, unless the server is stopping.
+// enter counts a call in, unless the server is stopping.
 func (s *Server) enter() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
 		return false
 	}
-	s.sessions.Add(1)
+	s.calls.Add(1)
 	return true
 }
 
@@ -187,11 +190,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ticket, ok := s.tickets.redeem(kind(r.PathValue("kind")), r.PathValue("token"))
-	if !ok || !s.enter() {
+	if !ok {
 		http.NotFound(w, r)
 		return
 	}
-	defer s.sessions.Done()
 	// A session that failed half-way leaves its connection open otherwise.
 	defer closeHijacked(r.Context())
 	session := newSession(r.Context(), s, ticket)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/nodeagent/nodeagent/sandbox"
+	"go.uber.org/goleak"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 )
 
@@ -335,6 +336,22 @@ func TestStreamsThatNeverCome(t *testing.T) {
 		close(closed)
 	}()
 	eventually(t, closed, "end of the connection")
+}
+
+// A client that goes before it opened its streams holds nobody up.
+func TestStopWithoutStreams(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	s := start(t, Config{CreationTimeout: 2 * time.Second}, &fakeRuntime{exec: echo(0)})
+	c := dialSPDY(t, must[string](t)(s.Exec("c1", []string{"x"}, Wanted{Stdout: true})), "v4.channel.k8s.io")
+	_ = c.conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := s.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+	// It ends by itself; Find waits between looks.
+	for began := time.Now(); goleak.Find(before) != nil && time.Since(began) < deadline; {
+	}
 }
 
 // TestLargeOutput: nothing is lost at the end, however large.

@@ -23,6 +23,7 @@ var (
 
 // session is one redeemed ticket: what the protocols call to run it.
 type session struct {
+	server  *Server
 	runtime Runtime
 	ticket  ticket
 	log     *logrus.Entry
@@ -40,7 +41,7 @@ type session struct {
 func newSession(ctx context.Context, s *Server, prepared ticket) *session {
 	ctx, cancel := context.WithCancel(ctx)
 	return &session{
-		runtime: s.runtime, ticket: prepared, ctx: ctx, cancel: cancel,
+		server: s, runtime: s.runtime, ticket: prepared, ctx: ctx, cancel: cancel,
 		log: s.config.Log.WithFields(logrus.Fields{"stream": prepared.kind, "id": prepared.id}),
 	}
 }
@@ -62,8 +63,17 @@ func (s *session) begin() error {
 	if s.ended {
 		return errors.New("the session has ended")
 	}
+	if !s.server.enter() {
+		return errors.New("the agent is stopping")
+	}
 	s.work.Add(1)
 	return nil
+}
+
+// done counts a call out.
+func (s *session) done() {
+	s.work.Done()
+	s.server.calls.Done()
 }
 
 // ExecInContainer runs the ticket's command. A command that ends with another
@@ -73,7 +83,7 @@ func (s *session) ExecInContainer(_ context.Context, _, _, containerID string, c
 	if err := s.begin(); err != nil {
 		return err
 	}
-	defer s.work.Done()
+	defer s.done()
 	streams, release := s.streams(stdin, stdout, stderr, resize)
 	defer release()
 	code, err := s.runtime.Exec(s.ctx, sandbox.ExecRequest{ContainerID: containerID, Cmd: cmd, IO: streams})
@@ -92,7 +102,7 @@ func (s *session) AttachContainer(_ context.Context, _, _, containerID string,
 	if err := s.begin(); err != nil {
 		return err
 	}
-	defer s.work.Done()
+	defer s.done()
 	streams, release := s.streams(stdin, stdout, stderr, resize)
 	defer release()
 	return s.failed(s.runtime.Attach(s.ctx, containerID, streams))
@@ -103,7 +113,7 @@ func (s *session) PortForward(_ context.Context, podID, _ string, port int32, st
 	if err := s.begin(); err != nil {
 		return err
 	}
-	defer s.work.Done()
+	defer s.done()
 	return s.failed(s.runtime.PortForward(s.ctx, podID, uint16(port), stream))
 }
 

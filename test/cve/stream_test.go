@@ -2,6 +2,9 @@ package cve
 
 import (
 	"bufio"
+	"bytes"
+	"compress/zlib"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -71,15 +74,13 @@ func (n *node) streamed(id string, tty bool, command ...string) string {
 	}
 }
 
-// spdy begins an exec over SPDY and breaks the connection in the midst of it.
-func (n *node) spdy(link string) {
+// upgrade asks for SPDY.
+func (n *node) upgrade(link string) *net.TCPConn {
 	n.t.Helper()
 	u, err := url.Parse(link)
 	n.must("read URL", err)
-	raw, err := net.Dial("tcp", u.Host)
+	conn, err := net.Dial("tcp", u.Host)
 	n.must("connect", err)
-	conn := &onceClosed{TCPConn: raw.(*net.TCPConn)}
-	defer conn.Close()
 	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n", u.Path, u.Host)
 	n.must("ask", err)
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -87,6 +88,14 @@ func (n *node) spdy(link string) {
 	if answer.StatusCode != http.StatusSwitchingProtocols {
 		n.t.Errorf("status %s", answer.Status)
 	}
+	return conn.(*net.TCPConn)
+}
+
+// spdy begins an exec over SPDY and breaks the connection in the midst of it.
+func (n *node) spdy(link string) {
+	n.t.Helper()
+	conn := &onceClosed{TCPConn: n.upgrade(link)}
+	defer conn.Close()
 	session, err := spdy.NewClientConnection(conn)
 	n.must("begin SPDY", err)
 	for _, kind := range []string{"error", "stdin", "stdout", "resize"} {
@@ -222,4 +231,40 @@ func (n *node) goroutines() []string {
 		n.t.Fatal("the agent did not tell of its goroutines")
 	}
 	return strings.Split(told, "\n\n")
+}
+
+// CVE-2026-35469: frames of SPDY that announce more entries than they bring, for which memory was made at once.
+func TestCVE202635469CountsInFrames(t *testing.T) {
+	n := newNode(t)
+	id, _ := n.running(idle("quiet"))
+	frame := func(kind uint16, body []byte) []byte {
+		out := binary.BigEndian.AppendUint16(nil, 0x8003) // a control frame of version 3
+		out = binary.BigEndian.AppendUint16(out, kind)
+		return append(binary.BigEndian.AppendUint32(out, uint32(len(body))), body...)
+	}
+	var block bytes.Buffer
+	packed := zlib.NewWriter(&block)
+	_ = binary.Write(packed, binary.BigEndian, uint32(1<<30))
+	n.must("pack", packed.Close())
+	for name, bytes := range map[string][]byte{
+		"settings": frame(4, binary.BigEndian.AppendUint32(nil, 1<<30)),
+		"headers":  frame(1, append([]byte{0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, block.Bytes()...)),
+		"reply":    frame(2, append([]byte{0, 0, 0, 1}, block.Bytes()...)),
+	} {
+		before := memory(t, n.Pid(), "VmHWM")
+		conn := n.upgrade(n.execURL(id, false, "true"))
+		_, err := conn.Write(bytes)
+		n.must("send", err)
+		n.must("set deadline", conn.SetDeadline(time.Now().Add(eventLimit)))
+		if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: the session goes on: %v", name, err)
+		}
+		conn.Close()
+		if grown := memory(t, n.Pid(), "VmHWM") - before; grown > 64<<20 {
+			t.Errorf("%s: %d bytes more", name, grown)
+		}
+	}
+	if got := n.exec(id, "echo", "here"); got != "here\n" {
+		t.Errorf("%q", got)
+	}
 }
