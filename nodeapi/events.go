@@ -77,7 +77,7 @@ func (s *Server) emitEnd(c sandbox.Container) {
 	if c.Reason == "OOMKilled" {
 		s.emitContainer("oom", c)
 	}
-	s.emitContainer("die", c, "exitCode", strconv.Itoa(c.ExitCode), "execDuration", strconv.Itoa(int(c.FinishedAt.Sub(c.StartedAt)/time.Second)))
+	s.emitContainer("die", c, "exitCode", strconv.Itoa(int(personExit(c))), "execDuration", strconv.Itoa(int(c.FinishedAt.Sub(c.StartedAt)/time.Second)))
 }
 
 // emitUses tells which volumes a container that starts or ended uses.

@@ -100,7 +100,7 @@ func (s *Server) containerMessage(c sandbox.Container, pod sandbox.Pod, names ma
 		m.Ports = podPorts(pod)
 		m.Mounts = criMounts(c)
 	} else {
-		m.Image = cmp.Or(spec.GetImage(), spec.GetRootfs())
+		m.Image, m.ExitCode = cmp.Or(spec.GetImage(), spec.GetRootfs()), personExit(c)
 		m.Ports = specPorts(spec)
 		m.Mounts = spec.GetMounts()
 		m.AutoRemove = spec.GetAutoRemove()

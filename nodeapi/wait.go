@@ -2,6 +2,8 @@ package nodeapi
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
@@ -29,7 +31,26 @@ func (s *containers) Wait(ctx context.Context, req *nodev1.WaitRequest) (*nodev1
 		}
 		s.tellEnd(c)
 	}
-	return &nodev1.WaitResponse{ExitCode: int32(c.ExitCode)}, nil
+	return &nodev1.WaitResponse{ExitCode: personExit(c)}, nil
+}
+
+// personExit is a container's exit code; of one that could not be started it is docker's in place of CRI's.
+func personExit(c sandbox.Container) int32 {
+	if c.Reason != "StartError" || c.Owner != sandbox.OwnerNodectl {
+		return int32(c.ExitCode)
+	}
+	for _, kind := range []struct {
+		code  int32
+		words []string
+	}{
+		{127, []string{"executable file not found", "no such file or directory"}},
+		{126, []string{"permission denied", "is a directory", "not a directory", "exec format error"}},
+	} {
+		if slices.ContainsFunc(kind.words, func(word string) bool { return strings.Contains(c.Message, word) }) {
+			return kind.code
+		}
+	}
+	return int32(c.ExitCode)
 }
 
 // restartLook is how long it is between two looks at a container that waits to

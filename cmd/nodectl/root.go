@@ -16,40 +16,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const (
-	helpTemplate  = `{{.UsageString}}`
-	usageTemplate = `Usage:  {{.UseLine}}
-
-{{.Short}}
-{{- if .Aliases}}
-
-Aliases:
-  {{.NameAndAliases}}
-{{- end}}
-{{- if .HasAvailableSubCommands}}
-
-Commands:
-{{- range .Commands}}{{if .IsAvailableCommand}}
-  {{rpad .Name .NamePadding}} {{.Short}}
-{{- end}}{{end}}
-{{- end}}
-{{- if .HasAvailableLocalFlags}}
-
-Options:
-{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
-{{- end}}
-{{- if .HasAvailableInheritedFlags}}
-
-Global Options:
-{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
-{{- end}}
-{{- if .HasAvailableSubCommands}}
-
-Run '{{.CommandPath}} COMMAND --help' for more information on a command.
-{{- end}}
-`
-)
-
 // newRoot puts the commands together.
 func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 	root := &cobra.Command{
@@ -66,9 +32,8 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 	root.SetVersionTemplate(fmt.Sprintf("nodectl version %s, build %s\n", build.Version, build.GitCommit))
 	root.SetFlagErrorFunc(command.FlagError)
 	root.TraverseChildren = true
-	root.SetUsageTemplate(usageTemplate)
-	root.SetHelpTemplate(helpTemplate)
 	root.Flags().BoolP("version", "v", false, "Print version information and quit")
+	addGlobalFlags(root)
 	root.PersistentFlags().StringVarP(&cli.Host, "host", "H", cli.Host, "The nodeagent's socket, unix://PATH")
 	root.AddCommand(
 		container.NewAttach(cli), container.NewCreate(cli), container.NewExec(cli), container.NewKill(cli),
@@ -86,7 +51,7 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		containerGroup(cli), volumeGroup(cli), imageGroup(cli), networkGroup(cli), storeGroup(cli), registryGroup(cli), systemGroup(cli, build),
 	)
 	root.AddCommand(newMan())
-	addHelp(root)
+	setHelp(root)
 	completeArguments(root, cli)
 	return root
 }
@@ -162,17 +127,4 @@ func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 	}
 	cmd.AddCommand(commands...)
 	return cmd
-}
-
-// addHelp gives each command --help, and -h where that means nothing else.
-func addHelp(cmd *cobra.Command) {
-	cmd.DisableFlagsInUseLine = true
-	if cmd.Flags().ShorthandLookup("h") == nil {
-		cmd.Flags().BoolP("help", "h", false, "Print usage")
-	} else {
-		cmd.Flags().Bool("help", false, "Print usage")
-	}
-	for _, sub := range cmd.Commands() {
-		addHelp(sub)
-	}
 }

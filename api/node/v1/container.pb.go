@@ -4418,7 +4418,10 @@ type InspectResponse struct {
 	// exec_ids are those of processes run by Exec that go on.
 	ExecIds []string `protobuf:"bytes,35,rep,name=exec_ids,json=execIds,proto3" json:"exec_ids,omitempty"`
 	// health is the check that is run, the image's or the person's.
-	Health        *HealthCheck `protobuf:"bytes,36,opt,name=health,proto3" json:"health,omitempty"`
+	Health *HealthCheck `protobuf:"bytes,36,opt,name=health,proto3" json:"health,omitempty"`
+	// layer_dirs are the folders of the container's own files and of its image's
+	// layers, the uppermost first; empty where they are no folders.
+	LayerDirs     []string `protobuf:"bytes,40,rep,name=layer_dirs,json=layerDirs,proto3" json:"layer_dirs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4582,6 +4585,13 @@ func (x *InspectResponse) GetExecIds() []string {
 func (x *InspectResponse) GetHealth() *HealthCheck {
 	if x != nil {
 		return x.Health
+	}
+	return nil
+}
+
+func (x *InspectResponse) GetLayerDirs() []string {
+	if x != nil {
+		return x.LayerDirs
 	}
 	return nil
 }
@@ -6218,7 +6228,7 @@ const file_container_proto_rawDesc = "" +
 	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
 	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x1b\n" +
 	"\texit_code\x18\x03 \x01(\x05R\bexitCode\x12\x16\n" +
-	"\x06output\x18\x04 \x01(\tR\x06output\"\x81\x06\n" +
+	"\x06output\x18\x04 \x01(\tR\x06output\"\xa0\x06\n" +
 	"\x0fInspectResponse\x12:\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x1c.nodeagent.node.v1.ContainerR\tcontainer\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .nodeagent.node.v1.ContainerSpecR\x04spec\x12\x10\n" +
@@ -6244,7 +6254,9 @@ const file_container_proto_rawDesc = "" +
 	"health_log\x18! \x03(\v2\x1c.nodeagent.node.v1.HealthLogR\thealthLog\x12%\n" +
 	"\x0efailing_streak\x18\" \x01(\x03R\rfailingStreak\x12\x19\n" +
 	"\bexec_ids\x18# \x03(\tR\aexecIds\x126\n" +
-	"\x06health\x18$ \x01(\v2\x1e.nodeagent.node.v1.HealthCheckR\x06health\"\x85\x01\n" +
+	"\x06health\x18$ \x01(\v2\x1e.nodeagent.node.v1.HealthCheckR\x06health\x12\x1d\n" +
+	"\n" +
+	"layer_dirs\x18( \x03(\tR\tlayerDirs\"\x85\x01\n" +
 	"\tAddresses\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x18\n" +

@@ -25,8 +25,9 @@ type copyFlags struct {
 func NewCopy(cli *command.CLI) *cobra.Command {
 	var flags copyFlags
 	cmd := &cobra.Command{
-		Use: "cp [OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tnodectl cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
-		Short: "Copy files/folders between a container and the local filesystem\n\n" +
+		Use:   "cp [OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tnodectl cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+		Short: "Copy files/folders between a container and the local filesystem",
+		Long: "Copy files/folders between a container and the local filesystem\n\n" +
 			"Use '-' as the source to read a tar archive from stdin and extract it to a\n" +
 			"directory destination in a container. Use '-' as the destination to stream a\n" +
 			"tar archive of a container source to stdout.",

@@ -1,7 +1,9 @@
 package container
 
 import (
+	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
@@ -15,7 +17,7 @@ func inspection(info *nodev1.InspectResponse) inspected {
 		ID: c.GetId(), Created: stamp(c.GetCreatedAt()), Args: []string{}, Image: c.GetImageId(), State: stateOf(c),
 		ResolvConfPath: info.GetResolvConfPath(), HostnamePath: info.GetHostnamePath(), HostsPath: info.GetHostsPath(), LogPath: info.GetLogPath(), Name: "/" + c.GetName(),
 		Driver: "overlay", Platform: "linux", HostConfig: hostConfigOf(spec), Config: configOf(info),
-		GraphDriver:     graphDriver{Name: "overlay", Data: map[string]string{"MergedDir": info.GetRootfs(), "SnapshotKey": info.GetSnapshotKey()}},
+		GraphDriver:     graphDriverOf(info),
 		Mounts:          mountPoints(c.GetMounts()),
 		NetworkSettings: networkOf(info),
 		CgroupPath:      info.GetCgroupPath(),
@@ -34,6 +36,34 @@ func inspection(info *nodev1.InspectResponse) inspected {
 	}
 	if p := c.GetPod(); p != nil {
 		out.Pod = &pod{ID: p.GetId(), Name: p.GetName(), Namespace: p.GetNamespace(), UID: p.GetUid()}
+	}
+	return out
+}
+
+// graphDriverOf tells where the container's files are.
+func graphDriverOf(info *nodev1.InspectResponse) graphDriver {
+	out := graphDriver{Name: "overlay", Data: map[string]string{"MergedDir": info.GetRootfs(), "SnapshotKey": info.GetSnapshotKey()}}
+	if dirs := info.GetLayerDirs(); len(dirs) > 0 {
+		out.Data["UpperDir"], out.Data["LowerDir"] = dirs[0], strings.Join(dirs[1:], ":")
+		out.Data["WorkDir"] = filepath.Join(filepath.Dir(dirs[0]), "work")
+	}
+	return out
+}
+
+// environmentOf is what the person set, then what the image has, without what every container gets.
+func environmentOf(info *nodev1.InspectResponse) []string {
+	if info.GetContainer().GetPod() != nil {
+		return info.GetEnv()
+	}
+	out, set := []string{}, map[string]bool{"HOSTNAME": true, "TERM": info.GetSpec().GetTty()}
+	for _, env := range info.GetSpec().GetEnv() {
+		name, _, _ := strings.Cut(env, "=")
+		out, set[name] = append(out, env), true
+	}
+	for _, env := range info.GetEnv() {
+		if name, _, _ := strings.Cut(env, "="); !set[name] {
+			out = append(out, env)
+		}
 	}
 	return out
 }
@@ -110,7 +140,7 @@ func configOf(info *nodev1.InspectResponse) containerConfig {
 	c, spec := info.GetContainer(), info.GetSpec()
 	out := containerConfig{
 		Hostname: spec.GetHostname(), Domainname: spec.GetDomainname(), User: spec.GetUser(), AttachStdin: spec.GetStdinOnce(), AttachStdout: true, AttachStderr: true,
-		Tty: spec.GetTty(), OpenStdin: spec.GetStdin(), StdinOnce: spec.GetStdinOnce(), Env: info.GetEnv(),
+		Tty: spec.GetTty(), OpenStdin: spec.GetStdin(), StdinOnce: spec.GetStdinOnce(), Env: environmentOf(info),
 		Cmd: spec.GetCommand(), Image: c.GetImage(), WorkingDir: info.GetWorkingDir(), Entrypoint: spec.GetEntrypoint(),
 		Labels: c.GetLabels(), StopSignal: info.GetStopSignal(), ExposedPorts: map[string]struct{}{},
 	}
@@ -120,6 +150,14 @@ func configOf(info *nodev1.InspectResponse) containerConfig {
 	if len(out.Cmd) == 0 && len(out.Entrypoint) == 0 {
 		// What runs is the image's.
 		out.Cmd = c.GetArgs()
+	}
+	for _, m := range spec.GetMounts() {
+		if m.GetType() == nodev1.Mount_VOLUME && m.GetAnonymous() {
+			if out.Volumes == nil {
+				out.Volumes = map[string]struct{}{}
+			}
+			out.Volumes[m.GetTarget()] = struct{}{}
+		}
 	}
 	for _, p := range c.GetPorts() {
 		out.ExposedPorts[portName(p)] = struct{}{}

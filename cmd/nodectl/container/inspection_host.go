@@ -1,7 +1,9 @@
 package container
 
 import (
+	"slices"
 	"strconv"
+	"strings"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 )
@@ -9,7 +11,7 @@ import (
 func hostConfigOf(spec *nodev1.ContainerSpec) hostConfig {
 	net, sec, res := spec.GetNetwork(), spec.GetSecurity(), spec.GetResources()
 	h := hostConfig{
-		LogConfig: logConfig{Type: "cri", Config: map[string]string{}}, NetworkMode: net.GetMode(),
+		LogConfig: logConfig{Type: "json-file", Config: map[string]string{}}, NetworkMode: net.GetMode(),
 		PortBindings: bindings(net.GetPorts()), RestartPolicy: restartPolicy{Name: "no"},
 		AutoRemove: spec.GetAutoRemove(), CapAdd: sec.GetCapAdd(), CapDrop: sec.GetCapDrop(), CgroupnsMode: "private",
 		DNS: notNil(net.GetDns()), DNSOptions: notNil(net.GetDnsOptions()), DNSSearch: notNil(net.GetDnsSearch()),
@@ -28,6 +30,12 @@ func hostConfigOf(spec *nodev1.ContainerSpec) hostConfig {
 		h.Devices = append(h.Devices, device{d.GetHostPath(), d.GetContainerPath(), d.GetPermissions()})
 	}
 	for _, m := range spec.GetMounts() {
+		if m.GetType() == nodev1.Mount_TMPFS {
+			if h.Tmpfs == nil {
+				h.Tmpfs = map[string]string{}
+			}
+			h.Tmpfs[m.GetTarget()] = tmpfsText(m)
+		}
 		if m.GetType() == nodev1.Mount_BIND || m.GetType() == nodev1.Mount_VOLUME && !m.GetAnonymous() {
 			h.Binds = append(h.Binds, bindText(m))
 		}
@@ -96,8 +104,38 @@ func addLimits(h *hostConfig, spec *nodev1.ContainerSpec) {
 		h.Ulimits = append(h.Ulimits, ulimit{Name: l.GetName(), Hard: l.GetHard(), Soft: l.GetSoft()})
 	}
 	h.CPUPeriod, h.CPUQuota, h.BlkioWeight = res.GetCpuPeriod(), res.GetCpuQuota(), res.GetBlkioWeight()
+	h.CPURealtimePeriod, h.CPURealtimeRuntime = res.GetCpuRtPeriod(), res.GetCpuRtRuntime()
+	h.BlkioWeightDevice = []weightDevice{}
+	for _, d := range res.GetBlkioWeightDevice() {
+		h.BlkioWeightDevice = append(h.BlkioWeightDevice, weightDevice{d.GetPath(), d.GetRate()})
+	}
+	h.BlkioDeviceReadBps, h.BlkioDeviceWriteBps = throttled(res.GetDeviceReadBps()), throttled(res.GetDeviceWriteBps())
+	h.BlkioDeviceReadIOps, h.BlkioDeviceWriteIOps = throttled(res.GetDeviceReadIops()), throttled(res.GetDeviceWriteIops())
 	h.OomKillDisable, h.DeviceCgroupRules = res.GetOomKillDisable(), spec.GetDeviceRules()
 	h.MemoryReservation, h.MemorySwap, h.MemorySwappiness = res.GetMemoryReservation(), res.GetMemorySwap(), res.MemorySwappiness
+}
+
+func throttled(rates []*nodev1.DeviceRate) []throttledDevice {
+	out := []throttledDevice{}
+	for _, d := range rates {
+		out = append(out, throttledDevice{d.GetPath(), d.GetRate()})
+	}
+	return out
+}
+
+// tmpfsText is a tmpfs's options as --tmpfs has them.
+func tmpfsText(m *nodev1.Mount) string {
+	options := slices.Clone(m.GetOptions())
+	if m.GetReadOnly() {
+		options = append(options, "ro")
+	}
+	if m.GetTmpfsSize() > 0 {
+		options = append(options, "size="+strconv.FormatInt(m.GetTmpfsSize(), 10))
+	}
+	if m.GetTmpfsMode() > 0 {
+		options = append(options, "mode="+strconv.FormatUint(uint64(m.GetTmpfsMode()), 8))
+	}
+	return strings.Join(options, ",")
 }
 
 // bindText is a bind mount as -v has it.

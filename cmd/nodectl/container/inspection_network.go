@@ -11,14 +11,24 @@ import (
 // The types below have docker's names, which templates use.
 type (
 	networkSettings struct {
-		SandboxID   string
-		SandboxKey  string
-		Ports       map[string][]portBinding
-		Gateway     string
-		IPAddress   string
-		IPPrefixLen int
-		MacAddress  string
-		Networks    map[string]endpoint
+		Bridge                 string
+		SandboxID              string
+		SandboxKey             string
+		Ports                  map[string][]portBinding
+		HairpinMode            bool
+		LinkLocalIPv6Address   string
+		LinkLocalIPv6PrefixLen int
+		SecondaryIPAddresses   []string
+		SecondaryIPv6Addresses []string
+		EndpointID             string
+		Gateway                string
+		GlobalIPv6Address      string
+		GlobalIPv6PrefixLen    int
+		IPAddress              string
+		IPPrefixLen            int
+		IPv6Gateway            string
+		MacAddress             string
+		Networks               map[string]endpoint
 	}
 	endpoint struct {
 		IPAMConfig          *ipamConfig
@@ -57,7 +67,9 @@ func networkOf(info *nodev1.InspectResponse) networkSettings {
 	for _, e := range info.GetEndpoints() {
 		place := endpointOf(e, runs)
 		if e.GetNetworkName() == "bridge" {
-			out.Gateway, out.IPAddress, out.IPPrefixLen, out.MacAddress = place.Gateway, place.IPAddress, place.IPPrefixLen, place.MacAddress
+			out.EndpointID, out.MacAddress = place.EndpointID, place.MacAddress
+			out.Gateway, out.IPAddress, out.IPPrefixLen = place.Gateway, place.IPAddress, place.IPPrefixLen
+			out.IPv6Gateway, out.GlobalIPv6Address, out.GlobalIPv6PrefixLen = place.IPv6Gateway, place.GlobalIPv6Address, place.GlobalIPv6PrefixLen
 		}
 		out.Networks[e.GetNetworkName()] = place
 	}

@@ -59,57 +59,74 @@ type (
 		Output     string
 	}
 	hostConfig struct {
-		Binds             []string
-		ContainerIDFile   string
-		LogConfig         logConfig
-		NetworkMode       string
-		PortBindings      map[string][]portBinding
-		RestartPolicy     restartPolicy
-		AutoRemove        bool
-		CapAdd            []string
-		CapDrop           []string
-		CgroupnsMode      string
-		DNS               []string `json:"Dns"`
-		DNSOptions        []string `json:"DnsOptions"`
-		DNSSearch         []string `json:"DnsSearch"`
-		ExtraHosts        []string
-		GroupAdd          []string
-		IpcMode           string
-		OomScoreAdj       int64
-		PidMode           string
-		Privileged        bool
-		PublishAllPorts   bool
-		ReadonlyRootfs    bool
-		SecurityOpt       []string
-		Tmpfs             map[string]string `json:",omitempty"`
-		CPUShares         int64             `json:"CpuShares"`
-		Memory            int64
-		NanoCPUs          int64 `json:"NanoCpus"`
-		CpusetCpus        string
-		CpusetMems        string
-		Devices           []device
-		PidsLimit         *int64
-		Annotations       map[string]string `json:",omitempty"`
-		VolumesFrom       []string
-		Mounts            []mountPoint `json:",omitempty"`
-		ShmSize           int64
-		Init              *bool `json:",omitempty"`
-		Ulimits           []ulimit
-		Sysctls           map[string]string `json:",omitempty"`
-		Links             []string
-		CgroupParent      string
-		UTSMode           string
-		UsernsMode        string
-		Runtime           string
-		CPUPeriod         int64 `json:"CpuPeriod"`
-		CPUQuota          int64 `json:"CpuQuota"`
-		BlkioWeight       uint32
-		OomKillDisable    bool
-		DeviceCgroupRules []string
-		MemoryReservation int64
-		MemorySwap        int64
-		MemorySwappiness  *int64
-		DeviceRequests    []deviceRequest
+		Binds                []string
+		ContainerIDFile      string
+		LogConfig            logConfig
+		NetworkMode          string
+		PortBindings         map[string][]portBinding
+		RestartPolicy        restartPolicy
+		AutoRemove           bool
+		VolumeDriver         string
+		ConsoleSize          [2]uint
+		CapAdd               []string
+		CapDrop              []string
+		CgroupnsMode         string
+		DNS                  []string `json:"Dns"`
+		DNSOptions           []string `json:"DnsOptions"`
+		DNSSearch            []string `json:"DnsSearch"`
+		ExtraHosts           []string
+		GroupAdd             []string
+		IpcMode              string
+		Cgroup               string
+		Isolation            string
+		OomScoreAdj          int64
+		PidMode              string
+		Privileged           bool
+		PublishAllPorts      bool
+		ReadonlyRootfs       bool
+		SecurityOpt          []string
+		Tmpfs                map[string]string `json:",omitempty"`
+		CPUShares            int64             `json:"CpuShares"`
+		Memory               int64
+		NanoCPUs             int64 `json:"NanoCpus"`
+		CpusetCpus           string
+		CpusetMems           string
+		Devices              []device
+		PidsLimit            *int64
+		Annotations          map[string]string `json:",omitempty"`
+		VolumesFrom          []string
+		Mounts               []mountPoint `json:",omitempty"`
+		ShmSize              int64
+		Init                 *bool `json:",omitempty"`
+		Ulimits              []ulimit
+		Sysctls              map[string]string `json:",omitempty"`
+		Links                []string
+		CgroupParent         string
+		UTSMode              string
+		UsernsMode           string
+		Runtime              string
+		CPUPeriod            int64 `json:"CpuPeriod"`
+		CPUQuota             int64 `json:"CpuQuota"`
+		CPURealtimePeriod    int64 `json:"CpuRealtimePeriod"`
+		CPURealtimeRuntime   int64 `json:"CpuRealtimeRuntime"`
+		CPUCount             int64 `json:"CpuCount"`
+		CPUPercent           int64 `json:"CpuPercent"`
+		BlkioWeight          uint32
+		BlkioWeightDevice    []weightDevice
+		BlkioDeviceReadBps   []throttledDevice
+		BlkioDeviceWriteBps  []throttledDevice
+		BlkioDeviceReadIOps  []throttledDevice
+		BlkioDeviceWriteIOps []throttledDevice
+		IOMaximumIOps        uint64
+		IOMaximumBandwidth   uint64
+		OomKillDisable       bool
+		DeviceCgroupRules    []string
+		MemoryReservation    int64
+		MemorySwap           int64
+		MemorySwappiness     *int64
+		MaskedPaths          []string
+		ReadonlyPaths        []string
+		DeviceRequests       []deviceRequest
 	}
 	deviceRequest struct {
 		Driver       string
@@ -117,6 +134,14 @@ type (
 		DeviceIDs    []string
 		Capabilities [][]string
 		Options      map[string]string
+	}
+	weightDevice struct {
+		Path   string
+		Weight uint64
+	}
+	throttledDevice struct {
+		Path string
+		Rate uint64
 	}
 	ulimit struct {
 		Name       string
@@ -168,6 +193,7 @@ type (
 		Cmd          []string
 		Image        string
 		Volumes      map[string]struct{}
+		OnBuild      []string
 		WorkingDir   string
 		Entrypoint   []string
 		Labels       map[string]string

@@ -32,8 +32,11 @@ func NewRemove(cli *command.CLI) *cobra.Command {
 					cli.Report(err)
 					return nil
 				}
+				if err == nil {
+					cli.PrintArg(name)
+				}
 				return err
-			}, cli.PrintArg)
+			}, nil)
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Force the removal of a running container (uses SIGKILL)")

@@ -21,10 +21,13 @@ type info struct {
 	Pods              int64
 	Images            int64
 	Driver            string
+	// DockerRootDir is NodeRootDir under docker's name.
+	DockerRootDir     string
 	NodeRootDir       string
 	NodeStateDir      string
 	ImageBytes        uint64
 	ImageFilesystem   string
+	LoggingDriver     string
 	CgroupDriver      string
 	CgroupVersion     string
 	NetworkReady      bool
@@ -33,17 +36,28 @@ type info struct {
 	SupervisorVersion string
 	SupervisorProblem string
 	RuncVersion       string
-	Features          []string
-	KernelVersion     string
-	OperatingSystem   string
-	OSType            string
-	Architecture      string
-	NCPU              int64
-	MemTotal          int64
-	Name              string
-	ServerVersion     string
-	Warnings          []string
-	ClientInfo        clientVersion
+	DefaultRuntime    string
+	Runtimes          map[string]struct{}
+	SecurityOptions   []string
+	Swarm             swarm
+	// LiveRestoreEnabled says that containers outlive the agent.
+	LiveRestoreEnabled bool
+	Features           []string
+	KernelVersion      string
+	OperatingSystem    string
+	OSType             string
+	Architecture       string
+	NCPU               int64
+	MemTotal           int64
+	Name               string
+	ServerVersion      string
+	Warnings           []string
+	ClientInfo         clientVersion
+}
+
+// swarm is what docker tells of its cluster; here there is none.
+type swarm struct {
+	LocalNodeState string
 }
 
 // NewInfo is `nodectl info`.
@@ -82,16 +96,43 @@ func infoOf(r *nodev1.InfoResponse) info {
 	return info{
 		Containers: r.GetContainers(), ContainersRunning: r.GetRunning(), ContainersPaused: r.GetPaused(),
 		ContainersStopped: r.GetStopped(), Pods: r.GetPods(), Images: r.GetImages(),
-		Driver: r.GetSnapshotter(), NodeRootDir: r.GetRootDir(), NodeStateDir: r.GetStateDir(),
+		Driver: r.GetSnapshotter(), DockerRootDir: r.GetRootDir(), NodeRootDir: r.GetRootDir(), NodeStateDir: r.GetStateDir(),
 		ImageBytes: r.GetImageBytes(), ImageFilesystem: r.GetImageFilesystem(),
 		CgroupDriver: r.GetCgroupDriver(), CgroupVersion: cgroupVersion(r.GetCgroupVersion()),
+		LoggingDriver: "json-file", DefaultRuntime: "runc", Runtimes: map[string]struct{}{"runc": {}}, Swarm: swarm{"inactive"},
+		LiveRestoreEnabled: true, SecurityOptions: securityOptions(r.GetFeatures()),
 		NetworkReady: r.GetNetworkReady(), NetworkProblem: r.GetNetworkProblem(),
 		SupervisorPid: r.GetSupervisorPid(), SupervisorVersion: r.GetVersion().GetSupervisorVersion(),
 		SupervisorProblem: r.GetSupervisorProblem(), RuncVersion: r.GetVersion().GetRuncVersion(), Features: r.GetFeatures(),
 		KernelVersion: r.GetVersion().GetKernelVersion(), OperatingSystem: r.GetOperatingSystem(),
-		OSType: r.GetVersion().GetOs(), Architecture: r.GetVersion().GetArch(), NCPU: r.GetCpus(), MemTotal: r.GetMemoryBytes(),
+		OSType: r.GetVersion().GetOs(), Architecture: machine(r.GetVersion().GetArch()), NCPU: r.GetCpus(), MemTotal: r.GetMemoryBytes(),
 		Name: r.GetHostname(), ServerVersion: r.GetVersion().GetVersion(), Warnings: r.GetWarnings(),
 	}
+}
+
+// machine is the kernel's name of an architecture, which docker's info has, by Go's.
+func machine(arch string) string {
+	switch arch {
+	case "amd64":
+		return "x86_64"
+	case "arm64":
+		return "aarch64"
+	}
+	return arch
+}
+
+// securityOptions are docker's words for those features that keep containers in.
+func securityOptions(features []string) []string {
+	out := []string{}
+	for _, feature := range features {
+		switch feature {
+		case "seccomp":
+			out = append(out, "name=seccomp,profile=builtin")
+		case "apparmor", "selinux":
+			out = append(out, "name="+feature)
+		}
+	}
+	return out
 }
 
 // cgroupVersion is docker's name of how cgroups are mounted: hybrid, with controllers on v1, is 1.
@@ -120,6 +161,7 @@ func printInfo(out io.Writer, i info) {
 	line(1, "Storage Driver", i.Driver)
 	line(2, "Images take", format.Size(int64(i.ImageBytes)))
 	line(2, "Backing path", i.ImageFilesystem)
+	line(1, "Logging Driver", i.LoggingDriver)
 	line(1, "Cgroup Driver", i.CgroupDriver)
 	line(1, "Cgroup Version", i.CgroupVersion)
 	line(1, "Network", ready(i.NetworkReady, i.NetworkProblem))
@@ -128,6 +170,7 @@ func printInfo(out io.Writer, i info) {
 	} else {
 		line(1, "Supervisor", fmt.Sprintf("%s (PID %d)", i.SupervisorVersion, i.SupervisorPid))
 	}
+	line(1, "Default Runtime", i.DefaultRuntime)
 	line(1, "libcontainer", i.RuncVersion)
 	line(1, "Features", strings.Join(i.Features, " "))
 	line(1, "Kernel Version", i.KernelVersion)
