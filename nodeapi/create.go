@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -131,8 +130,7 @@ func (m *making) run(ctx context.Context) error {
 		return worded
 	}
 	if err != nil {
-		// What is wrong is said once; the log has the way to it.
-		if _, why, ok := strings.Cut(err.Error(), " in pod "+m.podID+": "); ok && m.podID != "" {
+		if why, ok := m.createFailure(err); ok {
 			return said(&failure{text: why, kind: err})
 		}
 		return fmt.Errorf("create container %s: %w", m.name, err)

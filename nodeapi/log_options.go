@@ -1,6 +1,7 @@
 package nodeapi
 
 import (
+	"cmp"
 	"strconv"
 
 	"github.com/containerd/errdefs"
@@ -35,7 +36,7 @@ func validateLog(spec *nodev1.ContainerSpec) error {
 			}
 		case "mode", "max-buffer-size", "labels", "labels-regex", "env", "env-regex", "tag", "compress":
 		default:
-			return failf(errdefs.ErrInvalidArgument, "unknown log opt '%s' for %s log driver", name, log.GetDriver())
+			return failf(errdefs.ErrInvalidArgument, "unknown log opt '%s' for %s log driver", name, cmp.Or(log.GetDriver(), "json-file"))
 		}
 	}
 	return nil

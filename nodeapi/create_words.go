@@ -1,0 +1,44 @@
+package nodeapi
+
+import (
+	"regexp"
+	"strings"
+)
+
+// createWords are what docker says in place of what mechanisms do, which speak of CRI's fields.
+var createWords = []struct {
+	ours  *regexp.Regexp
+	their string
+}{
+	{regexp.MustCompile(`no user "([^"]*)" in the image's /etc/passwd`), "unable to find user $1: no matching entries in passwd file"},
+	{regexp.MustCompile(`unable to find group \S+: no group "([^"]*)" in the image's /etc/group`), "unable to find group $1: no matching entries in group file"},
+	{regexp.MustCompile(`no group "([^"]*)" in the image's /etc/group`), "unable to find group $1: no matching entries in group file"},
+	{regexp.MustCompile(`linux\.security_context\.capabilities\.add_capabilities\[\d+\]: there is no capability "(?:CAP_)?([^"]*)"`),
+		`invalid CapAdd: unknown capability: "CAP_$1"`},
+	{regexp.MustCompile(`linux\.security_context\.capabilities\.drop_capabilities\[\d+\]: there is no capability "(?:CAP_)?([^"]*)"`),
+		`invalid CapDrop: unknown capability: "CAP_$1"`},
+	{regexp.MustCompile(`devices\[\d+\]\.host_path: lstat (\S+): (.*)`), `error gathering device information while adding custom device "$1": $2`},
+	{regexp.MustCompile(`linux\.sysctls\[([^\]]*)\]: is not kept apart by a namespace`), `sysctl "$1" is not in a separate kernel namespace`},
+}
+
+// createWay matches the names of steps that stand before what is wrong.
+var createWay = regexp.MustCompile(`^((user|specification): )+`)
+
+// createFailure is why a container could not be made as a person reads it, once and without the way to it, which the log
+// has.
+func (m *making) createFailure(err error) (why string, found bool) {
+	text := err.Error()
+	for _, before := range []string{" in pod " + m.podID + ": ", "run pod " + namespace + "/" + m.name + ": "} {
+		if _, after, ok := strings.Cut(text, before); ok {
+			text, found = after, true
+		}
+	}
+	if !found {
+		return "", false
+	}
+	text = createWay.ReplaceAllString(text, "")
+	for _, words := range createWords {
+		text = words.ours.ReplaceAllString(text, words.their)
+	}
+	return text, true
+}
