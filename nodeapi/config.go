@@ -69,6 +69,9 @@ func settle(spec *nodev1.ContainerSpec, m *making) {
 			spec.Hostname = host
 		}
 	}
+	if !m.server.cgroupV2() {
+		spec.Security.HostCgroup = true // v1 has no namespace of ours, and docker's default is the same there
+	}
 	spec.Network.Ports = nil
 	for _, p := range m.ports {
 		spec.Network.Ports = append(spec.Network.Ports, p.message())

@@ -22,7 +22,7 @@ var createWords = []struct {
 }
 
 // createWay matches the names of steps that stand before what is wrong.
-var createWay = regexp.MustCompile(`^((user|specification): )+`)
+var createWay = regexp.MustCompile(`^((user|specification|linux\.security_context\.run_as_username): )+`)
 
 // createFailure is why a container could not be made as a person reads it, once and without the way to it, which the log
 // has.

@@ -36,6 +36,7 @@ type (
 		Aliases             []string
 		MacAddress          string
 		DriverOpts          map[string]string
+		GwPriority          int
 		NetworkID           string
 		EndpointID          string
 		Gateway             string
