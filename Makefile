@@ -80,6 +80,10 @@ bench-net: test-packages build tools peers ## time and throughput of pods' netwo
 bench-cri: test-packages build tools peers ## time of calls with 30 pods, here and in containerd with runc
 	hack/bench-pods TestCalls
 
+.PHONY: bench-probes
+bench-probes: test-packages build tools peers ## processor time of 110 exec probes a second, here and in containerd with runc
+	hack/bench-pods TestProbes
+
 .PHONY: bench-cli
 bench-cli: test-packages build tools peers ## time of nodectl run beside ctr's, and of ps with many containers
 	hack/bench-pods TestCLI

@@ -43,6 +43,7 @@ type peer struct {
 	runtime  runtimeapi.RuntimeServiceClient
 	parent   string // cgroup of its pods
 	serial   int
+	security *runtimeapi.LinuxContainerSecurityContext // of its containers; nil is none
 	timings  []time.Duration
 	perPodMB float64
 }
@@ -158,7 +159,7 @@ func (p *peer) pod(ctx context.Context, t *testing.T, down bool) time.Duration {
 		Image:    &runtimeapi.ImageSpec{Image: images.Busybox},
 		Command:  []string{workload, "1000"},
 		LogPath:  fmt.Sprintf("%d.log", p.serial),
-		Linux:    &runtimeapi.LinuxContainerConfig{},
+		Linux:    &runtimeapi.LinuxContainerConfig{SecurityContext: p.security},
 	}
 	fail := func(what string, err error) {
 		if err != nil {
