@@ -163,7 +163,7 @@ func TestFailedExecWords(t *testing.T) {
 			one.change(p)
 			for _, way := range []*specs.Process{p, byLibcontainer(p)} {
 				_, err := n.Exec(t.Context(), supervisor.Exec{ContainerID: "one", ExecID: "x", Process: way})
-				if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), one.want) {
+				if !errdefs.IsInvalidArgument(err) || !strings.HasSuffix(err.Error(), one.want+": "+errdefs.ErrInvalidArgument.Error()) {
 					t.Errorf("%v", err)
 				}
 			}

@@ -229,12 +229,27 @@ func intercept(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.Una
 			stack := make([]byte, 16<<10)
 			stack = stack[:runtime.Stack(stack, false)]
 			logrus.WithField("method", info.FullMethod).Errorf("panic: %v\n%s", p, stack)
-			resp, err = nil, errgrpc.ToGRPC(fmt.Errorf("%s: panic: %v: %w", info.FullMethod, p, errdefs.ErrInternal))
+			resp, err = nil, coded(fmt.Errorf("%s: panic: %v: %w", info.FullMethod, p, errdefs.ErrInternal))
 		}
 	}()
 	resp, err = method(ctx, unmarshal)
 	if err != nil {
-		return nil, errgrpc.ToGRPC(err)
+		return nil, coded(err)
 	}
 	return resp, nil
 }
+
+// coded gives an error the code of its kind and its text, once: what it wraps
+// beside its kind would come as further lines on the other side.
+func coded(err error) error {
+	return errgrpc.ToGRPC(oneLine{text: err.Error(), kind: errdefs.Resolve(err)})
+}
+
+// oneLine is an error's text with its kind.
+type oneLine struct {
+	text string
+	kind error
+}
+
+func (e oneLine) Error() string { return e.text }
+func (e oneLine) Unwrap() error { return e.kind }
