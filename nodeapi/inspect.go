@@ -2,6 +2,7 @@ package nodeapi
 
 import (
 	"context"
+	"fmt"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/sandbox"
@@ -14,14 +15,14 @@ func (s *containers) Inspect(ctx context.Context, req *nodev1.InspectRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	names, err := s.imageNames(ctx)
+	images, err := s.images.Images(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list images: %w", err)
 	}
 	// A pod that has just gone is the zero value: the rest is still told.
 	pod, _ := s.sandboxes.Pod(c.PodID)
 	resp := &nodev1.InspectResponse{
-		Container: s.containerMessage(c, pod, names), Spec: s.spec(pod),
+		Container: s.containerMessage(c, pod, namesOf(images)), Spec: s.spec(pod),
 		Env: c.Env, WorkingDir: c.WorkingDir, LogPath: c.LogPath,
 		Rootfs: c.Rootfs, SnapshotKey: c.SnapshotKey, CgroupPath: c.CgroupPath,
 		StopSignal: c.StopSignal, PodId: c.PodID, Addresses: addresses(pod), Endpoints: s.endpoints(pod),

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -17,10 +19,11 @@ import (
 
 // List gives nodectl's containers, and kubelet's when asked, newest first.
 func (s *containers) List(ctx context.Context, req *nodev1.ListRequest) (*nodev1.ListResponse, error) {
-	names, err := s.imageNames(ctx)
+	images, err := s.images.Images(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list images: %w", err)
 	}
+	names, platforms := namesOf(images), platformsOf(images)
 	pods := map[string]sandbox.Pod{}
 	for _, pod := range s.sandboxes.Pods() {
 		pods[pod.ID] = pod
@@ -31,6 +34,7 @@ func (s *containers) List(ctx context.Context, req *nodev1.ListRequest) (*nodev1
 			continue
 		}
 		m := s.containerMessage(c, pods[c.PodID], names)
+		m.Platform = platforms[c.ImageID]
 		if req.GetSizes() {
 			if err := s.addSizes(ctx, m, c); err != nil {
 				return nil, err
@@ -64,19 +68,26 @@ func (s *Server) addSizes(ctx context.Context, m *nodev1.Container, c sandbox.Co
 	return nil
 }
 
-// imageNames maps each normalised reference to the ID it means now.
-func (s *Server) imageNames(ctx context.Context) (map[string]string, error) {
-	all, err := s.images.Images(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list images: %w", err)
+// platformsOf says what images are for, by their IDs.
+func platformsOf(images []imageservice.Image) map[string]string {
+	found := map[string]string{}
+	for _, img := range images {
+		if img.Config != nil && img.Config.OS != "" {
+			found[img.ID] = path.Join(img.Config.OS, img.Config.Architecture, img.Config.Variant)
+		}
 	}
+	return found
+}
+
+// namesOf maps each normalised reference to the ID it means now.
+func namesOf(images []imageservice.Image) map[string]string {
 	names := map[string]string{}
-	for _, img := range all {
+	for _, img := range images {
 		for _, ref := range append(slices.Clone(img.Tags), img.Digests...) {
 			names[ref] = img.ID
 		}
 	}
-	return names, nil
+	return names
 }
 
 // containerMessage is a container as the node API shows it. pod may be the

@@ -68,6 +68,43 @@ func TestEveryListHasFormats(t *testing.T) {
 	}
 }
 
+// placeholders are those that docker's reference names, by command.
+var placeholders = map[string]string{
+	"ps -a":                        `.ID .Image .Command .CreatedAt .RunningFor .Ports .State .Status .Size .Names .Labels .Mounts .Networks .LocalVolumes .Platform`,
+	"images":                       `.ID .Repository .Tag .Digest .CreatedSince .CreatedAt .Size .VirtualSize .Containers .SharedSize .UniqueSize`,
+	"stats --no-stream":            `.Container .Name .ID .CPUPerc .MemUsage .NetIO .BlockIO .MemPerc .PIDs`,
+	"volume ls":                    `.Name .Driver .Scope .Mountpoint .Labels .Links .Size .Status .Availability .Group`,
+	"network ls":                   `.ID .Name .Driver .Scope .IPv4 .IPv6 .Internal .Labels .CreatedAt`,
+	"history busybox":              `.ID .CreatedAt .CreatedSince .CreatedBy .Size .Comment`,
+	"search box":                   `.Name .Description .StarCount .IsOfficial .IsAutomated`,
+	"system df":                    `.Type .TotalCount .Active .Size .Reclaimable`,
+	"events --since 1h --until 1s": `.Type .Status .ID .Action .From .Scope .Time .TimeNano .Actor .Actor.ID .Actor.Attributes`,
+	"version":                      `.Client.Version .Client.GoVersion .Client.GitCommit .Client.Os .Client.Arch .Server.Version`,
+	"info":                         `.ServerVersion .Containers .ContainersRunning .ContainersPaused .ContainersStopped .Images .Driver .Name .NCPU .MemTotal .OperatingSystem .OSType .Architecture .KernelVersion .CgroupDriver .CgroupVersion`,
+	"inspect web":                  `.Id .Created .Path .Args .State.Status .State.Running .State.Pid .State.ExitCode .Image .LogPath .Name .RestartCount .Driver .Mounts .Config.Env .Config.Labels .HostConfig.NetworkMode .NetworkSettings.Ports`,
+	"image inspect busybox":        `.Id .RepoTags .RepoDigests .Created .Config.Cmd .Architecture .Os .Size .RootFS.Layers`,
+}
+
+// Each placeholder of docker's is one here, and those with an argument too.
+func TestPlaceholdersAreDockers(t *testing.T) {
+	dir := t.TempDir()
+	host := newFakeAgent().serve(t, "/tmp")
+	for command, fields := range placeholders {
+		var source []string
+		for _, field := range strings.Fields(fields) {
+			source = append(source, "{{"+field+"}}")
+		}
+		if command == "ps -a" || command == "volume ls" || command == "network ls" {
+			source = append(source, `{{.Label "tier"}}`)
+		}
+		cmd := exec.Command("nodectl", append(strings.Fields(command), "--format", strings.Join(source, " "))...)
+		cmd.Env = append(os.Environ(), "NODEAGENT_HOST="+host, "HOME="+dir, "GORACE=atexit_sleep_ms=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", command, err, out)
+		}
+	}
+}
+
 // On a terminal ps shows kubelet's containers, unless a script's form is asked for.
 func TestPsShowsPodsToPeople(t *testing.T) {
 	for args, pods := range map[string]bool{"ps": true, "ps -a": true, "ps --pods=false": false, "ps -q": false, "ps -l": false, "ps --format table": false} {

@@ -4060,8 +4060,10 @@ type Container struct {
 	// health is empty without a check, else starting, healthy or unhealthy.
 	Health string `protobuf:"bytes,42,opt,name=health,proto3" json:"health,omitempty"`
 	// size_rw is what its own layer takes, size_root_fs with its image's.
-	SizeRw        int64 `protobuf:"varint,43,opt,name=size_rw,json=sizeRw,proto3" json:"size_rw,omitempty"`
-	SizeRootFs    int64 `protobuf:"varint,44,opt,name=size_root_fs,json=sizeRootFs,proto3" json:"size_root_fs,omitempty"`
+	SizeRw     int64 `protobuf:"varint,43,opt,name=size_rw,json=sizeRw,proto3" json:"size_rw,omitempty"`
+	SizeRootFs int64 `protobuf:"varint,44,opt,name=size_root_fs,json=sizeRootFs,proto3" json:"size_root_fs,omitempty"`
+	// platform is what its image is for, such as linux/amd64; only List tells.
+	Platform      string `protobuf:"bytes,45,opt,name=platform,proto3" json:"platform,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4269,6 +4271,13 @@ func (x *Container) GetSizeRootFs() int64 {
 		return x.SizeRootFs
 	}
 	return 0
+}
+
+func (x *Container) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
 }
 
 type InspectRequest struct {
@@ -6185,7 +6194,7 @@ const file_container_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
 	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x10\n" +
-	"\x03uid\x18\x04 \x01(\tR\x03uid\"\x90\a\n" +
+	"\x03uid\x18\x04 \x01(\tR\x03uid\"\xac\a\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12(\n" +
@@ -6217,7 +6226,8 @@ const file_container_proto_rawDesc = "" +
 	"\x06health\x18* \x01(\tR\x06health\x12\x17\n" +
 	"\asize_rw\x18+ \x01(\x03R\x06sizeRw\x12 \n" +
 	"\fsize_root_fs\x18, \x01(\x03R\n" +
-	"sizeRootFs\x1a9\n" +
+	"sizeRootFs\x12\x1a\n" +
+	"\bplatform\x18- \x01(\tR\bplatform\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +

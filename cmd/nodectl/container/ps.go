@@ -156,7 +156,7 @@ func inPod(c *nodev1.Container, name string) bool {
 var psHeader = format.Header{
 	"ID": "CONTAINER ID", "Image": "IMAGE", "Command": "COMMAND", "RunningFor": "CREATED", "CreatedAt": "CREATED AT",
 	"Status": "STATUS", "State": "STATE", "Ports": "PORTS", "Names": "NAMES", "Labels": "LABELS", "Mounts": "MOUNTS",
-	"Size": "SIZE", "LocalVolumes": "LOCAL VOLUMES", "Networks": "NETWORKS", "Pod": "POD", "Namespace": "NAMESPACE",
+	"Size": "SIZE", "Platform": "PLATFORM", "LocalVolumes": "LOCAL VOLUMES", "Networks": "NETWORKS", "Pod": "POD", "Namespace": "NAMESPACE",
 }
 
 // psRow is a container as ps shows it; its methods are the fields of templates.
@@ -241,6 +241,9 @@ func (r psRow) health() string {
 
 // Size is what the container's own layer takes, and with its image's.
 func (r psRow) Size() string {
+	if r.c.GetSizeRootFs() == 0 {
+		return format.Size(r.c.GetSizeRw()) // nobody asked for it
+	}
 	return fmt.Sprintf("%s (virtual %s)", format.Size(r.c.GetSizeRw()), format.Size(r.c.GetSizeRootFs()))
 }
 
@@ -254,6 +257,9 @@ func (r psRow) LocalVolumes() string {
 	}
 	return strconv.Itoa(n)
 }
+
+// Platform is what its image is for; empty once the image is gone.
+func (r psRow) Platform() string { return r.c.GetPlatform() }
 
 // Ports are the ports, published and exposed, of a running container.
 func (r psRow) Ports() string {

@@ -235,7 +235,7 @@ func rows(img *nodev1.Image, patterns []string, whole bool) []row {
 // listHeader are the headers of images.
 var listHeader = format.Header{
 	"ID": "IMAGE ID", "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "CreatedSince": "CREATED",
-	"CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE",
+	"CreatedAt": "CREATED AT", "Size": "SIZE", "Containers": "CONTAINERS", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE", "VirtualSize": "VIRTUAL SIZE",
 }
 
 // row is an image as images shows it; its methods are the fields of templates.
@@ -275,6 +275,9 @@ func (r row) CreatedAt() string {
 
 // Size is what the image takes on the disk.
 func (r row) Size() string { return format.Size(diskUsage(r.img)) }
+
+// VirtualSize is Size: a name of it that older scripts use.
+func (r row) VirtualSize() string { return r.Size() }
 
 // Containers is how many containers use the image.
 func (r row) Containers() string { return strconv.FormatInt(r.img.GetContainers(), 10) }

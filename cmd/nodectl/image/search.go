@@ -100,7 +100,7 @@ func searchFilter(values []string) (func(*nodev1.FoundRepository) bool, error) {
 	}, nil
 }
 
-var searchHeader = format.Header{"Name": "NAME", "Description": "DESCRIPTION", "StarCount": "STARS", "IsOfficial": "OFFICIAL"}
+var searchHeader = format.Header{"Name": "NAME", "Description": "DESCRIPTION", "StarCount": "STARS", "IsOfficial": "OFFICIAL", "IsAutomated": "AUTOMATED"}
 
 // longestDescription is how many characters of one are shown.
 const longestDescription = 45
@@ -125,6 +125,14 @@ func (r searchRow) Description() string {
 
 // StarCount is how many like it.
 func (r searchRow) StarCount() string { return strconv.FormatInt(r.found.GetStars(), 10) }
+
+// IsAutomated marks none: Docker Hub does not tell of that any more.
+func (r searchRow) IsAutomated() string {
+	if r.json {
+		return "false"
+	}
+	return ""
+}
 
 // IsOfficial marks those of Docker Hub's library.
 func (r searchRow) IsOfficial() string {
