@@ -14,7 +14,7 @@ TOOLS := $(CURDIR)/.cache/bin
 # What building needs: a C compiler, for the part of libcontainer that enters namespaces, and seccomp's library.
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config
 # What tests need besides: a registry to pull from, and the programs that tests look at the system with.
-TEST_PACKAGES := $(BUILD_PACKAGES) docker-registry iproute2 iptables nftables procps util-linux dpkg e2fsprogs mount qemu-system-x86
+TEST_PACKAGES := $(BUILD_PACKAGES) docker-registry iproute2 iptables nftables procps util-linux dpkg e2fsprogs mount qemu-system-x86 bash-completion zsh fish mandoc
 
 FUZZTIME ?= 10s
 

@@ -3,6 +3,7 @@ package main
 import (
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/pod"
 	"github.com/spf13/cobra"
 )
 
@@ -17,7 +18,7 @@ func completeArguments(root *cobra.Command, cli *command.CLI) {
 		"attach": first(running), "commit": first(anyContainer), "cp": first(anyContainer), "diff": first(anyContainer), "exec": first(running),
 		"export": first(anyContainer), "kill": running, "logs": first(anyContainer), "pause": running, "port": first(running),
 		"rename": first(anyContainer), "restart": anyContainer, "start": still, "stats": running, "stop": running, "top": first(running),
-		"unpause": paused, "update": anyContainer, "wait": anyContainer, "why": first(anyContainer),
+		"unpause": paused, "update": anyContainer, "wait": anyContainer, "why": first(both(anyContainer, pod.Completion(cli))),
 		"create": first(images), "history": first(images), "push": first(images), "rmi": images, "run": first(images), "save": images, "tag": first(images),
 	}
 	for _, cmd := range append(root.Commands(), below(root, "container")...) {
@@ -27,6 +28,11 @@ func completeArguments(root *cobra.Command, cli *command.CLI) {
 		complete(cmd, images)
 	}
 	completeNetworks(root, cli, anyContainer)
+	volumes := cli.VolumeNames()
+	for _, cmd := range below(root, "volume") {
+		complete(cmd, map[string]cobra.CompletionFunc{"inspect": volumes, "rm": volumes}[cmd.Name()])
+	}
+	completeFlags(root, cli)
 	for _, cmd := range append(below(root, "container"), root.Commands()...) {
 		if cmd.Name() == "rm" || cmd.Name() == "inspect" {
 			complete(cmd, anyContainer)
@@ -51,6 +57,37 @@ func completeNetworks(root *cobra.Command, cli *command.CLI, containers cobra.Co
 		if cmd.Flags().Lookup("network") != nil {
 			_ = cmd.RegisterFlagCompletionFunc("network", networks) // it is there
 		}
+	}
+}
+
+// flagValues are those of flags that take one of a few.
+var flagValues = map[string][]string{
+	"pull":    {"always", "missing", "never"},
+	"restart": {"always", "no", "on-failure", "unless-stopped"},
+	"signal":  {"SIGABRT", "SIGCONT", "SIGHUP", "SIGINT", "SIGKILL", "SIGQUIT", "SIGSTOP", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH"},
+}
+
+// completeFlags completes the values of flags that name something, or one of a
+// few.
+func completeFlags(root *cobra.Command, cli *command.CLI) {
+	for _, cmd := range append(below(root, "container"), root.Commands()...) {
+		for name, values := range flagValues {
+			if cmd.Flags().Lookup(name) != nil {
+				command.Complete(cmd, name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+			}
+		}
+		if cmd.Flags().Lookup("pod") != nil {
+			command.Complete(cmd, "pod", pod.Completion(cli))
+		}
+	}
+}
+
+// both completes what either does.
+func both(a, b cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, begin string) ([]string, cobra.ShellCompDirective) {
+		some, _ := a(cmd, args, begin)
+		more, directive := b(cmd, args, begin)
+		return append(some, more...), directive
 	}
 }
 

@@ -50,7 +50,7 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		debug.NewWhy(cli), debug.NewOps(cli), debug.NewDoctor(cli),
 		containerGroup(cli), volumeGroup(cli), imageGroup(cli), networkGroup(cli), storeGroup(cli), registryGroup(cli), systemGroup(cli, build),
 	)
-	root.AddCommand(newMan())
+	root.AddCommand(newMan(build))
 	setHelp(root)
 	completeArguments(root, cli)
 	return root

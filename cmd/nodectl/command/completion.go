@@ -76,6 +76,22 @@ func (c *CLI) NetworkNames() cobra.CompletionFunc {
 	})
 }
 
+// VolumeNames completes the names of volumes.
+func (c *CLI) VolumeNames() cobra.CompletionFunc {
+	return Completion(func(ctx context.Context) ([]string, error) {
+		client, err := c.Volumes()
+		if err != nil {
+			return nil, err
+		}
+		resp, err := client.List(ctx, &nodev1.ListVolumesRequest{})
+		var names []string
+		for _, v := range resp.GetVolumes() {
+			names = append(names, v.GetName())
+		}
+		return names, err
+	})
+}
+
 // FullName is what a person calls a container by in a command.
 func FullName(c *nodev1.Container) string {
 	if pod := c.GetPod(); pod.GetName() != "" {
