@@ -174,6 +174,39 @@ func TestLogsWithoutTheAgent(t *testing.T) {
 	}
 }
 
+// A disk that was full leaves no record torn, to which the next one would be joined.
+func TestLogDiskWasFull(t *testing.T) {
+	n := newNode(t)
+	disk, v := t.TempDir(), t.TempDir()
+	n.must("mount", unix.Mount("full", disk, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { n.must("unmount", unix.Unmount(disk, unix.MNT_DETACH)) })
+	ballast := filepath.Join(disk, "ballast")
+	write(t, ballast, strings.Repeat("x", 1<<19))
+	config := n.podConfig()
+	config.LogDirectory = disk
+	ctr := shell("full", `yes 123456789012345678901234567890123456 | head -c 2m; touch /v/written; while [ ! -e /v/room ]; do usleep 10000; done; echo; echo after`)
+	ctr.Mounts = []*runtimeapi.Mount{volume(v, "/v")}
+	id := n.started(n.run(config), config, ctr)
+	testenv.Eventually(t, eventLimit, "the container goes on", func() error {
+		_, err := os.Stat(filepath.Join(v, "written"))
+		return err
+	})
+	n.must("make room", os.Remove(ballast))
+	write(t, filepath.Join(v, "room"), "")
+	n.exited(id)
+	lines := 0
+	text := n.logText(filepath.Join(disk, ctr.LogPath))
+	for line := range strings.Lines(text) {
+		lines++
+		if !strings.HasPrefix("123456789012345678901234567890123456\n", strings.TrimSpace(line)) && line != "after\n" {
+			t.Fatalf("line %d is %.300q", lines, line)
+		}
+	}
+	if lines < 1000 || !strings.HasSuffix(text, "after\n") {
+		t.Errorf("%d lines, the last of them %.100q", lines, text[max(0, len(text)-100):])
+	}
+}
+
 // A full disk loses what is logged meanwhile, and neither stops nor slows the container; afterwards the log goes on.
 func TestLogDiskIsFull(t *testing.T) {
 	n := newNode(t)

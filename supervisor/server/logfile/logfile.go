@@ -8,6 +8,7 @@
 package logfile
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -93,7 +94,8 @@ func (w *Writer) Write(records []byte) {
 	if w.file == nil {
 		return
 	}
-	if _, err := w.file.Write(records); err != nil {
+	if n, err := w.file.Write(records); err != nil {
+		w.untear(records[:n])
 		w.dropped++
 		if !w.failing {
 			w.failing = true
@@ -104,6 +106,23 @@ func (w *Writer) Write(records []byte) {
 	if w.failing {
 		w.failing = false
 		logrus.WithField("log", w.path).WithField("dropped", w.dropped).Warn("container log is written again")
+	}
+}
+
+// untear takes the beginning of a record off the end of the file, which the next
+// record would otherwise become a part of. written is what there was room for.
+// The caller holds mu.
+func (w *Writer) untear(written []byte) {
+	torn := len(written) - (bytes.LastIndexByte(written, '\n') + 1)
+	if torn == 0 {
+		return
+	}
+	info, err := w.file.Stat()
+	if err == nil && info.Mode().IsRegular() {
+		err = w.file.Truncate(max(0, info.Size()-int64(torn)))
+	}
+	if err != nil {
+		logrus.WithError(err).WithField("log", w.path).Warn("container log ends within a record")
 	}
 }
 
