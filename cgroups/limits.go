@@ -84,6 +84,9 @@ func (m *Manager) limit(p string, res *specs.LinuxResources) error {
 			u()
 		}
 	}
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ERANGE) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package cgroups
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -209,6 +210,17 @@ func TestLimitsV2(t *testing.T) {
 	err = m.Update(context.Background(), "/pod", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(1000))}})
 	if !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("a limit below use: %v", err)
+	}
+}
+
+func TestFiles(t *testing.T) {
+	m := v2Manager(fixture(t, map[string]string{"pod/memory.high": "max\n", "pod/cpu.max": "max 100000\n"}))
+	held, err := m.Files("/pod", []string{"memory.high", "cpu.max", "memory.gone", "../memory.high", "memory./../memory.high", "odd.file"})
+	if want := map[string]string{"memory.high": "max", "cpu.max": "max 100000"}; err != nil || !maps.Equal(held, want) {
+		t.Errorf("%v, %v", held, err)
+	}
+	if _, err := m.Files("/a/../b", nil); !errdefs.IsInvalidArgument(err) {
+		t.Error(err)
 	}
 }
 

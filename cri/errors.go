@@ -21,6 +21,14 @@ func missing(field string) error {
 	return invalid(field, "is missing")
 }
 
+// ofImage names the field of a request that an image could not be found by.
+func ofImage(err error) error {
+	if errdefs.IsInvalidArgument(err) {
+		return fmt.Errorf("image.image: %w", err)
+	}
+	return err
+}
+
 // statusOf turns an error into what goes over the wire. ctx is the call's: when
 // it is over, an error without a kind is its doing, and so is one that wraps
 // its end, whatever else it is ("registry unavailable: deadline exceeded").

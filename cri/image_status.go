@@ -22,7 +22,7 @@ func (s *Server) ImageStatus(ctx context.Context, req *runtime.ImageStatusReques
 		return &runtime.ImageStatusResponse{}, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, ofImage(err)
 	}
 	resp := &runtime.ImageStatusResponse{Image: imageItem(&img)}
 	if req.GetVerbose() {

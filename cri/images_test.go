@@ -129,11 +129,20 @@ func TestPullImage(t *testing.T) {
 	_, err = h.image.PullImage(t.Context(), &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: "x", RuntimeHandler: "unknown"}})
 	wantCode(t, err, codes.InvalidArgument, "image.runtime_handler")
 
+	for field, wrong := range map[string]*runtime.AuthConfig{
+		"auth.registry_token": {RegistryToken: "a\nb"}, "auth.server_address": {ServerAddress: "\x00"},
+		"auth.identity_token": {IdentityToken: "\r"}, "auth.auth": {Auth: "%%"}, "auth.auth: ": {Auth: "YQ=="},
+	} {
+		_, err := h.image.PullImage(t.Context(), &runtime.PullImageRequest{Image: imageRef("x:1"), Auth: wrong})
+		wantCode(t, err, codes.InvalidArgument, field)
+	}
+
 	for _, test := range []struct {
 		err     error
 		code    codes.Code
 		message string
 	}{
+		{errdefs.ErrInvalidArgument, codes.InvalidArgument, "image.image: pull x:1"},
 		{errdefs.ErrUnavailable, codes.Unknown, "RegistryUnavailable: pull x:1: "},
 		{errdefs.ErrUnauthenticated, codes.Unauthenticated, "pull x:1: "},
 		{errdefs.ErrNotFound, codes.NotFound, "pull x:1: "},

@@ -40,7 +40,7 @@ func (s *Server) findImages(ctx context.Context, ref string) ([]imageservice.Ima
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, ofImage(err)
 	}
 	return []imageservice.Image{img}, nil
 }

@@ -1,8 +1,11 @@
 package cri
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/nodeagent/nodeagent/imageservice"
@@ -21,13 +24,32 @@ func (s *Server) PullImage(ctx context.Context, req *runtime.PullImageRequest) (
 	if !s.knowsHandler(image.GetRuntimeHandler()) {
 		return nil, invalid("image.runtime_handler", fmt.Sprintf("there is no %q", image.GetRuntimeHandler()))
 	}
+	if err := checkAuth(req.GetAuth()); err != nil {
+		return nil, err
+	}
 	result, err := s.images.Pull(ctx, imageservice.PullRequest{
 		Ref: image.GetImage(), Auth: pullAuth(req.GetAuth()), Snapshotter: s.snapshotter(image.GetRuntimeHandler()),
 	})
 	if err != nil {
-		return nil, pullError(ctx, err)
+		return nil, pullError(ctx, ofImage(err))
 	}
 	return &runtime.PullImageResponse{ImageRef: result.Image.ID}, nil
+}
+
+// checkAuth refuses what cannot be sent as it is.
+func checkAuth(auth *runtime.AuthConfig) error {
+	for _, f := range []struct{ field, value string }{
+		{"server_address", auth.GetServerAddress()}, {"identity_token", auth.GetIdentityToken()}, {"registry_token", auth.GetRegistryToken()},
+	} {
+		if strings.ContainsFunc(f.value, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			return invalid("auth."+f.field, "contains a control character")
+		}
+	}
+	pair, err := base64.StdEncoding.DecodeString(strings.TrimSpace(auth.GetAuth()))
+	if err != nil || len(pair) > 0 && !bytes.ContainsRune(pair, ':') {
+		return invalid("auth.auth", "is not base64 of a user and a password")
+	}
+	return nil
 }
 
 // pullAuth is the zero value without credentials.

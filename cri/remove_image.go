@@ -14,7 +14,7 @@ func (s *Server) RemoveImage(ctx context.Context, req *runtime.RemoveImageReques
 		return nil, missing("image.image")
 	}
 	if err := s.images.Remove(ctx, ref); err != nil {
-		return nil, err
+		return nil, ofImage(err)
 	}
 	return &runtime.RemoveImageResponse{}, nil
 }

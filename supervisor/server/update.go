@@ -3,12 +3,15 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/cgroups"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	v1 "github.com/nodeagent/nodeagent/api/supervisor/v1"
 )
@@ -46,9 +49,21 @@ func (s *Server) Update(ctx context.Context, req *v1.UpdateRequest) (*v1.Empty, 
 	c.handle = nil
 	c.mu.Unlock()
 	if err != nil {
-		return nil, fmt.Errorf("update container %s: %w", c.id, err)
+		return nil, fmt.Errorf("update container %s: %w", c.id, refused(err))
 	}
 	return &v1.Empty{}, nil
+}
+
+// refused gives the refusal of a limit its kind: the kernel does not take it at
+// all, or not while so much is in use, which libcontainer only says in words.
+func refused(err error) error {
+	switch {
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	case errors.Is(err, unix.EBUSY), strings.HasPrefix(err.Error(), "unable to set memory limit"), strings.HasPrefix(err.Error(), "rejecting memory"):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	return err
 }
 
 // merge writes what res names over r and leaves the rest.

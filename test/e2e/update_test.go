@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
@@ -119,8 +121,11 @@ func TestUpdateResources(t *testing.T) {
 		}
 		return nil
 	})
-	if err := n.update(id, &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 8 * mb, CpuQuota: 50000}); err == nil {
-		t.Error("the limit can be shrunk below what is in use")
+	if err := n.update(id, &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 8 * mb, CpuQuota: 50000}); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("a limit below what is in use: %v", err)
+	}
+	if err := n.update(id, &runtimeapi.LinuxContainerResources{CpuShares: 600, CpusetCpus: "999"}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a CPU that is not there: %v", err)
 	}
 	if got := n.resources(id); limit() != strconv.Itoa(128*mb) || got.MemoryLimitInBytes != 128*mb || got.CpuQuota != 0 {
 		t.Errorf("a refused update leaves a limit of %s and %v", limit(), got)
