@@ -27,7 +27,7 @@ var jobs = map[string]string{
 	"2-cgroups": "mkdir -p /cgroups && cd /cgroups && exec /tests/cgroups.test -test.v -test.timeout 60s",
 	// What the kernel of the machine that the other tests run on may lack.
 	"3-network": "mkdir -p /network && cd /network && exec /tests/network.test -test.v -test.run VLAN -test.timeout 60s",
-	"4-nodectl": "cd $REPOSITORY/test/vm && exec /tests/vm.test -test.v -test.run Nodectl -test.timeout 120s",
+	"4-nodectl": "cd $REPOSITORY/test/vm && exec /tests/vm.test -test.v -test.run Nodectl -test.timeout 240s",
 }
 
 // tests are the packages whose test binaries go into the machine, by file name.
@@ -37,7 +37,7 @@ var tests = map[string]string{"cgroups.test": "./cgroups", "network.test": "./ne
 var plugins = []string{"bridge", "host-local"}
 
 func main() {
-	limit := flag.Duration("timeout", 3*time.Minute, "how long the machine may run")
+	limit := flag.Duration("timeout", 6*time.Minute, "how long the machine may run")
 	own := flag.String("job", "", "a shell script to run in place of the tests")
 	flag.Parse()
 	if err := run(*limit, *own); err != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 // limit bounds building the machine's files and running it.
-const limit = 4 * time.Minute
+const limit = 7 * time.Minute
 
 var (
 	begins = regexp.MustCompile(`^vm: begin (\S+)$`)
