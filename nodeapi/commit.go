@@ -74,7 +74,7 @@ func checkNewName(ref string) error {
 	}
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
-		return failf(errdefs.ErrInvalidArgument, "invalid reference format: %q", ref)
+		return failf(errdefs.ErrInvalidArgument, "%v", err)
 	}
 	if _, ok := named.(reference.Digested); ok {
 		return failf(errdefs.ErrInvalidArgument, "cannot import digest reference")

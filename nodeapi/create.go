@@ -188,7 +188,7 @@ func (s *Server) imageFor(ctx context.Context, spec *nodev1.ContainerSpec) (imag
 		return img, noSuchImage(spec.GetImage())
 	}
 	if err != nil {
-		return img, fmt.Errorf("look up image %s: %w", spec.GetImage(), err)
+		return img, referenceError(spec.GetImage(), fmt.Errorf("look up image %s: %w", spec.GetImage(), err))
 	}
 	if spec.GetPlatform() == "" || img.Config == nil {
 		return img, nil

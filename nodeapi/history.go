@@ -16,7 +16,7 @@ func (s *images) History(ctx context.Context, req *nodev1.HistoryRequest) (*node
 		return nil, noSuchImage(req.GetImage())
 	}
 	if err != nil {
-		return nil, err
+		return nil, referenceError(req.GetImage(), err)
 	}
 	if err := hasPlatform(img, req.GetPlatform()); err != nil {
 		return nil, err

@@ -59,6 +59,9 @@ func (s *images) Inspect(ctx context.Context, req *nodev1.InspectImageRequest) (
 		return nil, noSuchImage(req.GetImage())
 	}
 	if err != nil {
+		return nil, referenceError(req.GetImage(), err)
+	}
+	if err := hasPlatform(img, req.GetPlatform()); err != nil {
 		return nil, err
 	}
 	config, err := s.images.Configuration(ctx, img.ID)
@@ -85,7 +88,7 @@ func (s *images) Inspect(ctx context.Context, req *nodev1.InspectImageRequest) (
 func (s *images) Tag(ctx context.Context, req *nodev1.TagImageRequest) (*nodev1.TagImageResponse, error) {
 	target, err := reference.ParseNormalizedNamed(req.GetTarget())
 	if err != nil {
-		return nil, failf(errdefs.ErrInvalidArgument, "invalid reference format: %q", req.GetTarget())
+		return nil, failf(errdefs.ErrInvalidArgument, "error parsing reference: %q is not a valid repository/tag: %v", req.GetTarget(), err)
 	}
 	if _, ok := target.(reference.Digested); ok {
 		return nil, failf(errdefs.ErrInvalidArgument, "refusing to create a tag with a digest reference")

@@ -118,10 +118,17 @@ func (s *Server) containerMessage(c sandbox.Container, pod sandbox.Pod, names ma
 		m.NetworkMode = spec.GetNetwork().GetMode()
 		s.addUpkeep(m, c, pod, spec)
 	}
-	if id, ok := names[s.normals.of(m.Image)]; ok && id != c.ImageID {
+	switch id, ok := names[s.normals.of(m.Image)]; {
+	case ok && id != c.ImageID, !ok && spec != nil && !isIDOf(m.Image, c.ImageID):
+		// The name means another image now, or nothing.
 		m.Image = c.ImageID
 	}
 	return m
+}
+
+// isIDOf says whether a name is an image's ID or the beginning of it.
+func isIDOf(name, id string) bool {
+	return name != "" && strings.HasPrefix(strings.TrimPrefix(id, "sha256:"), strings.TrimPrefix(name, "sha256:"))
 }
 
 // stateRestarting is that of a container that waits to be started again.

@@ -16,7 +16,7 @@ type pullStream = grpc.ServerStreamingServer[nodev1.PullResponse]
 // Pull fetches an image and tells how far it is.
 func (s *images) Pull(req *nodev1.PullRequest, stream pullStream) error {
 	if _, err := reference.ParseDockerRef(req.GetRef()); err != nil {
-		return failf(errdefs.ErrInvalidArgument, "invalid reference format: %q", req.GetRef())
+		return failf(errdefs.ErrInvalidArgument, "%v", err)
 	}
 	if err := checkPlatform(req.GetPlatform()); err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 func (s *images) Push(req *nodev1.PushRequest, stream grpc.ServerStreamingServer[nodev1.PushResponse]) error {
 	named, err := reference.ParseNormalizedNamed(req.GetRef())
 	if err != nil {
-		return failf(errdefs.ErrInvalidArgument, "invalid reference format: %q", req.GetRef())
+		return failf(errdefs.ErrInvalidArgument, "%v", err)
 	}
 	if _, ok := named.(reference.Digested); ok {
 		return failf(errdefs.ErrInvalidArgument, "cannot push a digest reference")

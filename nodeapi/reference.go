@@ -3,6 +3,7 @@ package nodeapi
 import (
 	"sync"
 
+	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 )
 
@@ -39,6 +40,15 @@ func normalRef(ref string) string {
 		return ref
 	}
 	return named.String()
+}
+
+// referenceError words an error about a reference that does not parse as docker
+// does, and leaves any other as it is.
+func referenceError(ref string, err error) error {
+	if _, wrong := reference.ParseAnyReference(ref); wrong != nil && errdefs.IsInvalidArgument(err) {
+		return failf(errdefs.ErrInvalidArgument, "%v", wrong)
+	}
+	return err
 }
 
 // withDefaultTag is a reference in its short form with a tag, as docker says

@@ -20,7 +20,7 @@ func (s *images) Remove(ctx context.Context, req *nodev1.RemoveImageRequest) (*n
 		return nil, noSuchImage(req.GetImage())
 	}
 	if err != nil {
-		return nil, err
+		return nil, referenceError(req.GetImage(), err)
 	}
 	byID := namesID(img, req.GetImage())
 	if err := s.checkUnused(img, req, byID); err != nil {

@@ -599,8 +599,10 @@ func (x *ListImagesResponse) GetImages() []*Image {
 }
 
 type InspectImageRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Image string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	// platform, when not empty, must be the image's.
+	Platform      string `protobuf:"bytes,2,opt,name=platform,proto3" json:"platform,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -638,6 +640,13 @@ func (*InspectImageRequest) Descriptor() ([]byte, []int) {
 func (x *InspectImageRequest) GetImage() string {
 	if x != nil {
 		return x.Image
+	}
+	return ""
+}
+
+func (x *InspectImageRequest) GetPlatform() string {
+	if x != nil {
+		return x.Platform
 	}
 	return ""
 }
@@ -2065,9 +2074,10 @@ const file_image_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x13\n" +
 	"\x11ListImagesRequest\"F\n" +
 	"\x12ListImagesResponse\x120\n" +
-	"\x06images\x18\x01 \x03(\v2\x18.nodeagent.node.v1.ImageR\x06images\"+\n" +
+	"\x06images\x18\x01 \x03(\v2\x18.nodeagent.node.v1.ImageR\x06images\"G\n" +
 	"\x13InspectImageRequest\x12\x14\n" +
-	"\x05image\x18\x01 \x01(\tR\x05image\"\xd9\x01\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1a\n" +
+	"\bplatform\x18\x02 \x01(\tR\bplatform\"\xd9\x01\n" +
 	"\x14InspectImageResponse\x12.\n" +
 	"\x05image\x18\x01 \x01(\v2\x18.nodeagent.node.v1.ImageR\x05image\x12\x16\n" +
 	"\x06config\x18\x02 \x01(\fR\x06config\x12\x1a\n" +

@@ -26,7 +26,7 @@ func MinArgs(n int) cobra.PositionalArgs {
 		if len(args) >= n {
 			return nil
 		}
-		return wrongArgs(cmd, fmt.Sprintf("at least %d %s", n, arguments(n)))
+		return wrongArgs(cmd, fmt.Sprintf("at least %d %s", n, arguments(n)), "See")
 	}
 }
 
@@ -36,7 +36,7 @@ func ExactArgs(n int) cobra.PositionalArgs {
 		if len(args) == n {
 			return nil
 		}
-		return wrongArgs(cmd, fmt.Sprintf("%d %s", n, arguments(n)))
+		return wrongArgs(cmd, fmt.Sprintf("%d %s", n, arguments(n)), "Run")
 	}
 }
 
@@ -47,15 +47,17 @@ func RangeArgs(low, high int) cobra.PositionalArgs {
 			return nil
 		}
 		if low == 0 {
-			return wrongArgs(cmd, fmt.Sprintf("at most %d %s", high, arguments(high)))
+			return wrongArgs(cmd, fmt.Sprintf("at most %d %s", high, arguments(high)), "Run")
 		}
-		return wrongArgs(cmd, fmt.Sprintf("at least %d and at most %d %s", low, high, arguments(high)))
+		return wrongArgs(cmd, fmt.Sprintf("at least %d and at most %d %s", low, high, arguments(high)), "Run")
 	}
 }
 
-func wrongArgs(cmd *cobra.Command, want string) error {
-	return usage("%s: '%s' requires %s\n\nUsage:  %s\n\nSee '%s --help' for more information",
-		cmd.Root().Name(), cmd.CommandPath(), want, cmd.UseLine(), cmd.CommandPath())
+// wrongArgs says how many arguments are wanted; docker says "See" after some
+// of these and "Run" after others.
+func wrongArgs(cmd *cobra.Command, want, verb string) error {
+	return usage("%s: '%s' requires %s\n\nUsage:  %s\n\n%s '%s --help' for more information",
+		cmd.Root().Name(), cmd.CommandPath(), want, cmd.UseLine(), verb, cmd.CommandPath())
 }
 
 // FlagError words an error in a flag as docker does; nodectl then ends with 125.

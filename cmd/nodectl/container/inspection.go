@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -141,7 +142,7 @@ func configOf(info *nodev1.InspectResponse) containerConfig {
 	out := containerConfig{
 		Hostname: spec.GetHostname(), Domainname: spec.GetDomainname(), User: spec.GetUser(), AttachStdin: spec.GetStdinOnce(), AttachStdout: true, AttachStderr: true,
 		Tty: spec.GetTty(), OpenStdin: spec.GetStdin(), StdinOnce: spec.GetStdinOnce(), Env: environmentOf(info),
-		Cmd: spec.GetCommand(), Image: c.GetImage(), WorkingDir: info.GetWorkingDir(), Entrypoint: spec.GetEntrypoint(),
+		Cmd: spec.GetCommand(), Image: cmp.Or(spec.GetImage(), c.GetImage()), WorkingDir: info.GetWorkingDir(), Entrypoint: spec.GetEntrypoint(),
 		Labels: c.GetLabels(), StopSignal: info.GetStopSignal(), ExposedPorts: map[string]struct{}{},
 	}
 	if out.Labels == nil {

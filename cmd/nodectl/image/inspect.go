@@ -62,12 +62,12 @@ type (
 
 // Inspect returns an image as docker's inspect shows it, a value that encodes
 // to JSON with docker's names.
-func Inspect(ctx context.Context, cli *command.CLI, name string) (any, error) {
+func Inspect(ctx context.Context, cli *command.CLI, name, platform string) (any, error) {
 	client, err := cli.Images()
 	if err != nil {
 		return nil, err
 	}
-	info, err := client.Inspect(ctx, &nodev1.InspectImageRequest{Image: name})
+	info, err := client.Inspect(ctx, &nodev1.InspectImageRequest{Image: name, Platform: platform})
 	if err != nil {
 		return nil, err
 	}

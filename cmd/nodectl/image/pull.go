@@ -4,7 +4,6 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -63,7 +62,7 @@ type PullOptions struct {
 func Pull(ctx context.Context, cli *command.CLI, o PullOptions) (name string, err error) {
 	named, err := reference.ParseDockerRef(o.Ref)
 	if err != nil {
-		return "", errors.New("invalid reference format")
+		return "", err
 	}
 	client, err := cli.Images()
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 func pullAll(ctx context.Context, cli *command.CLI, o PullOptions) error {
 	repository, err := reference.ParseNormalizedNamed(o.Ref)
 	if err != nil {
-		return errors.New("invalid reference format")
+		return err
 	}
 	if !reference.IsNameOnly(repository) {
 		return errors.New("tag can't be used with --all-tags/-a")

@@ -42,7 +42,7 @@ func NewPush(cli *command.CLI) *cobra.Command {
 func (o *pushOptions) run(ctx context.Context, cli *command.CLI, name string) error {
 	ref, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
-		return errors.New("invalid reference format")
+		return err
 	}
 	if o.client, err = cli.Images(); err != nil {
 		return err

@@ -21,8 +21,8 @@ import (
 // `nodectl container inspect`.
 func NewInspect(cli *command.CLI, kind string) *cobra.Command {
 	var (
-		source string
-		sizes  bool
+		source, platform string
+		sizes            bool
 	)
 	wanted := kind
 	cmd := &cobra.Command{
@@ -35,12 +35,15 @@ func NewInspect(cli *command.CLI, kind string) *cobra.Command {
 			default:
 				return fmt.Errorf("unknown type: %q: must be one of \"container\", \"image\", \"network\", \"volume\"", wanted)
 			}
-			return inspect(cmd.Context(), cli, inspectOptions{kind: wanted, format: source, names: args, sizes: sizes})
+			return inspect(cmd.Context(), cli, inspectOptions{kind: wanted, format: source, platform: platform, names: args, sizes: sizes})
 		},
 	}
 	cmd.Flags().StringVarP(&source, "format", "f", "", `Format output: "json" or a Go template`)
 	if kind == "" || kind == "container" {
 		cmd.Flags().BoolVarP(&sizes, "size", "s", false, "Display total file sizes if the type is container")
+	}
+	if kind == "image" {
+		cmd.Flags().StringVar(&platform, "platform", "", `Inspect a specific platform of the multi-platform image. Formatted as "os[/arch[/variant]]"`)
 	}
 	if kind == "" {
 		cmd.Flags().StringVar(&wanted, "type", "", `Only inspect objects of the given type ("container", "image", "network", "volume")`)
@@ -50,9 +53,9 @@ func NewInspect(cli *command.CLI, kind string) *cobra.Command {
 
 // inspectOptions say what is inspected.
 type inspectOptions struct {
-	kind, format string
-	names        []string
-	sizes        bool
+	kind, format, platform string
+	names                  []string
+	sizes                  bool
 }
 
 // inspect prints what is found, then says what is not.
@@ -99,12 +102,20 @@ func printInspected(cli *command.CLI, source string, found []any) error {
 // inspectors look for objects of one kind each, in this order.
 var inspectors = []struct {
 	kind    string
-	inspect func(context.Context, *command.CLI, string) (any, error)
+	inspect func(context.Context, *command.CLI, inspectOptions, string) (any, error)
 }{
-	{"container", func(ctx context.Context, cli *command.CLI, name string) (any, error) {
-		return container.Inspect(ctx, cli, name, false)
+	{"container", func(ctx context.Context, cli *command.CLI, o inspectOptions, name string) (any, error) {
+		return container.Inspect(ctx, cli, name, o.sizes)
 	}},
-	{"image", image.Inspect}, {"network", network.Inspect}, {"volume", volume.Inspect},
+	{"image", func(ctx context.Context, cli *command.CLI, o inspectOptions, name string) (any, error) {
+		return image.Inspect(ctx, cli, name, o.platform)
+	}},
+	{"network", func(ctx context.Context, cli *command.CLI, _ inspectOptions, name string) (any, error) {
+		return network.Inspect(ctx, cli, name)
+	}},
+	{"volume", func(ctx context.Context, cli *command.CLI, _ inspectOptions, name string) (any, error) {
+		return volume.Inspect(ctx, cli, name)
+	}},
 }
 
 // inspectOne looks for an object of a kind, or of any.
@@ -114,10 +125,7 @@ func inspectOne(ctx context.Context, cli *command.CLI, o inspectOptions, name st
 		if kind != "" && kind != i.kind {
 			continue
 		}
-		value, err := i.inspect(ctx, cli, name)
-		if err == nil && i.kind == "container" && o.sizes {
-			value, err = container.Inspect(ctx, cli, name, true)
-		}
+		value, err := i.inspect(ctx, cli, o, name)
 		if err == nil || kind != "" || command.Code(err) != codes.NotFound {
 			return value, err
 		}
