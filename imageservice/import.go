@@ -98,12 +98,12 @@ func (s *Store) loadAll(ctx context.Context, a archive.Archive, platform string)
 	if err != nil {
 		return nil, err
 	}
-	var skipped error
+	skipped := 0
 	for _, i := range list {
 		img, err := s.importOne(ctx, i, platform)
 		if errdefs.IsNotFound(err) && len(list) > 1 {
 			// One of several platforms.
-			skipped = errors.Join(skipped, err)
+			skipped++
 			continue
 		}
 		if err != nil {
@@ -112,7 +112,10 @@ func (s *Store) loadAll(ctx context.Context, a archive.Archive, platform string)
 		loaded = addLoaded(loaded, img, i.tags)
 	}
 	if len(loaded) == 0 {
-		return nil, fmt.Errorf("no image in it: %w", errors.Join(errdefs.ErrNotFound, skipped))
+		if skipped > 0 {
+			return nil, fmt.Errorf("none of its %d images is for %s: %w", skipped, platform, errdefs.ErrNotFound)
+		}
+		return nil, fmt.Errorf("no image in it: %w", errdefs.ErrNotFound)
 	}
 	return loaded, nil
 }

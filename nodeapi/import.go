@@ -1,6 +1,7 @@
 package nodeapi
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/containerd/errdefs"
@@ -39,7 +40,8 @@ func (s *images) Import(stream importStream) error {
 
 func (s *images) importFrom(ctx context.Context, options *nodev1.ImportOptions, stream importStream) (imageservice.Image, error) {
 	req := imageservice.ImportRequest{
-		Ref: options.GetRef(), Changes: options.GetChanges(), Comment: options.GetMessage(), Platform: options.GetPlatform(),
+		Ref: options.GetRef(), Changes: options.GetChanges(), Platform: options.GetPlatform(),
+		Comment: cmp.Or(options.GetMessage(), "Imported from "+cmp.Or(options.GetUrl(), "-")),
 	}
 	if options.GetUrl() != "" {
 		return s.images.ImportURL(ctx, options.GetUrl(), req)

@@ -42,7 +42,7 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 		}
 		return z.IOReadCloser(), nil
 	case bytes.HasPrefix(magic, []byte("BZh")), bytes.HasPrefix(magic, []byte("\xfd7zXZ\x00")):
-		return nil, fmt.Errorf("read layer: compressed by bzip2 or xz: %w", errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("it is compressed by bzip2 or xz, which are not read; gzip and zstd are: %w", errdefs.ErrInvalidArgument)
 	}
 	return io.NopCloser(br), nil
 }

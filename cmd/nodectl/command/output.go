@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -22,6 +23,9 @@ func (c *CLI) Output(name, what string, write func(io.Writer) error) error {
 	}
 	if fi, err := os.Stat(name); err == nil && !fi.Mode().IsRegular() {
 		return c.special(name, what, fi, write)
+	}
+	if _, err := os.Stat(filepath.Dir(name)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("failed to %s: invalid output path: directory %q does not exist", what, filepath.Dir(name))
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), ".tmp-"+filepath.Base(name))
 	if err != nil {

@@ -1,9 +1,11 @@
 package system
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/docker/go-units"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
@@ -53,6 +55,15 @@ type info struct {
 	ServerVersion      string
 	Warnings           []string
 	ClientInfo         clientVersion
+	SystemTime         string
+	Plugins            plugins
+	// ServerErrors says why there is nothing of the server.
+	ServerErrors []string `json:",omitempty"`
+}
+
+// plugins are the drivers that there are, in docker's names.
+type plugins struct {
+	Volume, Network, Log []string
 }
 
 // swarm is what docker tells of its cluster; here there is none.
@@ -72,14 +83,18 @@ func NewInfo(cli *command.CLI, build Build) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := client.Info(cmd.Context(), &nodev1.InfoRequest{})
-			if err != nil {
-				return err
-			}
+			resp, failure := client.Info(cmd.Context(), &nodev1.InfoRequest{})
 			i := infoOf(resp)
+			if failure != nil {
+				i = info{ServerErrors: []string{cli.Text(failure)}}
+			}
 			i.ClientInfo = clientVersion{Version: build.Version, GitCommit: build.GitCommit, Host: cli.Host}
 			if source != "" {
-				return format.Value(cli.Out, source, i)
+				return errors.Join(format.Value(cli.Out, source, i), failure)
+			}
+			fmt.Fprintf(cli.Out, "Client: nodectl\n Version: %s\n Host: %s\n\nServer:\n", i.ClientInfo.Version, i.ClientInfo.Host)
+			if failure != nil {
+				return failure
 			}
 			printInfo(cli.Out, i)
 			for _, warning := range i.Warnings {
@@ -107,6 +122,10 @@ func infoOf(r *nodev1.InfoResponse) info {
 		KernelVersion: r.GetVersion().GetKernelVersion(), OperatingSystem: r.GetOperatingSystem(),
 		OSType: r.GetVersion().GetOs(), Architecture: machine(r.GetVersion().GetArch()), NCPU: r.GetCpus(), MemTotal: r.GetMemoryBytes(),
 		Name: r.GetHostname(), ServerVersion: r.GetVersion().GetVersion(), Warnings: r.GetWarnings(),
+		SystemTime: time.Now().Format(time.RFC3339Nano),
+		Plugins: plugins{
+			Volume: []string{"local"}, Network: []string{"bridge", "host", "ipvlan", "macvlan", "null"}, Log: []string{"json-file", "local", "none"},
+		},
 	}
 }
 
@@ -147,10 +166,6 @@ func printInfo(out io.Writer, i info) {
 	line := func(depth int, name string, value any) {
 		fmt.Fprintf(out, "%s%s: %v\n", strings.Repeat(" ", depth), name, value)
 	}
-	fmt.Fprintln(out, "Client: nodectl")
-	line(1, "Version", i.ClientInfo.Version)
-	line(1, "Host", i.ClientInfo.Host)
-	fmt.Fprintln(out, "\nServer:")
 	line(1, "Containers", i.Containers)
 	line(2, "Running", i.ContainersRunning)
 	line(2, "Paused", i.ContainersPaused)

@@ -67,9 +67,10 @@ func NewVersion(cli *command.CLI, build Build) *cobra.Command {
 			} else {
 				printVersions(cli.Out, v)
 			}
-			// The client is told of even where nobody answers.
-			if err == nil {
-				err = failure
+			// The client is told of even where nobody answers; a template
+			// that wants the server's version fails for that reason.
+			if failure != nil {
+				return failure
 			}
 			return err
 		},
