@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -17,8 +18,8 @@ import (
 // optionNames are what the driver takes, as docker's local one does.
 var optionNames = []string{"type", "device", "o"}
 
-// filesystems are the types that can be mounted: those that need no program
-// and no network.
+// filesystems are the types that can be mounted, besides those of a network:
+// those that need no program.
 var filesystems = []string{"none", "bind", "tmpfs", "ext4", "ext3", "ext2", "xfs", "btrfs", "vfat", "iso9660", "erofs", "squashfs"}
 
 // mountFlags are the options of mount(8) that are flags.
@@ -42,10 +43,14 @@ func checkOptions(options map[string]string) error {
 	if options["device"] == "" && options["type"] != "tmpfs" {
 		return fmt.Errorf("missing required option: \"device\": %w", errdefs.ErrInvalidArgument)
 	}
-	if kind := options["type"]; kind != "" && !slices.Contains(filesystems, kind) {
+	kind := options["type"]
+	if kind != "" && !slices.Contains(filesystems, kind) && !slices.Contains(networkFilesystems, kind) {
 		return fmt.Errorf("invalid option: type %q cannot be mounted here: %w", kind, errdefs.ErrInvalidArgument)
 	}
 	flags, _ := mountOptions(options["o"])
+	if kind == "" && flags&unix.MS_BIND == 0 {
+		return fmt.Errorf("missing required option: \"type\": %w", errdefs.ErrInvalidArgument)
+	}
 	if flags&unix.MS_BIND != 0 && !filepath.IsAbs(options["device"]) {
 		return fmt.Errorf("invalid option: device %q is not an absolute path: %w", options["device"], errdefs.ErrInvalidArgument)
 	}
@@ -65,9 +70,59 @@ func mountOptions(o string) (flags uintptr, data string) {
 	return flags, strings.Join(rest, ",")
 }
 
+// mountRequest is what the kernel is asked for.
+type mountRequest struct {
+	device, target, kind, data string
+	flags                      uintptr
+}
+
+// mountOf is what the kernel is asked for so that a volume's files are there.
+func mountOf(v Volume, target string) mountRequest {
+	m := mountRequest{device: v.Options["device"], target: target, kind: v.Options["type"]}
+	m.flags, m.data = mountOptions(v.Options["o"])
+	if m.kind == "none" || m.kind == "bind" || m.kind == "" {
+		m.kind, m.flags = "", m.flags|unix.MS_BIND
+	}
+	if m.device == "" {
+		m.device = "tmpfs"
+	}
+	return m
+}
+
+// mountNow asks the kernel.
+func mountNow(m mountRequest) error {
+	err := unix.Mount(m.device, m.target, m.kind, m.flags, m.data)
+	if err == nil && m.flags&unix.MS_BIND != 0 && m.flags&unix.MS_RDONLY != 0 {
+		err = unix.Mount("", m.target, "", unix.MS_REMOUNT|m.flags, "")
+	}
+	if err != nil {
+		return errors.Join(err, unmountAt(m.target))
+	}
+	return nil
+}
+
+// secret matches the option of CIFS that nobody else is to read.
+var secret = regexp.MustCompile(`(^|,)(pass|password|password2)=[^,]*`)
+
+// failure words an error as docker does.
+func (m mountRequest) failure(err error) error {
+	said := fmt.Sprintf("flags: %#x", m.flags)
+	if m.data != "" {
+		said += ", data: " + secret.ReplaceAllString(m.data, "$1$2=********")
+	}
+	return fmt.Errorf("failed to mount local volume: mount %s:%s, %s: %w", m.device, m.target, said, err)
+}
+
 // Mount makes a volume's files be there, and gives their folder. Only those
 // made with options need it; it may be called again.
-func (s *Store) Mount(_ context.Context, name string) (string, error) {
+func (s *Store) Mount(ctx context.Context, name string) (string, error) {
+	v, err := s.Get(name)
+	if err != nil {
+		return "", err
+	}
+	if isNetworked(v) {
+		return s.Path(name), s.mountNetworked(ctx, v)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v, ok := s.volumes[name]
@@ -82,24 +137,9 @@ func (s *Store) Mount(_ context.Context, name string) (string, error) {
 	if err != nil || mounted {
 		return target, err
 	}
-	flags, data := mountOptions(v.Options["o"])
-	kind, device := v.Options["type"], v.Options["device"]
-	if kind == "none" || kind == "bind" {
-		kind, flags = "", flags|unix.MS_BIND
-	}
-	if kind == "" && flags&unix.MS_BIND == 0 {
-		return "", fmt.Errorf("mount volume %s: missing required option: \"type\": %w", name, errdefs.ErrInvalidArgument)
-	}
-	if device == "" {
-		device = "tmpfs"
-	}
-	err = unix.Mount(device, target, kind, flags, data)
-	if err == nil && flags&unix.MS_BIND != 0 && flags&unix.MS_RDONLY != 0 {
-		err = unix.Mount("", target, "", unix.MS_REMOUNT|flags, "")
-	}
-	if err != nil {
-		return "", fmt.Errorf("failed to mount local volume: mount %s:%s, flags: %#x, data: %s: %w", device, target, flags, data,
-			errors.Join(err, unmountAt(target)))
+	m := mountOf(v, target)
+	if err := mountNow(m); err != nil {
+		return "", m.failure(err)
 	}
 	return target, nil
 }

@@ -77,6 +77,12 @@ type Store struct {
 	volumes map[string]Volume
 	// held counts who relies on a volume while no record says so yet.
 	held map[string]int
+	// mounting are the mounts of a network's filesystems under way, by name.
+	mounting map[string]*attempt
+
+	// mount asks the kernel, and patience is how long for such a filesystem.
+	mount    func(mountRequest) error
+	patience time.Duration
 }
 
 // New opens a store at root, which is made when it is missing, and removes
@@ -90,7 +96,9 @@ func New(root string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open volumes: %w", err)
 	}
-	s := &Store{root: root, volumes: map[string]Volume{}, held: map[string]int{}}
+	s := &Store{
+		root: root, volumes: map[string]Volume{}, held: map[string]int{}, mounting: map[string]*attempt{}, mount: mountNow, patience: mountPatience,
+	}
 	for _, e := range entries {
 		switch {
 		case strings.HasPrefix(e.Name(), stagePrefix):
@@ -214,7 +222,7 @@ func (s *Store) create(spec Spec) (Volume, bool, error) {
 		return have, false, nil
 	}
 	if err := checkOptions(v.Options); err != nil {
-		return v, false, err
+		return v, false, fmt.Errorf("create %s: %w", v.Name, err)
 	}
 	if err := s.make(v); err != nil {
 		return v, false, fmt.Errorf("create volume %s: %w", v.Name, err)
@@ -267,6 +275,10 @@ func (s *Store) Remove(name string) error {
 		s.mu.Unlock()
 		return fmt.Errorf("volume %s is about to be used: %w", name, errdefs.ErrFailedPrecondition)
 	}
+	if s.mounting[name] != nil {
+		s.mu.Unlock()
+		return fmt.Errorf("volume %s is being mounted: %w", name, errdefs.ErrFailedPrecondition)
+	}
 	gone, err := s.retire(name)
 	s.mu.Unlock()
 	if err != nil {
@@ -301,9 +313,11 @@ func (s *Store) discard(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// Size is what a volume's files take on disk, in bytes. It reads them all.
+// Size is what a volume's files take on disk, in bytes. It reads them all; those
+// on another machine take nothing here.
 func (s *Store) Size(ctx context.Context, name string) (int64, error) {
-	if _, err := s.Get(name); err != nil {
+	v, err := s.Get(name)
+	if err != nil || isNetworked(v) {
 		return 0, err
 	}
 	return treeSize(ctx, s.Path(name))

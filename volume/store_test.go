@@ -94,9 +94,10 @@ func TestWrongVolumesAreRefused(t *testing.T) {
 	for _, spec := range []Spec{
 		{Name: "../x"}, {Name: ".hidden"}, {Name: "a/b"}, {Name: strings.Repeat("x", 300)},
 		{Name: "a", Options: map[string]string{"size": "1"}},
-		{Name: "a", Options: map[string]string{"type": "nfs", "device": ":/x"}},
+		{Name: "a", Options: map[string]string{"type": "fuse.sshfs", "device": "host:/x"}},
 		{Name: "a", Options: map[string]string{"type": "ext4"}},
 		{Name: "a", Options: map[string]string{"type": "none", "o": "bind", "device": "relative"}},
+		{Name: "a", Options: map[string]string{"device": "/x"}},
 	} {
 		if _, _, err := s.Create(spec); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%v: got %v", spec, err)

@@ -25,11 +25,8 @@ func NewPrune(cli *command.CLI) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if !force {
-				yes, err := confirm(cli, "WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue?")
-				if err != nil || !yes {
-					return err
-				}
+			if !force && !cli.Confirm("WARNING! This will remove all custom networks not used by at least one container.\nAre you sure you want to continue?") {
+				return nil
 			}
 			client, err := cli.Networks()
 			if err != nil {
@@ -89,14 +86,4 @@ func momentOf(text string, now time.Time) (time.Time, error) {
 		return time.Unix(seconds, 0), nil
 	}
 	return time.Time{}, fmt.Errorf("failed to parse value as time or duration: %q", text)
-}
-
-// confirm asks a person; no answer is a no.
-func confirm(cli *command.CLI, question string) (bool, error) {
-	fmt.Fprint(cli.Out, question+" [y/N] ")
-	var answer string
-	if _, err := fmt.Fscanln(cli.In, &answer); err != nil {
-		answer = ""
-	}
-	return strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes"), nil
 }

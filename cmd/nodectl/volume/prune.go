@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"bufio"
 	"fmt"
 	"strconv"
 	"strings"
@@ -36,8 +35,8 @@ func NewPrune(cli *command.CLI) *cobra.Command {
 			if req.GetAll() {
 				warning = warnAll
 			}
-			if !force && !confirmed(cli, warning) {
-				return &command.Exit{Code: 1, Err: fmt.Errorf("volume prune has been cancelled")}
+			if !force && !cli.Confirm(warning+"\nAre you sure you want to continue?") {
+				return nil
 			}
 			client, err := cli.Volumes()
 			if err != nil {
@@ -80,15 +79,8 @@ func pruneRequest(all bool, texts []string) (*nodev1.PruneVolumesRequest, error)
 			}
 			req.All = req.All || on
 		default:
-			return nil, fmt.Errorf("invalid filter '%s'", text)
+			return nil, fmt.Errorf("invalid filter '%s'", name)
 		}
 	}
 	return req, nil
-}
-
-// confirmed asks the person.
-func confirmed(cli *command.CLI, warning string) bool {
-	fmt.Fprint(cli.Out, warning+"\nAre you sure you want to continue? [y/N] ")
-	line, _ := bufio.NewReader(cli.In).ReadString('\n')
-	return strings.EqualFold(strings.TrimSpace(line), "y")
 }
