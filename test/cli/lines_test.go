@@ -72,7 +72,8 @@ func TestLines(t *testing.T) {
 			if !ok {
 				return os.ErrInvalid
 			}
-			agent := testenv.Agent(tb, testenv.AgentOptions{Registry: registry})
+			agent := testenv.Agent(tb, testenv.AgentOptions{Registry: registry, Args: []string{"--cdi-spec-dir", filepath.Join(env.WorkDir, "cdi")}})
+			env.Values[agentValue{}] = agent
 			env.Setenv("NODEAGENT_HOST", "unix://"+agent.Socket)
 			env.Setenv("PATH", filepath.Dir(testenv.Binary(tb, "nodectl"))+string(os.PathListSeparator)+os.Getenv("PATH"))
 			env.Setenv("HOME", env.WorkDir)
@@ -82,9 +83,22 @@ func TestLines(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"terminal": terminal, "get": get, "keep": keep, "eventually": eventually,
+			"terminal": terminal, "get": get, "keep": keep, "eventually": eventually, "kill-agent": killAgent,
 		},
 	})
+}
+
+// agentValue is what a script's agent is kept by.
+type agentValue struct{}
+
+// killAgent is the command "kill-agent": it kills the agent and starts another.
+func killAgent(ts *testscript.TestScript, neg bool, args []string) {
+	agent, ok := ts.Value(agentValue{}).(*testenv.AgentProcess)
+	if neg || len(args) != 0 || !ok {
+		ts.Fatalf("usage: kill-agent")
+	}
+	agent.Kill9()
+	agent.Start()
 }
 
 // freePort is the port of the tutorial, or another one where that is taken.
