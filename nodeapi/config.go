@@ -104,7 +104,7 @@ func containerConfig(m *making) (*runtime.ContainerConfig, error) {
 		Metadata:    &runtime.ContainerMetadata{Name: m.name},
 		Image:       &runtime.ImageSpec{Image: m.image.ID, UserSpecifiedImage: spec.GetImage()},
 		WorkingDir:  spec.GetWorkingDir(),
-		Envs:        environment(spec),
+		Envs:        environment(spec, m.server.linkEnvironment(m.name, spec)),
 		Mounts:      mounts,
 		Labels:      spec.GetLabels(),
 		Annotations: spec.GetAnnotations(),
@@ -147,13 +147,14 @@ func logPath(log *nodev1.Log) string {
 	return logName
 }
 
-// environment is what docker adds to the image's variables, then the
-// person's own.
-func environment(spec *nodev1.ContainerSpec) []*runtime.KeyValue {
+// environment is what docker adds to the image's variables, with those of
+// links, then the person's own.
+func environment(spec *nodev1.ContainerSpec, links []string) []*runtime.KeyValue {
 	all := []string{"HOSTNAME=" + spec.GetHostname()}
 	if spec.GetTty() {
 		all = append(all, "TERM=xterm")
 	}
+	all = append(all, links...)
 	var out []*runtime.KeyValue
 	at := map[string]int{}
 	for _, env := range append(all, spec.GetEnv()...) {

@@ -1,7 +1,6 @@
 package nodeapi
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -196,28 +195,4 @@ func blockDevice(path string) (major, minor int64, err error) {
 		return 0, 0, failf(errdefs.ErrInvalidArgument, "%s is not a block device", path)
 	}
 	return int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev)), nil
-}
-
-// linkHosts are the addresses of links as the hosts file has them, by name.
-func (s *Server) linkHosts(links []string) ([]string, error) {
-	var out []string
-	for _, link := range links {
-		name, alias, _ := strings.Cut(link, ":")
-		c, err := s.find(name)
-		if err != nil {
-			return nil, failf(errdefs.ErrInvalidArgument, "could not get container for %s: %v", name, err)
-		}
-		if alias == "" {
-			alias = name
-		}
-		pod, err := s.sandboxes.Pod(c.PodID)
-		if err != nil {
-			return nil, err
-		}
-		if !running(c) || pod.Network == nil || len(pod.Network.Addresses) == 0 {
-			return nil, failf(errdefs.ErrFailedPrecondition, "cannot link to a non running container: /%s AS /%s", name, alias)
-		}
-		out = append(out, fmt.Sprintf("%s\t%s %s %s", pod.Network.Addresses[0].Addr(), alias, c.ID[:12], c.Config.GetMetadata().GetName()))
-	}
-	return out, nil
 }

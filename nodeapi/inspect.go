@@ -39,6 +39,7 @@ func (s *containers) Inspect(ctx context.Context, req *nodev1.InspectRequest) (*
 		resp.Spec = criSpec(c, pod)
 	} else {
 		s.addNetworkFiles(resp, pod)
+		resp.Spec = s.withLinkNames(c, resp.Spec)
 		_, resp.FailingStreak, resp.HealthLog = s.healthOf(c.ID).state()
 		resp.Health = resp.Spec.GetHealth()
 	}

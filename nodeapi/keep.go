@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,8 @@ type runRecord struct {
 	Restarts int64 `json:",omitempty"`
 	// BootID is that of the boot in which it was last started.
 	BootID string `json:",omitempty"`
+	// Unlinked are the aliases of links that a person removed.
+	Unlinked []string `json:",omitempty"`
 	// Update is what a person changed since it was made, in protobuf's JSON.
 	Update json.RawMessage `json:",omitempty"`
 }
@@ -122,7 +125,14 @@ func (s *Server) changeRun(c sandbox.Container, change func(*runRecord)) error {
 // withUpdate is a specification with what a person changed since.
 func (s *Server) withUpdate(key string, spec *nodev1.ContainerSpec) *nodev1.ContainerSpec {
 	r, err := s.runOf(key)
-	if err != nil || len(r.Update) == 0 {
+	if err != nil {
+		return spec
+	}
+	if len(r.Unlinked) > 0 {
+		spec = proto.CloneOf(spec)
+		spec.Links = slices.DeleteFunc(spec.Links, func(l string) bool { return slices.Contains(r.Unlinked, aliasOf(l)) })
+	}
+	if len(r.Update) == 0 {
 		return spec
 	}
 	update := &nodev1.UpdateRequest{}

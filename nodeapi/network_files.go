@@ -75,7 +75,7 @@ func (s *Server) refreshNetworkFiles(key string, pod sandbox.Pod, spec *nodev1.C
 	}
 	hosts, err := s.hostsContent(spec, pod)
 	if err == nil && !s.onPeople(pod) {
-		hosts, err = s.addLinks(hosts, spec.GetLinks())
+		hosts = s.withLinks(hosts, spec.GetLinks(), nil)
 	}
 	if err != nil {
 		return err
@@ -165,15 +165,6 @@ func (s *Server) hostsContent(spec *nodev1.ContainerSpec, pod sandbox.Pod) ([]by
 		return append(content, hostsFile(spec, nil, "127.0.0.1")...), err
 	}
 	return append([]byte(loopbackHosts), hostsFile(spec, s.podAddresses(pod), s.gatewayOf(pod))...), nil
-}
-
-// addLinks adds the lines of links to hosts.
-func (s *Server) addLinks(hosts []byte, links []string) ([]byte, error) {
-	lines, err := s.linkHosts(links)
-	for _, line := range lines {
-		hosts = append(hosts, line+"\n"...)
-	}
-	return hosts, err
 }
 
 // podAddresses are all that a pod has, those of the first network first.

@@ -26,6 +26,9 @@ type networking struct {
 func (s *Server) planNetworks(spec *nodev1.ContainerSpec) (networking, error) {
 	net := spec.GetNetwork()
 	if name, ok := strings.CutPrefix(net.GetMode(), networkContainer); ok {
+		if len(spec.GetLinks()) > 0 {
+			return networking{}, noLinks("container")
+		}
 		return s.planShared(spec, name)
 	}
 	if p := s.predefinedName(net.GetMode()); p != "" {
@@ -35,6 +38,9 @@ func (s *Server) planNetworks(spec *nodev1.ContainerSpec) (networking, error) {
 		net.Endpoints = []*nodev1.EndpointSpec{{Network: net.GetMode()}}
 	}
 	if s.isPredefined(net.GetMode()) {
+		if err := s.planLinks(spec); err != nil {
+			return networking{}, err
+		}
 		return s.planPredefined(net)
 	}
 	// On a network of people's a link is a name that its server knows, so

@@ -21,6 +21,9 @@ const (
 
 // Remove removes a container, and for one of nodectl's its pod and files.
 func (s *containers) Remove(ctx context.Context, req *nodev1.RemoveRequest) (*nodev1.RemoveResponse, error) {
+	if req.GetLink() {
+		return &nodev1.RemoveResponse{}, s.unlink(req.GetContainer())
+	}
 	c, err := s.find(req.GetContainer())
 	if err != nil {
 		return nil, err

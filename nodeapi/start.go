@@ -47,6 +47,9 @@ func (s *Server) start(ctx context.Context, c sandbox.Container, streams *sandbo
 			return nil, err
 		}
 	}
+	if err := s.checkLinks(c, pod, spec); err != nil {
+		return nil, err
+	}
 	attachment, err := s.sandboxes.StartContainer(ctx, c.ID, streams)
 	if err != nil && spec.GetAutoRemove() {
 		s.goBackground(func(ctx context.Context) { s.removeLogged(ctx, c) })

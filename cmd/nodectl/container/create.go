@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
 	"github.com/spf13/cobra"
@@ -47,6 +49,7 @@ func createContainer(ctx context.Context, cli *command.CLI, flags *createFlags, 
 	if err != nil {
 		return "", &command.Exit{Code: command.ExitEngine, Err: err}
 	}
+	warnBefore(cli, req.GetSpec())
 	cid, err := openCIDFile(flags.cidfile)
 	if err != nil {
 		return "", err
@@ -84,6 +87,19 @@ func createContainer(ctx context.Context, cli *command.CLI, flags *createFlags, 
 		fmt.Fprintln(cli.Err, "WARNING: "+warning)
 	}
 	return resp.GetId(), nil
+}
+
+// warnBefore tells of what is likely to go wrong before the agent is asked.
+func warnBefore(cli *command.CLI, spec *nodev1.ContainerSpec) {
+	if res := spec.GetResources(); res.GetOomKillDisable() && res.GetMemoryBytes() == 0 {
+		fmt.Fprintln(cli.Err, "WARNING: Disabling the OOM killer on containers without setting a '-m/--memory' limit may be dangerous.")
+	}
+	for _, server := range spec.GetNetwork().GetDns() {
+		if addr, err := netip.ParseAddr(server); err == nil && addr.IsLoopback() {
+			fmt.Fprintf(cli.Err, "WARNING: Localhost DNS setting (--dns=%s) may fail in containers.\n", server)
+			return
+		}
+	}
 }
 
 // pullImage pulls; what it tells goes to stderr.

@@ -1,8 +1,6 @@
 package container
 
 import (
-	"errors"
-
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/spf13/cobra"
@@ -18,15 +16,12 @@ func NewRemove(cli *command.CLI) *cobra.Command {
 		Short:   "Remove one or more containers",
 		Args:    command.MinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if link {
-				return errors.New("--link is not supported: a link is a line in the hosts file of the container that has it")
-			}
 			client, err := cli.Containers()
 			if err != nil {
 				return err
 			}
 			return cli.Each(args, func(name string) error {
-				_, err := client.Remove(cmd.Context(), &nodev1.RemoveRequest{Container: name, Force: force, Volumes: volumes})
+				_, err := client.Remove(cmd.Context(), &nodev1.RemoveRequest{Container: name, Force: force, Volumes: volumes, Link: link})
 				if force && command.Code(err) == codes.NotFound {
 					// As docker: it is said, and no failure.
 					cli.Report(err)
