@@ -54,6 +54,10 @@ func (m *Manager) specification(ctx context.Context, c *containerState, p *pod, 
 			return nil, err
 		}
 	}
+	if !slices.Contains(s.Own, namespace.IPC) {
+		_, err := os.Stat("/dev/mqueue")
+		in.NoMqueue = err != nil
+	}
 	if in.Devices, err = hostdevice.Resolve(c.Config.GetDevices()); err != nil {
 		return nil, err
 	}

@@ -53,9 +53,11 @@ func (b *builder) kernelMounts() []specs.Mount {
 		b.proc(),
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: pts},
-		b.mqueue(),
 		b.sys(mode),
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", mode}},
+	}
+	if !b.in.NoMqueue || !b.hostsUnderUserNamespace(specs.IPCNamespace) {
+		mounts = append(mounts, b.mqueue())
 	}
 	if b.in.ShmPath != "" {
 		return append(mounts, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: b.in.ShmPath, Options: []string{"rbind", "rprivate", "nosuid", "noexec", "nodev", "rw"}})

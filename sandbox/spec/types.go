@@ -71,6 +71,8 @@ type Input struct {
 	// hostdevice.Resolve); HostDevices are all of the host's /dev, used
 	// only for a privileged container (see hostdevice.List).
 	Devices, HostDevices []Device
+	// NoMqueue says that the host has no /dev/mqueue to be bound.
+	NoMqueue bool
 	// NoHostDevices has a privileged container use no devices but Devices.
 	NoHostDevices bool
 	// Edit changes the specification after everything but the order of

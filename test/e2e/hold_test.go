@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -116,4 +117,48 @@ func (n *node) targets(pod string, config *runtimeapi.PodSandboxConfig, id strin
 		}
 	}
 	n.remove(otherPod)
+}
+
+// Pods get the namespaces they ask for and share the host's, in a user namespace too.
+func TestNamespaceModes(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.pull(images.Busybox)
+	ids := []*runtimeapi.IDMapping{{HostId: 200000, Length: 65536}}
+	for i := range 24 {
+		o := &runtimeapi.NamespaceOption{
+			Network: []runtimeapi.NamespaceMode{runtimeapi.NamespaceMode_POD, runtimeapi.NamespaceMode_NODE}[i%2],
+			Ipc:     []runtimeapi.NamespaceMode{runtimeapi.NamespaceMode_POD, runtimeapi.NamespaceMode_NODE}[i/2%2],
+			Pid:     []runtimeapi.NamespaceMode{runtimeapi.NamespaceMode_POD, runtimeapi.NamespaceMode_CONTAINER, runtimeapi.NamespaceMode_NODE}[i/4%3],
+		}
+		if i >= 12 {
+			o.UsernsOptions = &runtimeapi.UserNamespace{Uids: ids, Gids: ids}
+		}
+		config := n.podConfig(fmt.Sprintf("modes-%d", i))
+		config.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: o}
+		pod := n.run(config)
+		ctr := shell("main", "exec sleep 1000")
+		ctr.Linux = &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: o}}
+		id, err := n.createError(pod, config, ctr)
+		if err == nil {
+			ctx, cancel := n.context()
+			_, err = n.Runtime().StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id})
+			cancel()
+		}
+		if err != nil {
+			t.Errorf("%v: %v", o, err)
+			n.remove(pod)
+			continue
+		}
+		for kind, host := range map[string]bool{
+			"net": o.Network == runtimeapi.NamespaceMode_NODE, "uts": o.Network == runtimeapi.NamespaceMode_NODE,
+			"ipc": o.Ipc == runtimeapi.NamespaceMode_NODE, "pid": o.Pid == runtimeapi.NamespaceMode_NODE, "user": o.UsernsOptions == nil,
+		} {
+			ours, err := os.Readlink("/proc/self/ns/" + kind)
+			n.must("read namespace", err)
+			if theirs := n.try(id, "readlink /proc/self/ns/"+kind); (theirs == ours) != host || !strings.HasPrefix(theirs, kind) {
+				t.Errorf("%v: %s is %s, the host's %s", o, kind, theirs, ours)
+			}
+		}
+		n.remove(pod)
+	}
 }
