@@ -34,9 +34,11 @@ type making struct {
 	// users are the mappings of its user namespace; nil without one.
 	users *runtime.UserNamespace
 	// releases end the holding of volumes; madeVolumes are the anonymous
-	// ones made for the container.
+	// ones made for the container, and volumesStay forgets that they are to
+	// go should this agent be killed.
 	releases    []func()
 	madeVolumes []string
+	volumesStay func()
 }
 
 // Create makes a container: a pod of its own, then the container in it.
@@ -107,6 +109,7 @@ func (m *making) findImage(ctx context.Context) error {
 func (m *making) run(ctx context.Context) error {
 	s := m.server
 	defer m.releaseVolumes()
+	m.volumesStay = func() {}
 	err := undo.Sequence{Name: "nodectl.create", Timeout: undoTimeout, Steps: []undo.Step{
 		{
 			Name: "make folders",
@@ -135,6 +138,7 @@ func (m *making) run(ctx context.Context) error {
 		}
 		return fmt.Errorf("create container %s: %w", m.name, err)
 	}
+	m.volumesStay()
 	return nil
 }
 

@@ -75,6 +75,9 @@ func (s *Server) mountsOf(from string) ([]*nodev1.Mount, error) {
 // holdVolumes makes the volumes that are missing, and keeps all from being
 // removed until the container is there.
 func (m *making) holdVolumes(ctx context.Context) error {
+	if err := m.nameVolumes(); err != nil {
+		return err
+	}
 	for _, mount := range m.spec.GetMounts() {
 		if mount.GetType() != nodev1.Mount_VOLUME {
 			continue
@@ -83,7 +86,7 @@ func (m *making) holdVolumes(ctx context.Context) error {
 			return err
 		}
 		v, made, release, err := m.server.volumes.Hold(volume.Spec{
-			Name: mount.GetSource(), Options: mount.GetVolumeOptions(), Labels: mount.GetVolumeLabels(),
+			Name: mount.GetSource(), Options: mount.GetVolumeOptions(), Labels: mount.GetVolumeLabels(), Anonymous: mount.GetAnonymous(),
 		})
 		if err != nil {
 			return said(err)
@@ -91,10 +94,6 @@ func (m *making) holdVolumes(ctx context.Context) error {
 		m.releases = append(m.releases, release)
 		if made {
 			m.server.emit(eventVolume, "create", v.Name, map[string]string{"driver": volume.Driver})
-		}
-		if mount.GetSource() == "" {
-			m.madeVolumes = append(m.madeVolumes, v.Name)
-			mount.Source, mount.Anonymous = v.Name, true
 		}
 		if mount.Path, err = m.server.volumes.Mount(ctx, v.Name); err != nil {
 			return err
@@ -108,6 +107,22 @@ func (m *making) holdVolumes(ctx context.Context) error {
 	return nil
 }
 
+// nameVolumes names the anonymous volumes that are to be made, and notes that they
+// go should the agent be killed before their container is there.
+func (m *making) nameVolumes() (err error) {
+	for _, mount := range m.spec.GetMounts() {
+		if mount.GetType() != nodev1.Mount_VOLUME {
+			continue
+		}
+		if mount.Anonymous = mount.GetSource() == ""; mount.GetAnonymous() {
+			mount.Source = volume.NewName()
+			m.madeVolumes = append(m.madeVolumes, mount.GetSource())
+		}
+	}
+	m.volumesStay, err = m.server.volumes.Leave(m.madeVolumes)
+	return err
+}
+
 // releaseVolumes ends what holdVolumes began. Volumes stay.
 func (m *making) releaseVolumes() {
 	for _, release := range m.releases {
@@ -119,7 +134,11 @@ func (m *making) releaseVolumes() {
 // dropVolumes removes the anonymous volumes of a container that was not made.
 func (m *making) dropVolumes(context.Context) error {
 	m.releaseVolumes()
-	return m.server.removeAnonymous(m.madeVolumes)
+	err := m.server.removeAnonymous(m.madeVolumes)
+	if err == nil && m.volumesStay != nil {
+		m.volumesStay()
+	}
+	return err
 }
 
 // fillVolumes copies into empty volumes what the image has where they are

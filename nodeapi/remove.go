@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/internal/failpoint"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/sirupsen/logrus"
 )
@@ -62,7 +63,13 @@ func (s *Server) remove(ctx context.Context, c sandbox.Container, withVolumes bo
 		if err := s.endToRemove(ctx, c); err != nil {
 			return nil, fmt.Errorf("remove container %s: %w", c.ID, err)
 		}
+		// What is noted of volumes is theirs alone once the container is gone.
+		gone, err := s.volumes.Leave(anonymous)
+		if err != nil {
+			return nil, fmt.Errorf("remove container %s: %w", c.ID, err)
+		}
 		if err := s.sandboxes.RemoveContainer(ctx, c.ID); err != nil {
+			gone() // they stay, as it does
 			return nil, fmt.Errorf("remove container %s: %w", c.ID, err)
 		}
 		if c.Owner != sandbox.OwnerNodectl {
@@ -70,10 +77,7 @@ func (s *Server) remove(ctx context.Context, c sandbox.Container, withVolumes bo
 		}
 		s.emitContainer("destroy", c)
 		s.forget(c.ID)
-		if err := s.discardPod(ctx, c.PodID); err != nil {
-			return nil, err
-		}
-		return nil, s.removeAnonymous(anonymous)
+		return nil, s.removeRest(ctx, c, anonymous, gone)
 	})
 	select {
 	case r := <-done:
@@ -81,6 +85,26 @@ func (s *Server) remove(ctx context.Context, c sandbox.Container, withVolumes bo
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// removeRest removes the pod of a container that is gone, and its volumes. Where
+// that fails, and where the agent is killed, the next one finds the pod empty and
+// the volumes noted.
+func (s *Server) removeRest(ctx context.Context, c sandbox.Container, volumes []string, gone func()) error {
+	if err := failpoint.Inject(ctx, "nodectl.remove.rest"); err != nil {
+		return err
+	}
+	if err := s.discardPod(ctx, c.PodID); err != nil {
+		return err
+	}
+	if err := failpoint.Inject(ctx, "nodectl.remove.volumes"); err != nil {
+		return err
+	}
+	err := s.removeAnonymous(volumes)
+	if err == nil {
+		gone()
+	}
+	return err
 }
 
 // endToRemove kills a container that runs, so that its end is told of before

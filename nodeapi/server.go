@@ -291,6 +291,10 @@ func New(deps Deps) (*Server, error) {
 		end()
 		return nil, fmt.Errorf("node API: %w", err)
 	}
+	if err := s.removeLeft(); err != nil {
+		end()
+		return nil, fmt.Errorf("node API: %w", err)
+	}
 	s.goBackground(func(ctx context.Context) { s.letGoHeld(ctx, held) })
 	s.images.Observe(s.emitImage)
 	s.networks.Serve(s.namesOf)

@@ -8,6 +8,7 @@ import (
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/nodeagent/nodeagent/volume"
+	"github.com/sirupsen/logrus"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -74,6 +75,24 @@ func (s *Server) removeAnonymous(names []string) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// removeLeft begins to remove the anonymous volumes of containers that an earlier
+// agent was killed over, half made or half removed. Those of containers that are
+// there stay.
+func (s *Server) removeLeft() error {
+	names, done, err := s.volumes.Left()
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	s.goBackground(func(context.Context) {
+		if err := s.removeAnonymous(names); err != nil {
+			logrus.WithError(err).Warn("cannot remove volumes of containers that are gone")
+			return // the next agent tries again
+		}
+		done()
+	})
 	return nil
 }
 

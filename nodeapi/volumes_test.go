@@ -2,9 +2,12 @@ package nodeapi
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/internal/failpoint"
 	"google.golang.org/grpc/codes"
 )
 
@@ -144,4 +147,35 @@ func TestWatchEvents(t *testing.T) {
 		// It ends with the agent.
 	}
 	n.serve()
+}
+
+// Between the removal of a container and that of its anonymous volumes the agent may be killed: the next one goes on.
+func TestVolumesLeftByAnEarlierAgent(t *testing.T) {
+	n := newNode(t)
+	for _, point := range []string{"nodectl.remove.rest", "nodectl.remove.volumes"} {
+		n.create("a", withVolumes("data"))
+		n.create("stays", withVolumes("data"))
+		disable, err := failpoint.Enable(point + "=error")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = n.containers.Remove(n.ctx, &nodev1.RemoveRequest{Container: "a", Volumes: true})
+		disable()
+		if err == nil || len(n.volumeNames()) != 3 {
+			t.Fatalf("%s: %v, volumes %v", point, err, n.volumeNames())
+		}
+		n.stop()
+		n.serve()
+		eventually(t, "the volume is gone after "+point, func() bool { return len(n.volumeNames()) == 2 })
+		if _, err := n.containers.Remove(n.ctx, &nodev1.RemoveRequest{Container: "stays", Volumes: true}); err != nil {
+			t.Fatal(err)
+		}
+		if left := n.volumeNames(); len(left) != 1 || left[0] != "data" {
+			t.Errorf("%s: left %v", point, left)
+		}
+	}
+	n.noFiles()
+	if notes, err := os.ReadDir(filepath.Join(n.root, "volumes", ".leaving")); err != nil || len(notes) != 0 {
+		t.Errorf("%v %v", notes, err)
+	}
 }

@@ -64,6 +64,8 @@ type Volume struct {
 type Spec struct {
 	Name            string
 	Options, Labels map[string]string
+	// Anonymous makes one of the name that NewName gave.
+	Anonymous bool
 }
 
 // Store keeps volumes below one folder. Its methods are safe for concurrent
@@ -207,6 +209,7 @@ func (s *Store) Create(spec Spec) (Volume, bool, error) {
 func (s *Store) create(spec Spec) (Volume, bool, error) {
 	v := Volume{
 		Name: spec.Name, Options: maps.Clone(spec.Options), Labels: maps.Clone(spec.Labels), CreatedAt: time.Now().UTC().Round(0),
+		Anonymous: spec.Anonymous,
 	}
 	if v.Name == "" {
 		v.Name, v.Anonymous = newName(), true

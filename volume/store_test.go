@@ -249,3 +249,38 @@ func TestMounts(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestLeftNames(t *testing.T) {
+	root := t.TempDir()
+	s, err := New(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, err := s.Leave(nil); err != nil {
+		t.Fatal(err)
+	} else {
+		done()
+	}
+	one, err := s.Leave([]string{"a", "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Leave([]string{"c"}); err != nil {
+		t.Fatal(err)
+	}
+	one()
+	if err := os.WriteFile(filepath.Join(root, leavingName, "torn"), []byte("../../etc\n\x00\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = New(root); err != nil || len(s.List()) != 0 {
+		t.Fatalf("%v %v", s.List(), err)
+	}
+	names, done, err := s.Left()
+	if err != nil || len(names) != 1 || names[0] != "c" {
+		t.Fatalf("left %q %v", names, err)
+	}
+	done()
+	if names, _, err := s.Left(); err != nil || len(names) != 0 {
+		t.Errorf("left %q %v", names, err)
+	}
+}
