@@ -173,6 +173,7 @@ func (f *fakeSandboxes) StartContainer(_ context.Context, id string, streams *sa
 	}
 	c.State, c.StartedAt, c.PID = sandbox.ContainerRunning, time.Now(), 4242
 	f.starts++
+	f.publish(sandbox.EventStarted, c)
 	f.mu.Unlock()
 	done := make(chan struct{})
 	f.running.Add(1)
@@ -217,8 +218,13 @@ func (f *fakeSandboxes) exit(c *fakeContainer, code int) {
 	}
 	c.State, c.ExitCode, c.FinishedAt, c.PID = sandbox.ContainerExited, code, time.Now(), 0
 	close(c.ended)
+	f.publish(sandbox.EventStopped, c)
+}
+
+// publish tells of a change; mu is held.
+func (f *fakeSandboxes) publish(kind sandbox.EventType, c *fakeContainer) {
 	for s := range f.subscribers {
-		s <- sandbox.Event{Type: sandbox.EventStopped, ContainerID: c.ID, Containers: []sandbox.Container{c.Container}}
+		s <- sandbox.Event{Type: kind, ContainerID: c.ID, Containers: []sandbox.Container{c.Container}}
 	}
 }
 

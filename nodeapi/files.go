@@ -94,6 +94,9 @@ func (f files) remove(key string) error {
 // makeTmpfs makes the folders that a container's tmpfs mounts are mounted on,
 // where they are missing: the state folder does not outlast a reboot.
 func (f files) makeTmpfs(key string, mounts []*nodev1.Mount) error {
+	if err := os.MkdirAll(filepath.Join(f.state, key), 0o700); err != nil {
+		return err
+	}
 	for i, m := range mounts {
 		if m.GetType() != nodev1.Mount_TMPFS {
 			continue

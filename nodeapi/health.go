@@ -114,23 +114,24 @@ func mergeHealth(own, image *nodev1.HealthCheck) *nodev1.HealthCheck {
 	return out
 }
 
-// watchHealth begins to check a container that runs, where it has a check.
+// watchHealth begins to check a container that runs, where it has a check, or
+// goes on where an earlier agent ended. Only upkeep calls it.
 func (s *Server) watchHealth(c sandbox.Container) {
 	check := s.specOf(c).GetHealth()
 	if !hasCheck(check) || !running(c) {
 		return
 	}
-	s.mu.Lock()
-	k := s.kept(c.ID)
-	if k.health != nil && k.health.begun.Equal(c.StartedAt) {
-		s.mu.Unlock()
+	if h := s.healthOf(c.ID); h != nil && h.begun.Equal(c.StartedAt) {
 		return
-	}
-	if k.health != nil {
-		k.health.cancel()
 	}
 	ctx, cancel := context.WithCancel(s.life)
 	h := &health{check: check, cancel: cancel, begun: c.StartedAt, status: healthStarting}
+	s.restoreHealth(c, h)
+	s.mu.Lock()
+	k := s.kept(c.ID)
+	if k.health != nil {
+		k.health.cancel()
+	}
 	k.health = h
 	s.mu.Unlock()
 	if !s.goBackground(func(context.Context) { s.checkHealth(ctx, c, h) }) {
@@ -170,7 +171,7 @@ func (h *health) state() (status string, streak int64, log []*nodev1.HealthLog) 
 // checkHealth runs the check again and again until ctx is done.
 func (s *Server) checkHealth(ctx context.Context, c sandbox.Container, h *health) {
 	defer h.cancel()
-	timer := time.NewTimer(h.pause(time.Now()))
+	timer := time.NewTimer(h.firstPause(time.Now()))
 	defer timer.Stop()
 	for {
 		select {
@@ -185,12 +186,26 @@ func (s *Server) checkHealth(ctx context.Context, c sandbox.Container, h *health
 			if ctx.Err() != nil {
 				return
 			}
-			if status, changed := h.add(run); changed {
+			status, changed := h.add(run)
+			s.keepHealth(c, h)
+			if changed {
 				s.emitContainer("health_status: "+status, c)
 			}
 		}
 		timer.Reset(h.pause(time.Now()))
 	}
+}
+
+// firstPause is how long it is to the first run of this agent.
+func (h *health) firstPause(now time.Time) time.Duration {
+	pause := h.pause(now)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.log) == 0 {
+		return pause
+	}
+	past := now.Sub(h.log[len(h.log)-1].GetEnd().AsTime())
+	return min(max(pause-past, 0), pause)
 }
 
 // pause is how long it is to the next run.

@@ -63,3 +63,63 @@ func TestHealthStates(t *testing.T) {
 		t.Errorf("pause %s", p)
 	}
 }
+
+// What was known of a container's health is not asked anew because the agent was.
+func TestHealthSurvivesTheAgent(t *testing.T) {
+	n := newNode(t)
+	spec := box("sleep")
+	spec.Health = &nodev1.HealthCheck{Test: []string{"CMD", "false"}, Interval: durationpb.New(10 * time.Millisecond), Retries: 2}
+	id := n.create("ill", spec)
+	if _, err := n.containers.Start(n.ctx, &nodev1.StartRequest{Container: id}); err != nil {
+		t.Fatal(err)
+	}
+	var info *nodev1.InspectResponse
+	inspect := func() {
+		t.Helper()
+		var err error
+		if info, err = n.containers.Inspect(n.ctx, &nodev1.InspectRequest{Container: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "it fails five times", func() bool { inspect(); return info.GetFailingStreak() >= 5 })
+	n.stop()
+	before := info
+	n.serve()
+	eventually(t, "its health is known", func() bool { inspect(); return info.GetContainer().GetHealth() != "" })
+	if info.GetContainer().GetHealth() != healthUnhealthy || info.GetFailingStreak() < before.GetFailingStreak() || len(info.GetHealthLog()) != maxHealthLog {
+		t.Errorf("before %d, then %s %d %v", before.GetFailingStreak(), info.GetContainer().GetHealth(), info.GetFailingStreak(), info.GetHealthLog())
+	}
+	if _, err := n.containers.Kill(n.ctx, &nodev1.KillRequest{Container: id, Signal: "KILL"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it ends", func() bool { inspect(); return info.GetContainer().GetState() == "exited" })
+	n.stop()
+	n.serve()
+	eventually(t, "its last health is known", func() bool { inspect(); return len(info.GetHealthLog()) == maxHealthLog })
+	// Another run knows nothing yet.
+	if _, err := n.containers.Start(n.ctx, &nodev1.StartRequest{Container: id}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is checked anew", func() bool { inspect(); return info.GetFailingStreak() == 1 })
+}
+
+func TestHealthRecord(t *testing.T) {
+	begun := time.Now()
+	h := &health{begun: begun, status: healthStarting, check: &nodev1.HealthCheck{Interval: durationpb.New(time.Minute)}}
+	h.add(&nodev1.HealthLog{ExitCode: 3, Start: timestamppb.New(begun), End: timestamppb.New(begun.Add(time.Second)), Output: "no\n"})
+	other := &health{begun: begun, status: healthStarting, check: h.check}
+	other.restore(h.record())
+	if a, b := fmt.Sprint(other.record()), fmt.Sprint(h.record()); a != b {
+		t.Errorf("%s, want %s", a, b)
+	}
+	for past, want := range map[time.Duration]time.Duration{0: time.Minute, 41 * time.Second: 20 * time.Second, time.Hour: 0} {
+		if got := other.firstPause(begun.Add(past)); got != want {
+			t.Errorf("after %s the first pause is %s, want %s", past, got, want)
+		}
+	}
+	later := &health{begun: begun.Add(time.Second), status: healthStarting}
+	later.restore(h.record())
+	if status, streak, _ := later.state(); status != healthStarting || streak != 0 {
+		t.Errorf("another run is %s %d", status, streak)
+	}
+}

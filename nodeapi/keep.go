@@ -32,6 +32,8 @@ type runRecord struct {
 	Stopped bool `json:",omitempty"`
 	// Restarts counts those of its policy since a person started it.
 	Restarts int64 `json:",omitempty"`
+	// Pause is how long the restart after the last one waits.
+	Pause time.Duration `json:",omitempty"`
 	// BootID is that of the boot in which it was last started.
 	BootID string `json:",omitempty"`
 	// Unlinked are the aliases of links that a person removed.

@@ -28,6 +28,8 @@ const (
 // restart is a start that is to come.
 type restart struct {
 	cancel context.CancelFunc
+	// next is how long the one after it is to wait.
+	next time.Duration
 }
 
 // validateRestart refuses a policy that is not known.
@@ -91,13 +93,21 @@ func (s *Server) restartLater(c sandbox.Container, first bool) bool {
 		s.mu.Unlock()
 		return true
 	}
-	if k.pause == 0 || c.FinishedAt.Sub(c.StartedAt) >= steadyRun {
+	if k.pause == 0 {
+		k.pause = min(run.Pause, lastPause) // an earlier agent's
+	}
+	if k.pause <= 0 || c.FinishedAt.Sub(c.StartedAt) >= steadyRun {
 		k.pause = firstPause
 	}
 	pause := k.pause
-	k.pause = min(2*k.pause, lastPause)
+	if first {
+		// It has waited while no agent ran.
+		pause = min(max(pause-time.Since(c.FinishedAt), 0), pause)
+	}
+	next := min(2*k.pause, lastPause)
+	k.pause = next
 	ctx, cancel := context.WithCancel(s.life)
-	mine := &restart{cancel: cancel}
+	mine := &restart{cancel: cancel, next: next}
 	k.restart = mine
 	s.mu.Unlock()
 	if !s.goBackground(func(context.Context) { s.restartAfter(ctx, c, mine, pause) }) {
@@ -119,7 +129,7 @@ func (s *Server) restartAfter(ctx context.Context, c sandbox.Container, mine *re
 	if !s.isRestart(c.ID, mine) {
 		return
 	}
-	err := s.changeRun(c, func(r *runRecord) { r.Restarts, r.BootID = r.Restarts+1, s.bootID })
+	err := s.changeRun(c, func(r *runRecord) { r.Restarts, r.Pause, r.BootID = r.Restarts+1, mine.next, s.bootID })
 	if err == nil {
 		_, err = s.start(ctx, c, nil)
 	}
@@ -208,5 +218,5 @@ func (s *Server) startedByPerson(c sandbox.Container) error {
 	s.mu.Lock()
 	s.kept(c.ID).pause = 0
 	s.mu.Unlock()
-	return s.changeRun(c, func(r *runRecord) { r.Stopped, r.Restarts, r.BootID = false, 0, s.bootID })
+	return s.changeRun(c, func(r *runRecord) { r.Stopped, r.Restarts, r.Pause, r.BootID = false, 0, 0, s.bootID })
 }

@@ -150,6 +150,14 @@ func TestRestartPauses(t *testing.T) {
 	if took := time.Since(begun); took < firstPause+2*firstPause+4*firstPause {
 		t.Errorf("three restarts took %s", took)
 	}
+	// The next agent does not begin anew with the shortest.
+	n.stop()
+	n.serve()
+	eventually(t, "it waits for longer", func() bool {
+		n.server.mu.Lock()
+		defer n.server.mu.Unlock()
+		return n.server.kept(id).pause >= 16*firstPause
+	})
 	if _, err := n.containers.Remove(n.ctx, &nodev1.RemoveRequest{Container: "loops", Force: true}); err != nil {
 		t.Fatal(err)
 	}

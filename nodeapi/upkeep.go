@@ -34,6 +34,7 @@ func (s *Server) catchUp(c sandbox.Container, first bool) {
 		if first {
 			// Its end was an earlier agent's to tell, or nobody's.
 			s.noteEnd(c)
+			s.recallHealth(c)
 		} else if s.noteEnd(c) {
 			s.emitEnd(c)
 		}
