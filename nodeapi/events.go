@@ -47,9 +47,22 @@ func (s *Server) emitPrune(kind string, reclaimed int64) {
 	s.emit(kind, "prune", "", map[string]string{"reclaimed": strconv.FormatInt(reclaimed, 10)})
 }
 
+// emitLost tells of the end of a container that an earlier agent did not tell of,
+// when it was.
+func (s *Server) emitLost(c sandbox.Container) {
+	if s.log.Last(eventContainer, c.ID, "start", "die") == "start" {
+		s.emitEndAt(c, c.FinishedAt)
+	}
+}
+
 // emitContainer tells what happened to one of nodectl's containers. more are
 // names and values beyond what each event of a container has.
 func (s *Server) emitContainer(action string, c sandbox.Container, more ...string) {
+	s.emitContainerAt(time.Time{}, action, c, more...)
+}
+
+// emitContainerAt is emitContainer for another time than now.
+func (s *Server) emitContainerAt(at time.Time, action string, c sandbox.Container, more ...string) {
 	if c.Owner != sandbox.OwnerNodectl {
 		return
 	}
@@ -64,7 +77,7 @@ func (s *Server) emitContainer(action string, c sandbox.Container, more ...strin
 	for i := 0; i+1 < len(more); i += 2 {
 		attributes[more[i]] = more[i+1]
 	}
-	s.emit(eventContainer, action, c.ID, attributes)
+	s.log.Add(eventlog.Event{Type: eventContainer, Action: action, ID: c.ID, Attributes: attributes, At: at})
 }
 
 // emitResize tells of a terminal's new size.
@@ -73,11 +86,13 @@ func (s *Server) emitResize(c sandbox.Container, size *nodev1.TerminalSize) {
 }
 
 // emitEnd tells that a container ended.
-func (s *Server) emitEnd(c sandbox.Container) {
+func (s *Server) emitEnd(c sandbox.Container) { s.emitEndAt(c, time.Time{}) }
+
+func (s *Server) emitEndAt(c sandbox.Container, at time.Time) {
 	if c.Reason == "OOMKilled" {
-		s.emitContainer("oom", c)
+		s.emitContainerAt(at, "oom", c)
 	}
-	s.emitContainer("die", c, "exitCode", strconv.Itoa(int(personExit(c))), "execDuration", strconv.Itoa(int(c.FinishedAt.Sub(c.StartedAt)/time.Second)))
+	s.emitContainerAt(at, "die", c, "exitCode", strconv.Itoa(int(personExit(c))), "execDuration", strconv.Itoa(int(c.FinishedAt.Sub(c.StartedAt)/time.Second)))
 }
 
 // emitUses tells which volumes a container that starts or ended uses.

@@ -34,6 +34,7 @@ import (
 	"github.com/nodeagent/nodeagent/supervisor"
 	"github.com/nodeagent/nodeagent/volume"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/singleflight"
 	"google.golang.org/grpc"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -154,6 +155,9 @@ type Config struct {
 	Root, State string
 	// Volumes is the folder that volumes are kept in.
 	Volumes string
+	// Events is a file on tmpfs that events are kept in for the next agent;
+	// empty keeps them in memory alone.
+	Events string
 	// AgentRoot and AgentState are the agent's folders, told by Info.
 	AgentRoot, AgentState string
 	// Version and GitCommit are the agent's build.
@@ -296,6 +300,11 @@ func New(deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("node API: %w", err)
 	}
 	s.goBackground(func(ctx context.Context) { s.letGoHeld(ctx, held) })
+	if deps.Config.Events != "" {
+		if err := s.log.Keep(deps.Config.Events); err != nil {
+			logrus.WithError(err).Warn("the next agent will know of no events of this one")
+		}
+	}
 	s.images.Observe(s.emitImage)
 	s.networks.Serve(s.namesOf)
 	s.recordMemberships()
@@ -329,6 +338,9 @@ func (s *Server) Close() {
 	s.mu.Unlock()
 	s.end()
 	s.background.Wait()
+	if err := s.log.Close(); err != nil {
+		logrus.WithError(err).Warn("close the file of events")
+	}
 }
 
 // goBackground runs work until it returns, at the latest soon after Close,

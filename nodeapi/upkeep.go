@@ -32,8 +32,11 @@ func (s *Server) catchUp(c sandbox.Container, first bool) {
 		s.watchHealth(c)
 	case sandbox.ContainerExited:
 		if first {
-			// Its end was an earlier agent's to tell, or nobody's.
-			s.noteEnd(c)
+			// Its end was an earlier agent's to tell, unless that one was
+			// killed before it.
+			if s.noteEnd(c) {
+				s.emitLost(c)
+			}
 			s.recallHealth(c)
 		} else if s.noteEnd(c) {
 			s.emitEnd(c)

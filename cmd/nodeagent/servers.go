@@ -72,6 +72,7 @@ func (d *daemon) buildNodeAPI(context.Context) (err error) {
 			Root:          filepath.Join(d.cfg.Root, "nodectl"),
 			State:         filepath.Join(d.cfg.State, "nodectl"),
 			Volumes:       filepath.Join(d.cfg.Root, "volumes"),
+			Events:        filepath.Join(d.cfg.State, "nodectl-events"),
 			AgentRoot:     d.cfg.Root,
 			AgentState:    d.cfg.State,
 			Version:       semanticVersion(),

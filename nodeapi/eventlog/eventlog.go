@@ -1,11 +1,13 @@
 // Package eventlog keeps the last events of a node in memory, and hands them
 // to who watches: those of the past, then each as it happens, none twice and
-// none left out that is still kept.
+// none left out that is still kept. A file beside it, where one is given, lets
+// the next program know them too.
 package eventlog
 
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -33,10 +35,12 @@ type Log struct {
 	first uint64
 	// more is closed when an event is added; nil while nobody waits.
 	more chan struct{}
+	// journal has the events on disk; nil where nobody asked for it.
+	journal *journal
 }
 
 // Add adds an event, and lets go of the oldest when there are too many. It
-// never blocks. A zero time is now.
+// never waits for anybody. A zero time is now.
 func (l *Log) Add(e Event) {
 	if e.At.IsZero() {
 		e.At = time.Now()
@@ -50,10 +54,26 @@ func (l *Log) Add(e Event) {
 		l.first += capacity / 4
 	}
 	l.events = append(l.events, e)
+	if l.journal != nil {
+		l.journal.add(e, l.events)
+	}
 	if l.more != nil {
 		close(l.more)
 		l.more = nil
 	}
+}
+
+// Last is the action of the newest event of an object that is one of actions;
+// empty where there is none.
+func (l *Log) Last(kind, id string, actions ...string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range slices.Backward(l.events) {
+		if e.Type == kind && e.ID == id && slices.Contains(actions, e.Action) {
+			return e.Action
+		}
+	}
+	return ""
 }
 
 // Watch calls each for the events since a time, then for each as it happens,
