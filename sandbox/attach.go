@@ -31,6 +31,18 @@ func (m *Manager) Attach(ctx context.Context, containerID string, streams IO) er
 		return fmt.Errorf("attach to container %s: %w", s.ID, err)
 	}
 	client.handedOver()
+	if s.Config.GetTty() && streams.Size != (TerminalSize{}) {
+		m.redraw(ctx, s.ID, streams.Size)
+	}
 	m.serveAttached(ctx, client, s.ID)
 	return ctx.Err()
+}
+
+// redraw sets a terminal's size by way of another one, since who draws on it does so
+// anew for one that changes: the client that has just come sees nothing else of what
+// was drawn before.
+func (m *Manager) redraw(ctx context.Context, containerID string, size TerminalSize) {
+	resize := m.resizer(ctx, containerID)
+	resize(TerminalSize{Width: size.Width, Height: size.Height + 1})
+	resize(size)
 }

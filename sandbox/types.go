@@ -182,8 +182,9 @@ type TerminalSize struct {
 
 // IO carries a client's streams. Nil streams are not wanted. Stdout and
 // Stderr are closed when the process's output has ended. Size is what a
-// terminal has when its process begins, zero where it does not matter; later
-// sizes come over Resize, which may be nil and is closed by the client's side.
+// terminal has when its process begins, or what it is drawn anew in for a client
+// that attaches, zero where it does not matter; later sizes come over Resize,
+// which may be nil and is closed by the client's side.
 type IO struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.WriteCloser

@@ -76,6 +76,9 @@ func (c *CLI) Text(err error) string {
 		if strings.Contains(err.Error(), "reading server preface") {
 			return fmt.Sprintf("the nodeagent at %s takes connections and does not answer: it hangs, or is stopped", c.Host)
 		}
+		if brokenOff(err) {
+			return "the connection to the nodeagent was lost"
+		}
 	}
 	if errors.Is(err, context.Canceled) || Code(err) == codes.Canceled {
 		return "interrupted"
@@ -92,6 +95,17 @@ func (c *CLI) Text(err error) string {
 		text = strings.Replace(text, s.Err().Error(), said, 1)
 	}
 	return text
+}
+
+// brokenOff says whether gRPC's words are about a connection that ended in the midst
+// of a call, which is how an agent that is killed looks at first.
+func brokenOff(err error) bool {
+	for _, words := range []string{"error reading from server", "transport is closing", "connection reset by peer", "broken pipe"} {
+		if strings.Contains(err.Error(), words) {
+			return true
+		}
+	}
+	return false
 }
 
 // Code is the gRPC code of an error from the agent; Unknown for all others.

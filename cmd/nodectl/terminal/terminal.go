@@ -41,7 +41,9 @@ func Raw(f *os.File) (restore func(), err error) {
 		return nil, fmt.Errorf("set terminal to raw mode: %w", err)
 	}
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGINT, unix.SIGPIPE)
+	// Not SIGPIPE: who asks for it gets it for every socket too, such as the one
+	// to an agent that has just died. Of a broken standard output the guard knows.
+	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGINT)
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
