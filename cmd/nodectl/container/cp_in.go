@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/nodeagent/nodeagent/internal/filetree"
 )
 
@@ -26,8 +27,12 @@ func (c *copying) in(ctx context.Context, source, target string) error {
 		if !to.isDir {
 			return fmt.Errorf("destination \"%s:%s\" must be a directory", c.container, target)
 		}
+		in, err := command.Plain(c.cli.In)
+		if err != nil {
+			return err
+		}
 		return c.send(ctx, to.path, func(w io.Writer) error {
-			_, err := io.Copy(w, c.cli.In)
+			_, err := io.Copy(w, in)
 			return err
 		})
 	}

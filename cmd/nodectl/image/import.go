@@ -40,7 +40,11 @@ func NewImport(cli *command.CLI) *cobra.Command {
 			if err != nil && !errors.Is(err, io.EOF) {
 				return err
 			}
-			err = command.SendChunks(in, func(data []byte) error {
+			archive, err := command.ForImages(in)
+			if err != nil {
+				return err
+			}
+			err = command.SendChunks(archive, func(data []byte) error {
 				return stream.Send(&nodev1.ImportRequest{Message: &nodev1.ImportRequest_Data{Data: data}})
 			})
 			if err != nil {

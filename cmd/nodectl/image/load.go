@@ -41,7 +41,11 @@ func NewLoad(cli *command.CLI) *cobra.Command {
 				return err
 			}
 			meter := newMeter(cli.Out, "Loading archive", size, quiet)
-			err = command.SendChunks(meter.of(in), func(data []byte) error {
+			archive, err := command.ForImages(meter.of(in))
+			if err != nil {
+				return err
+			}
+			err = command.SendChunks(archive, func(data []byte) error {
 				return stream.Send(&nodev1.LoadRequest{Message: &nodev1.LoadRequest_Data{Data: data}})
 			})
 			meter.end()
