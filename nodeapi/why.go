@@ -160,7 +160,12 @@ func (s *Server) refused(ctx context.Context, name string) (subject, error) {
 	if err != nil || len(found.refused) > 0 {
 		return found, err
 	}
-	if parts := strings.SplitN(name, "/", 3); len(parts) == 3 {
+	parts := strings.SplitN(name, "/", 3)
+	if len(parts) == 2 {
+		return found, failf(errdefs.ErrNotFound, "No such object: %s (nobody asked the agent for such a pod; what holds it up may be on kubelet's side: kubectl describe pod -n %s %s)",
+			name, parts[0], parts[1])
+	}
+	if len(parts) == 3 {
 		if pod, err := s.findPod(parts[0] + "/" + parts[1]); err == nil {
 			return found, failf(errdefs.ErrNotFound, "No such object: %s (nobody asked for this container so far; of its pod tells: nodectl why %s)",
 				name, podSubject(pod).title())
@@ -315,7 +320,7 @@ func before(history []recorder.Entry, of subject) (codes []int, failed int) {
 			codes, last = append(codes, e.Exit.Code), e.Container == of.container
 		case e.Kind == recorder.KindOperation && e.What == "start container" && e.Error == "" && e.Container == of.container:
 			last = false
-		case e.Kind == recorder.KindOperation && e.What == "create container" && e.Error != "" && e.Container != of.container:
+		case e.Kind == recorder.KindOperation && (e.What == "create container" || e.What == "start container") && e.Error != "" && e.Container != of.container:
 			failed++
 		}
 	}

@@ -66,7 +66,13 @@ func (d *daemon) ready(ctx context.Context) error {
 func (d *daemon) buildNodeAPI(context.Context) (err error) {
 	// No call is answered before the node API is built.
 	d.calls = calls.NewTable(d.recorder, func(name string) (pod, container string) { return d.node.Resolve(name) })
-	d.calls.Pods(func(meta *runtimeapi.PodSandboxMetadata) string { return d.node.PodOf(meta) })
+	d.calls.Pods(func(meta *runtimeapi.PodSandboxMetadata) string { return d.node.PodOf(meta) }, func(id string) string {
+		c, err := d.sandboxes.Container(id)
+		if err != nil {
+			return ""
+		}
+		return c.PodID
+	})
 	d.node, err = nodeapi.New(nodeapi.Deps{
 		Config: nodeapi.Config{
 			Root:          filepath.Join(d.cfg.Root, "nodectl"),

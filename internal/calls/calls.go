@@ -3,6 +3,7 @@ package calls
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -23,6 +24,8 @@ const (
 	// probePause is how often the failures of commands that kubelet probes
 	// a container with are recorded at most, for each container.
 	probePause = time.Minute
+	// maxCommand is how many bytes of a command are kept.
+	maxCommand = 120
 	// maxProbed bounds the containers whose last failure is remembered.
 	maxProbed = 1024
 )
@@ -46,6 +49,8 @@ type Call struct {
 	// Pod and Container are the IDs it is about, Name what else it names.
 	Pod, Container, Name string
 	Began                time.Time
+	// exit is the code that a command ended with.
+	exit int32
 }
 
 // Table holds the calls under way.
@@ -53,8 +58,10 @@ type Table struct {
 	recorder *recorder.Recorder
 	// resolve finds the IDs of what a person calls a container.
 	resolve func(name string) (pod, container string)
-	// pod finds the ID of a pod by its metadata; nil finds none.
-	pod func(*runtimeapi.PodSandboxMetadata) string
+	// pod finds the ID of a pod by its metadata, podOf by that of one of its
+	// containers; nil finds none.
+	pod   func(*runtimeapi.PodSandboxMetadata) string
+	podOf func(container string) string
 	// before is called before each unary call of the node API and of images;
 	// nil does nothing.
 	before func(ctx context.Context, method string, req any)
@@ -76,8 +83,11 @@ func NewTable(r *recorder.Recorder, resolve func(name string) (pod, container st
 // Before has fn called before a call is handled; nothing is served yet.
 func (t *Table) Before(fn func(ctx context.Context, method string, req any)) { t.before = fn }
 
-// Pods has fn find the pods that images are pulled for; nothing is served yet.
-func (t *Table) Pods(fn func(*runtimeapi.PodSandboxMetadata) string) { t.pod = fn }
+// Pods has byMetadata find the pods that images are pulled for, and byContainer
+// those of calls that name a container alone; nothing is served yet.
+func (t *Table) Pods(byMetadata func(*runtimeapi.PodSandboxMetadata) string, byContainer func(id string) string) {
+	t.pod, t.podOf = byMetadata, byContainer
+}
 
 // UnderWay lists the calls, the oldest first, without those that last as long
 // as somebody looks.
@@ -213,6 +223,11 @@ func (c *Call) learn(message any) {
 		c.Name = meta.GetNamespace() + "/" + meta.GetName()
 	case *runtimeapi.CreateContainerRequest:
 		c.Name = r.GetConfig().GetMetadata().GetName()
+	case *runtimeapi.ExecSyncRequest:
+		c.Name = strings.Join(r.GetCmd(), " ")
+		c.Name = c.Name[:min(len(c.Name), maxCommand)]
+	case *runtimeapi.ExecSyncResponse:
+		c.exit = r.GetExitCode()
 	}
 }
 
@@ -234,8 +249,14 @@ func (t *Table) end(c *Call, err error) {
 	t.mu.Lock()
 	delete(t.calls, c)
 	t.mu.Unlock()
+	if err == nil && c.exit != 0 {
+		err = fmt.Errorf("exit code %d", c.exit)
+	}
 	if asks(c.Method) || c.Method == "ExecSync" && !t.newFailure(c, err) {
 		return
+	}
+	if c.Pod == "" && c.Container != "" && t.podOf != nil {
+		c.Pod = t.podOf(c.Container)
 	}
 	e := recorder.Entry{
 		Kind: recorder.KindCall, At: c.Began, Took: time.Since(c.Began), What: c.Method, By: c.By,
@@ -244,7 +265,7 @@ func (t *Table) end(c *Call, err error) {
 	t.recorder.Note(e)
 }
 
-// newFailure says whether a command failed to run that did not a moment ago.
+// newFailure says whether a command failed that did not a moment ago.
 // kubelet's probes run all the time, and would fill the recorder.
 func (t *Table) newFailure(c *Call, err error) bool {
 	if err == nil {

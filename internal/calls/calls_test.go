@@ -31,7 +31,7 @@ func (s *server) StopContainer(ctx context.Context, _ *runtime.StopContainerRequ
 }
 
 func (s *server) ExecSync(context.Context, *runtime.ExecSyncRequest) (*runtime.ExecSyncResponse, error) {
-	return nil, errors.New("probe")
+	return &runtime.ExecSyncResponse{ExitCode: 3}, nil
 }
 
 func (s *server) RunPodSandbox(context.Context, *runtime.RunPodSandboxRequest) (*runtime.RunPodSandboxResponse, error) {
@@ -50,6 +50,7 @@ func TestCallsAreRecordedWithWhoMakesThem(t *testing.T) {
 	}
 	defer r.Close()
 	table := NewTable(r, nil)
+	table.Pods(func(meta *runtime.PodSandboxMetadata) string { return "p-" + meta.GetName() }, func(id string) string { return "p-of-" + id })
 	s := &server{caller: make(chan string, 1), table: table}
 	g := grpc.NewServer(table.ServerOptions()...)
 	runtime.RegisterRuntimeServiceServer(g, s)
@@ -85,7 +86,7 @@ func TestCallsAreRecordedWithWhoMakesThem(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if want := "RunPodSandbox p1 ,ExecSync c probe,StopContainer c no"; strings.Join(got, ",") != want {
+	if want := "RunPodSandbox p1 ,ExecSync p-of-cc exit code 3,StopContainer p-of-cc no"; strings.Join(got, ",") != want {
 		t.Errorf("recorded %q", got)
 	}
 }

@@ -48,7 +48,7 @@ type Subject struct {
 	Underway string
 	// Former are the exit codes of the containers of the same pod and name
 	// before this one, or of its own earlier runs, the oldest first; Failed
-	// counts those that could not even be made.
+	// counts those that could not be made or started.
 	Former []int
 	Failed int
 	// Output are the last lines it wrote.
@@ -135,7 +135,7 @@ func (c Subject) again(s *Story) {
 		s.Cause = join(s.Cause, text+" ended with exit code "+strings.Join(codes, ", ")+".")
 	}
 	if c.Failed > 0 {
-		s.Cause = join(s.Cause, fmt.Sprintf("Making it was tried %s before, and failed.", times(c.Failed)))
+		s.Cause = join(s.Cause, fmt.Sprintf("It was tried %s before, and failed too.", times(c.Failed)))
 	}
 }
 
@@ -178,7 +178,7 @@ func (c Subject) pressed(s *Story) {
 	}
 	c.refused(s, u)
 	if e := c.lastFailedProbe(); e != nil {
-		s.hint("A command in it failed to run %s%s: %s", c.ago(e.At), by(e.By), e.Error)
+		s.hint("A command that was run in it%s failed %s: %q: %s", by(e.By), c.ago(e.At), e.Text, e.Error)
 	}
 }
 

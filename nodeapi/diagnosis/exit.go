@@ -82,9 +82,26 @@ func (c Subject) wasStopped(s *Story, stop *recorder.Entry) {
 		s.Cause += " It did not end of that within " + span(c.Finished.Sub(stop.At)) + ", and was killed."
 		s.hint("Its process ignores %s, or takes long over it. Let it handle %s, give it another stop signal, or more time.", stop.What, stop.What)
 	}
+	if probe := c.failedProbe(stop); probe != nil {
+		s.Cause += fmt.Sprintf(" Before that a command that %s ran in it failed (%q: %s): its liveness or startup probe, it seems.", probe.By, probe.Text, probe.Error)
+	}
 	if strings.HasPrefix(stop.By, "kubelet") {
 		s.hint("kubelet stops a container when its pod is deleted or evicted, or its liveness or startup probe fails. See which it was with: kubectl describe pod -n %s %s", c.Names.Namespace, c.Names.Pod)
 	}
+}
+
+// probeMemory is how long before a stop a failed command may be its reason:
+// probes that fail are noted once in a minute.
+const probeMemory = 90 * time.Second
+
+// failedProbe is a command that kubelet ran in it in vain before it stopped it.
+func (c Subject) failedProbe(stop *recorder.Entry) *recorder.Entry {
+	if !strings.HasPrefix(stop.By, "kubelet") {
+		return nil
+	}
+	return c.last(func(e recorder.Entry) bool {
+		return e.What == "ExecSync" && e.Error != "" && e.By == stop.By && e.At.Before(stop.At) && stop.At.Sub(e.At) < probeMemory
+	})
 }
 
 // used is what it used until it ended.

@@ -21,11 +21,11 @@ func TestFailuresAreExplained(t *testing.T) {
 		{`image: image r.io/a:1: not found`, makeFailures, "its image r.io/a:1 is not on this node. The error: image r.io/a:1: not found", "nodectl pull r.io/a:1"},
 		{`user: user: no user "x" in the image's /etc/passwd`, makeFailures, `the user "x", as which it is to run, is not in the image's /etc/passwd. The error: no user`, "--entrypoint cat IMG /etc/passwd"},
 		{`user: user: no group "y" in the image's /etc/group`, makeFailures, `the group "y"`, "/etc/group"},
-		{`mounts: mount on /m: host path "/no/src": lstat /no: no such file or directory`, makeFailures, "/no/src, which is to be mounted into it, is not on this node", "mkdir -p /no/src"},
+		{`mounts: mounts[0].host_path: /no/src: lstat /no: no such file or directory`, makeFailures, "/no/src, which is to be mounted into it, is not on this node", "mkdir -p /no/src"},
 		{`specification: devices[0].host_path: lstat /dev/x: no such file or directory`, makeFailures, "the device /dev/x is not on this node", "ls -l /dev/x"},
 		{`specification: edit the specification of container ` + podID + `: CDI_devices[0].name: "v.com/gpu=0" is in no CDI file`, makeFailures,
 			`the CDI device "v.com/gpu=0" is not known on this node. The error: CDI_devices`, "/etc/cdi"},
-		{`specification: seccomp profile: open /p.json: no such file or directory`, makeFailures, "its seccomp profile /p.json is not on this node", "ls -l /p.json"},
+		{`specification: linux.security_context.seccomp.localhost_ref: open /p.json: no such file or directory`, makeFailures, "its seccomp profile /p.json is not on this node", "ls -l /p.json"},
 		{`specification: linux.security_context.apparmor: AppArmor is off on this host`, makeFailures, "AppArmor is off", "enabled"},
 		{`specification: linux.security_context.capabilities.add_capabilities[0]: there is no capability "X"`, makeFailures, `there is no capability "X"`, "man 7"},
 		{`container ` + podID + ` has this name and attempt, and is running: already exists`, makeFailures, "is there already", "nodectl why abababababab"},
@@ -136,7 +136,9 @@ func TestEnds(t *testing.T) {
 		"child":         {child, []string{"killed a process in it for want of memory: it used all of the memory it may have (64MiB). Its first process then ended by itself, with exit code 3."}},
 		"elsewhere":     {elsewhere, []string{"it used 1MiB of the 64MiB it may have at most, so that of its pod, or of the machine, ran out"}},
 		"no counters":   {unknown, []string{"or the kernel because the machine or the pod was out of memory", "dmesg"}},
-		"liveness":      {exited(143, "Error", "SIGTERM", signal("SIGTERM", "kubelet (PID 4)", 61e9)), []string{"kubectl describe pod"}},
+		"probe": {exited(143, "Error", "SIGTERM", recorder.Entry{Kind: recorder.KindCall, What: "ExecSync", Text: "check", Error: "exit code 1", By: "kubelet (PID 4)", At: before(70e9)}, signal("SIGTERM", "kubelet (PID 4)", 61e9)),
+			[]string{`Before that a command that kubelet (PID 4) ran in it failed ("check": exit code 1): its liveness or startup probe, it seems.`}},
+		"liveness": {exited(143, "Error", "SIGTERM", signal("SIGTERM", "kubelet (PID 4)", 61e9)), []string{"kubectl describe pod"}},
 	} {
 		s := Container(test.c)
 		text := s.State + " " + s.Cause + " " + strings.Join(s.Hints, " ")

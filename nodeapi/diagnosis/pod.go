@@ -3,6 +3,7 @@ package diagnosis
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nodeagent/nodeagent/internal/recorder"
 )
@@ -76,7 +77,10 @@ func (p Subject) podReady(s *Story, parts []Part) {
 	case len(bad) > 0:
 		troubles(s, bad)
 	case len(parts) == 0 && p.Underway == "":
-		s.Cause = "It has no containers, and nobody asked for any: kubelet has not got to that, or is about to take the pod away."
+		s.Cause = "It has no containers, and nobody asked for one yet."
+		if p.Now.Sub(p.Created) > kubeletPace {
+			s.Cause = "It has no containers, and nobody asked for one: what holds it up is on kubelet's side, such as a ConfigMap or Secret that is missing, an image that imagePullPolicy forbids to pull, or runAsNonRoot."
+		}
 		s.hint("See what kubelet says with: kubectl describe pod -n %s %s; and in its log: journalctl -u kubelet | grep %s", p.Names.Namespace, p.Names.Pod, p.Names.Pod)
 	case running+done < len(parts):
 		s.Cause = fmt.Sprintf("Not all is started yet: of its %s %d run", count(len(parts), "container"), running)
@@ -98,6 +102,10 @@ func (p Subject) podReady(s *Story, parts []Part) {
 // manyTroubles is from how many on the first is told of, and the others are
 // named.
 const manyTroubles = 3
+
+// kubeletPace is within which kubelet asks for containers when nothing is
+// wrong.
+const kubeletPace = 10 * time.Second
 
 // troubles tells of what is wrong with parts of a pod.
 func troubles(s *Story, bad []Part) {

@@ -94,6 +94,9 @@ func TestCausesOfContainers(t *testing.T) {
 		{"device", "true", func(c *runtimeapi.ContainerConfig) {
 			c.Devices = []*runtimeapi.Device{{HostPath: "/dev/nothing", ContainerPath: "/dev/x", Permissions: "r"}}
 		}, "the device /dev/nothing is not on this node"},
+		{"seccomp", "true", security(&runtimeapi.LinuxContainerSecurityContext{Seccomp: &runtimeapi.SecurityProfile{
+			ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "/no/profile.json"}}), "its seccomp profile /no/profile.json is not on this node"},
+		{"capability", "true", security(&runtimeapi.LinuxContainerSecurityContext{Capabilities: &runtimeapi.Capability{AddCapabilities: []string{"FLY"}}}), `there is no capability "FLY"`},
 		{"cdi", "true", func(c *runtimeapi.ContainerConfig) {
 			c.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor.com/gpu=0"}}
 		}, "the CDI device \"vendor.com/gpu=0\" is not known"},
@@ -110,7 +113,7 @@ func TestCausesOfContainers(t *testing.T) {
 			t.Errorf("what the runtime debugs is in the container's log: %s", out.Stdout)
 		}
 	}
-	n.why("e2e/web", "There is trouble with 14 of its parts", "mount (", "gone): It could not be made: /no/such/source")
+	n.why("e2e/web", "There is trouble with 16 of its parts", "mount (", "gone): It could not be made: /no/such/source")
 
 	killed := n.started(pod, config, shell("killed", "exec sleep 1000"))
 	if err := syscall.Kill(n.pid(killed), syscall.SIGKILL); err != nil {
@@ -175,7 +178,7 @@ func TestCausesOfPods(t *testing.T) {
 	if _, err := n.runError(refused); err == nil {
 		t.Fatal("a pod with a name server of two lines was made")
 	}
-	n.why("e2e/refused", "It could not be made", "DNS setting")
+	n.why("e2e/refused", "It could not be made", "is not one word")
 	n.remove(pod)
 }
 

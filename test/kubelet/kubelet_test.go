@@ -74,6 +74,17 @@ spec:
   volumes: [{name: shared, emptyDir: {}}]
 `
 
+// sick has a container whose image is nowhere, and one whose liveness probe fails.
+const sick = `apiVersion: v1
+kind: Pod
+metadata: {name: sick, namespace: default}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: lacking, image: "registry.k8s.io/no/such:1"}
+  - {name: probed, image: %[1]s, command: [sleep, "1000"], livenessProbe: {exec: {command: ["false"]}, periodSeconds: 1, failureThreshold: 1}}
+`
+
 // node is an agent with a kubelet.
 type node struct {
 	*testenv.AgentProcess
@@ -92,6 +103,8 @@ func TestStaticPod(t *testing.T) {
 	n := newNode(t)
 	hostPort := freePort(t)
 	n.write("manifests/web.yaml", fmt.Sprintf(web, images.Busybox, hostPort))
+
+	n.write("manifests/sick.yaml", fmt.Sprintf(sick, images.Busybox))
 
 	page := fmt.Sprintf("http://127.0.0.1:%d/", hostPort)
 	n.eventually("the page is served", func() error { return says(page, "first of all") })
@@ -118,8 +131,21 @@ func TestStaticPod(t *testing.T) {
 		return nil
 	})
 
-	if err := os.Remove(filepath.Join(n.dir, "manifests/web.yaml")); err != nil {
-		t.Fatal(err)
+	n.eventually("the pod that is sick is explained", func() error {
+		out := strings.Join(strings.Fields(n.Nodectl("why", "default/sick-node").Stdout), " ")
+		for _, want := range []string{"image registry.k8s.io/no/such:1: It could not be pulled", "its registry has no such image or tag",
+			"probed: It was stopped: SIGTERM was sent to it by kubelet (PID ", `ran in it failed ("false": exit code 1): its liveness or startup probe`} {
+			if !strings.Contains(out, want) {
+				return fmt.Errorf("no %q in %s", want, out)
+			}
+		}
+		return nil
+	})
+
+	for _, name := range []string{"web", "sick"} {
+		if err := os.Remove(filepath.Join(n.dir, "manifests", name+".yaml")); err != nil {
+			t.Fatal(err)
+		}
 	}
 	n.eventually("the pod is taken down", func() error {
 		if ids := n.running(); ids != "" {
