@@ -29,7 +29,7 @@ func ApplyImage(ctx context.Context, r io.ReadCloser, opts ImageOptions) (Result
 	defer r.Close()
 	t := newTree(opts)
 	defer t.w.Close()
-	diffID, err := feed(ctx, r, &t.budget, t.entry)
+	diffID, err := feed(ctx, r, &t.budget, entryTo(t, &t.budget))
 	if err != nil {
 		return Result{}, nil, err
 	}

@@ -23,48 +23,7 @@ func (a attributes) image(kind uint32) erofs.Attr {
 	return erofs.Attr{Mode: kind | mode, UID: uint32(a.uid), GID: uint32(a.gid), Mtime: a.mtime, Xattrs: a.xattrs}
 }
 
-// entry unpacks one tar entry.
-func (t *tree) entry(ctx context.Context, hdr *tar.Header, content io.Reader) error {
-	if hdr.Typeflag == tar.TypeXGlobalHeader {
-		return nil
-	}
-	rel, err := t.clean(hdr.Name)
-	if err != nil {
-		return err
-	}
-	attr, err := attributesOf(hdr)
-	if err != nil {
-		return err
-	}
-	if rel == "" {
-		return t.rootEntry(hdr, attr)
-	}
-	at, base, err := t.parent(ctx, rel)
-	if err != nil {
-		return err
-	}
-	if strings.HasPrefix(base, whiteoutPrefix) {
-		return t.whiteoutEntry(at, rel)
-	}
-	switch hdr.Typeflag {
-	case tar.TypeDir:
-		return t.makeDir(at, base, attr)
-	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
-		return t.makeFile(at, base, hdr, attr, content)
-	case tar.TypeLink:
-		return t.makeLink(ctx, rel, hdr.Linkname)
-	case tar.TypeSymlink:
-		return t.makeSymlink(at, base, hdr.Linkname, attr)
-	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		return t.makeNode(at, rel, hdr, attr)
-	}
-	return fmt.Errorf("an entry of type %q: %w", hdr.Typeflag, errdefs.ErrInvalidArgument)
-}
-
-func (t *tree) rootEntry(hdr *tar.Header, attr attributes) error {
-	if hdr.Typeflag != tar.TypeDir {
-		return fmt.Errorf("the root is not a directory: %w", errdefs.ErrInvalidArgument)
-	}
+func (t *tree) makeRoot(attr attributes) error {
 	t.rootSet = true
 	t.root.Attr = attr.image(unix.S_IFDIR)
 	return nil
@@ -72,7 +31,8 @@ func (t *tree) rootEntry(hdr *tar.Header, attr attributes) error {
 
 // makeDir makes a directory, or takes the one that is there. In place of
 // anything else it hides what is below.
-func (t *tree) makeDir(at *place, base string, attr attributes) error {
+func (t *tree) makeDir(at *place, rel string, attr attributes) error {
+	_, base := split(rel)
 	old, there := at.dir.Entries[base]
 	if old.Dir != nil {
 		hiding := isHiding(old.Dir)
@@ -106,8 +66,6 @@ func (t *tree) makeFile(at *place, base string, hdr *tar.Header, attr attributes
 
 func (t *tree) makeSymlink(at *place, base, target string, attr attributes) error {
 	switch {
-	case target == "":
-		return fmt.Errorf("a symbolic link to nothing: %w", errdefs.ErrInvalidArgument)
 	case strings.IndexByte(target, 0) >= 0:
 		return fmt.Errorf("a target with a zero byte: %w", errdefs.ErrInvalidArgument)
 	case len(target) >= unix.PathMax:
@@ -123,16 +81,7 @@ func (t *tree) makeSymlink(at *place, base, target string, attr attributes) erro
 	return t.set(at, base, erofs.Entry{Type: erofs.TypeSymlink, Inode: nid, Target: target})
 }
 
-func (t *tree) makeNode(at *place, rel string, hdr *tar.Header, attr attributes) error {
-	parent, base := split(rel)
-	kind, device, err := nodeOf(hdr)
-	if err != nil {
-		return err
-	}
-	if kind == unix.S_IFCHR && device == 0 {
-		// This is how overlayfs writes a deletion.
-		return t.whiteout(at, parent, base)
-	}
+func (t *tree) makeNode(at *place, base string, kind uint32, device uint64, attr attributes) error {
 	attr.xattrs = nil
 	return t.node(at, base, attr.image(kind), unix.Major(device), unix.Minor(device))
 }
@@ -151,24 +100,7 @@ func (t *tree) node(at *place, base string, attr erofs.Attr, major, minor uint32
 	return t.set(at, base, erofs.Entry{Type: kind, Inode: nid})
 }
 
-// makeLink makes a hard link to a file of this layer, or of one below.
-func (t *tree) makeLink(ctx context.Context, rel, target string) error {
-	to, err := t.clean(target)
-	switch {
-	case err != nil:
-	case to == rel:
-		return fmt.Errorf("a link to itself: %w", errdefs.ErrInvalidArgument)
-	case to == "":
-		return fmt.Errorf("a link to the root: %w", errdefs.ErrInvalidArgument)
-	default:
-		err = t.link(ctx, rel, to)
-	}
-	if err != nil {
-		return fmt.Errorf("link to %q: %w", shorten(target), err)
-	}
-	return nil
-}
-
+// link makes a hard link to a file of this layer, or of one below.
 func (t *tree) link(ctx context.Context, rel, to string) error {
 	from, toBase, err := t.parent(ctx, to)
 	if err != nil {

@@ -4,31 +4,17 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strings"
-
-	"github.com/containerd/errdefs"
 )
 
-// whiteoutEntry handles an entry whose name says that something is deleted.
-func (t *tree) whiteoutEntry(at *place, rel string) error {
-	parent, base := split(rel)
-	if base == opaqueName {
-		if at.dir == t.root {
-			t.rootOpaque = t.get != nil
-			t.last = nil
-			return nil
-		}
+// hideBelow makes a directory hide what the layers below have in it.
+func (t *tree) hideBelow(at *place) error {
+	if at.dir != t.root {
 		t.hide(at.dir)
 		return nil
 	}
-	if strings.HasPrefix(base, metaPrefix) {
-		return nil
-	}
-	name := strings.TrimPrefix(base, whiteoutPrefix)
-	if name == "" || name == "." || name == ".." {
-		return fmt.Errorf("deletion of %q: %w", name, errdefs.ErrInvalidArgument)
-	}
-	return t.whiteout(at, parent, name)
+	t.rootOpaque = t.get != nil
+	t.last = nil
+	return nil
 }
 
 // whiteout deletes what the layers below have of that name; what this layer

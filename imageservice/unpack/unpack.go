@@ -109,7 +109,7 @@ func Apply(ctx context.Context, r io.ReadCloser, opts Options) (Result, error) {
 		return Result{}, err
 	}
 	defer l.close()
-	diffID, err := feed(ctx, r, &l.budget, l.entry)
+	diffID, err := feed(ctx, r, &l.budget, entryTo(l, &l.budget))
 	if err != nil {
 		return Result{}, err
 	}

@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strings"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,27 +20,16 @@ const (
 // opaqueXattr makes overlayfs hide what is below a directory.
 const opaqueXattr = "trusted.overlay.opaque"
 
-// whiteoutEntry handles an entry whose name says that something is deleted.
-func (l *layer) whiteoutEntry(dir int, rel string) error {
-	parent, base := split(rel)
-	if base == opaqueName {
-		switch {
-		case l.opts.Lowers == nil:
-			return nil
-		case dir == l.root:
-			l.rootOpaque = true
-			return nil
-		}
-		return setOpaque(dir)
-	}
-	if strings.HasPrefix(base, metaPrefix) {
+// hideBelow makes a directory hide what the layers below have in it.
+func (l *layer) hideBelow(dir int) error {
+	switch {
+	case l.opts.Lowers == nil:
+		return nil
+	case dir == l.root:
+		l.rootOpaque = true
 		return nil
 	}
-	name := strings.TrimPrefix(base, whiteoutPrefix)
-	if name == "" || name == "." || name == ".." {
-		return fmt.Errorf("deletion of %q: %w", name, errdefs.ErrInvalidArgument)
-	}
-	return l.whiteout(dir, parent, name)
+	return setOpaque(dir)
 }
 
 // whiteout deletes what the layers below have of that name; what this layer
