@@ -94,6 +94,10 @@ bench-images: test-packages build tools peers ## time and memory of pulls, here 
 	go run ./hack/bigimages
 	hack/bench-pods TestImages $(if $(SNAPSHOTTERS),-snapshotters $(SNAPSHOTTERS))
 
+.PHONY: soak
+soak: test-packages build tools ## 10,000 containers that come and go, and pods beside gigabytes of dirty data
+	NODEAGENT_TEST_SOAK=yes NODEAGENT_TEST_REQUIRE=yes go test -count=1 -v -timeout 60m -run '^(TestChurn|TestPodsBesideDirtyData)$$' ./test/e2e
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME
 	@grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -r -n1 dirname | sort -u | while read -r dir; do \

@@ -123,9 +123,14 @@ func (s *storm) through() {
 	}
 }
 
+// dial is a connection of a worker's own, which survives an agent.
+func (s *storm) dial() (*grpc.ClientConn, error) {
+	return grpc.NewClient(s.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+}
+
 // pod makes and removes one pod. What fails for want of an agent is repeated.
 func (s *storm) pod(config *runtimeapi.PodSandboxConfig) error {
-	conn, err := grpc.NewClient(s.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := s.dial()
 	if err != nil {
 		return err
 	}

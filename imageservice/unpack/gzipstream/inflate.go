@@ -162,11 +162,14 @@ func (z *decoder) inflate() (err error) {
 	in, out, lit, dist := &z.in, &z.out, &z.lit, &z.dist
 	acc, count, pos, at := z.bits, z.count, z.pos, z.written
 	ended := false
-	for at < full && pos <= limit {
-		acc |= binary.LittleEndian.Uint64(in[pos:pos+8]) << (count & 63)
-		pos += int(63-count) >> 3
-		count |= 56
-		e := lit[acc&(1<<litBits-1)]
+	if at >= full || pos > limit {
+		return nil
+	}
+	acc |= binary.LittleEndian.Uint64(in[pos:pos+8]) << (count & 63)
+	pos += int(63-count) >> 3
+	count |= 56
+	// What comes next is looked up before a match is copied, which takes a while.
+	for e := lit[acc&(1<<litBits-1)]; at < full && pos <= limit; {
 		if e&literal != 0 {
 			acc, count, out[at], at = acc>>(e&63), count-uint(e&63), byte(e>>16), at+1
 			if e = lit[acc&(1<<litBits-1)]; e&literal != 0 {
@@ -175,6 +178,10 @@ func (z *decoder) inflate() (err error) {
 					acc, count, out[at], at = acc>>(e&63), count-uint(e&63), byte(e>>16), at+1
 					if e = lit[acc&(1<<litBits-1)]; e&literal != 0 {
 						acc, count, out[at], at = acc>>(e&63), count-uint(e&63), byte(e>>16), at+1
+						acc |= binary.LittleEndian.Uint64(in[pos:pos+8]) << (count & 63)
+						pos += int(63-count) >> 3
+						count |= 56
+						e = lit[acc&(1<<litBits-1)]
 						continue
 					}
 				}
@@ -187,6 +194,10 @@ func (z *decoder) inflate() (err error) {
 			}
 			if e&literal != 0 {
 				acc, count, out[at], at = acc>>(e&63), count-uint(e&63), byte(e>>16), at+1
+				acc |= binary.LittleEndian.Uint64(in[pos:pos+8]) << (count & 63)
+				pos += int(63-count) >> 3
+				count |= 56
+				e = lit[acc&(1<<litBits-1)]
 				continue
 			}
 			if e&exceptional != 0 {
@@ -215,13 +226,22 @@ func (z *decoder) inflate() (err error) {
 			err = ErrCorrupt
 			break
 		}
+		acc |= binary.LittleEndian.Uint64(in[pos:pos+8]) << (count & 63)
+		pos += int(63-count) >> 3
+		count |= 56
+		e = lit[acc&(1<<litBits-1)]
 		if distance < 8 {
 			at = repeat(out, at, distance, length)
 			continue
 		}
-		// Most matches are short: two words at a time.
-		end := at + length
-		for from := at - distance; at < end; at, from = at+16, from+16 {
+		// Most matches are shorter than this, which costs less than to ask.
+		end, from := at+length, at-distance
+		to, of := out[at:at+32], out[from:from+32]
+		binary.LittleEndian.PutUint64(to, binary.LittleEndian.Uint64(of))
+		binary.LittleEndian.PutUint64(to[8:], binary.LittleEndian.Uint64(of[8:]))
+		binary.LittleEndian.PutUint64(to[16:], binary.LittleEndian.Uint64(of[16:]))
+		binary.LittleEndian.PutUint64(to[24:], binary.LittleEndian.Uint64(of[24:]))
+		for at, from = at+32, from+32; at < end; at, from = at+16, from+16 {
 			to, of := out[at:at+16], out[from:from+16]
 			binary.LittleEndian.PutUint64(to, binary.LittleEndian.Uint64(of))
 			binary.LittleEndian.PutUint64(to[8:], binary.LittleEndian.Uint64(of[8:]))
