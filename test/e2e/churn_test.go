@@ -78,7 +78,8 @@ func TestChurn(t *testing.T) {
 			return fmt.Errorf("left:\n%s", strings.Join(more, "\n"))
 		}
 		for name, count := range left {
-			if count > files[name] {
+			// What happened is noted in a ring of files.
+			if count > files[name] && !strings.HasPrefix(name, "/root/recorder/") {
 				return fmt.Errorf("%d files like %s, and %d before", count, name, files[name])
 			}
 		}
