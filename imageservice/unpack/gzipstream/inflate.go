@@ -151,24 +151,19 @@ const distMost = maxCode + 13
 const perStep = 32
 
 // inflate decodes a block until it or the input in hand ends, or the output is
-// full. The loop's state is in local variables, and its helpers are written
-// into it, for its speed's sake.
+// full. The loop's state is in local variables, for its speed's sake; refilled
+// and words are small enough for the compiler to write them into it. The next
+// code is looked up before a match is copied, which takes a while; and most
+// matches are shorter than four words, which cost less than to ask.
 func (z *decoder) inflate() (err error) {
-	limit, full := z.end-perStep, outSize
-	if z.eof && z.pos > limit {
-		// One round at a time, since it may be the one that goes too far.
-		limit, full = z.end+padding-perStep, min(z.written+1, outSize)
-	}
+	limit, full := z.bounds()
 	in, out, lit, dist := &z.in, &z.out, &z.lit, &z.dist
 	acc, count, pos, at := z.bits, z.count, z.pos, z.written
 	ended := false
 	if at >= full || pos > limit {
 		return nil
 	}
-	acc |= binary.LittleEndian.Uint64(in[pos:pos+8]) << (count & 63)
-	pos += int(63-count) >> 3
-	count |= 56
-	// What comes next is looked up before a match is copied, which takes a while.
+	acc, count, pos = refilled(in, acc, count, pos)
 	for e := lit[acc&(1<<litBits-1)]; at < full && pos <= limit; {
 		if e&literal != 0 {
 			acc, count, out[at], at = acc>>(e&63), count-uint(e&63), byte(e>>16), at+1
@@ -178,9 +173,7 @@ func (z *decoder) inflate() (err error) {
 					acc, count, out[at], at = acc>>(e&63), count-uint(e&63), byte(e>>16), at+1
 					if e = lit[acc&(1<<litBits-1)]; e&literal != 0 {
 						acc, count, out[at], at = acc>>(e&63), count-uint(e&63), byte(e>>16), at+1
-						acc |= binary.LittleEndian.Uint64(in[pos:pos+8]) << (count & 63)
-						pos += int(63-count) >> 3
-						count |= 56
+						acc, count, pos = refilled(in, acc, count, pos)
 						e = lit[acc&(1<<litBits-1)]
 						continue
 					}
@@ -194,9 +187,7 @@ func (z *decoder) inflate() (err error) {
 			}
 			if e&literal != 0 {
 				acc, count, out[at], at = acc>>(e&63), count-uint(e&63), byte(e>>16), at+1
-				acc |= binary.LittleEndian.Uint64(in[pos:pos+8]) << (count & 63)
-				pos += int(63-count) >> 3
-				count |= 56
+				acc, count, pos = refilled(in, acc, count, pos)
 				e = lit[acc&(1<<litBits-1)]
 				continue
 			}
@@ -211,9 +202,7 @@ func (z *decoder) inflate() (err error) {
 		length := int(e>>16) + int(acc&(1<<(e&63)-1)>>(e>>8&31))
 		acc, count = acc>>(e&63), count-uint(e&63)
 		if count < distMost {
-			acc |= binary.LittleEndian.Uint64(in[pos:pos+8]) << (count & 63)
-			pos += int(63-count) >> 3
-			count |= 56
+			acc, count, pos = refilled(in, acc, count, pos)
 		}
 		e = dist[acc&(1<<distBits-1)]
 		if e&subtable != 0 {
@@ -226,25 +215,17 @@ func (z *decoder) inflate() (err error) {
 			err = ErrCorrupt
 			break
 		}
-		acc |= binary.LittleEndian.Uint64(in[pos:pos+8]) << (count & 63)
-		pos += int(63-count) >> 3
-		count |= 56
+		acc, count, pos = refilled(in, acc, count, pos)
 		e = lit[acc&(1<<litBits-1)]
 		if distance < 8 {
 			at = repeat(out, at, distance, length)
 			continue
 		}
-		// Most matches are shorter than this, which costs less than to ask.
 		end, from := at+length, at-distance
-		to, of := out[at:at+32], out[from:from+32]
-		binary.LittleEndian.PutUint64(to, binary.LittleEndian.Uint64(of))
-		binary.LittleEndian.PutUint64(to[8:], binary.LittleEndian.Uint64(of[8:]))
-		binary.LittleEndian.PutUint64(to[16:], binary.LittleEndian.Uint64(of[16:]))
-		binary.LittleEndian.PutUint64(to[24:], binary.LittleEndian.Uint64(of[24:]))
+		words(out, at, from)
+		words(out, at+16, from+16)
 		for at, from = at+32, from+32; at < end; at, from = at+16, from+16 {
-			to, of := out[at:at+16], out[from:from+16]
-			binary.LittleEndian.PutUint64(to, binary.LittleEndian.Uint64(of))
-			binary.LittleEndian.PutUint64(to[8:], binary.LittleEndian.Uint64(of[8:]))
+			words(out, at, from)
 		}
 		at = end
 	}
@@ -253,6 +234,27 @@ func (z *decoder) inflate() (err error) {
 		z.endBlock()
 	}
 	return err
+}
+
+// bounds are up to where inflate may read and write.
+func (z *decoder) bounds() (limit, full int) {
+	if limit = z.end - perStep; z.eof && z.pos > limit {
+		// One round at a time, since it may be the one that goes too far.
+		return z.end + padding - perStep, min(z.written+1, outSize)
+	}
+	return limit, outSize
+}
+
+// refilled has at least 56 bits.
+func refilled(in *[inSize + padding]byte, acc uint64, count uint, pos int) (uint64, uint, int) {
+	return acc | binary.LittleEndian.Uint64(in[pos:pos+8])<<(count&63), count | 56, pos + int(63-count)>>3
+}
+
+// words copies two words, of which the second may be of what was the first.
+func words(out *[outSize + slack]byte, at, from int) {
+	to, of := out[at:at+16], out[from:from+16]
+	binary.LittleEndian.PutUint64(to, binary.LittleEndian.Uint64(of))
+	binary.LittleEndian.PutUint64(to[8:], binary.LittleEndian.Uint64(of[8:]))
 }
 
 // repeat writes a match whose distance is shorter than a word, and up to seven
