@@ -370,6 +370,8 @@ func (f *fakeSandboxes) change(id string, change func(*sandbox.Container)) error
 	return nil
 }
 
+func (f *fakeSandboxes) OOMKilled(string) bool { return false }
+
 func (f *fakeSandboxes) Processes(string) ([]int, error) { return []int{os.Getpid()}, nil }
 
 func (f *fakeSandboxes) ContainerDetail(context.Context, string) (*sandbox.ContainerDetail, error) {

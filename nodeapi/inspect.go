@@ -30,6 +30,9 @@ func (s *containers) Inspect(ctx context.Context, req *nodev1.InspectRequest) (*
 	if resp.LayerDirs, err = s.layers.LayerDirs(c.SnapshotKey); err != nil {
 		resp.LayerDirs = nil // a container that is being removed, or a snapshotter without folders
 	}
+	if running(c) && s.sandboxes.OOMKilled(c.ID) {
+		resp.Container.Reason = "OOMKilled" // it goes on without one of its processes
+	}
 	if req.GetSizes() {
 		if err := s.addSizes(ctx, resp.Container, c); err != nil {
 			return nil, err

@@ -65,6 +65,7 @@ type Sandboxes interface {
 	ReopenLog(ctx context.Context, containerID string) error
 	UpdateContainerLimits(ctx context.Context, containerID string, res *runtime.LinuxContainerResources, extra *spec.Extra) error
 	Processes(containerID string) ([]int, error)
+	OOMKilled(containerID string) bool
 	ContainerDetail(ctx context.Context, containerID string) (*sandbox.ContainerDetail, error)
 	// CDIDevices are the names of the host's devices of that interface.
 	CDIDevices() ([]string, error)

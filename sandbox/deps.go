@@ -135,6 +135,9 @@ type Cgroups interface {
 	// the time.
 	ContainerUsage(ctx context.Context, path string) (*cgroups.Stats, error)
 	PodUsage(ctx context.Context, path string) (*cgroups.Stats, error)
+	// OOMKills counts the processes of a cgroup and all below it that were
+	// killed for want of memory.
+	OOMKills(path string) (uint64, error)
 	// Procs lists the processes of a cgroup and all below it.
 	Procs(path string) ([]int, error)
 	Exists(path string) bool

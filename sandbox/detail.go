@@ -36,6 +36,17 @@ type PodDetail struct {
 	Links []namespace.Link
 }
 
+// OOMKilled tells whether the kernel has killed a process of a running container for want of memory since its start. Of
+// one that does not run, its Reason tells.
+func (m *Manager) OOMKilled(containerID string) bool {
+	c, err := m.findContainer(containerID)
+	if err != nil || c.get().State == ContainerExited {
+		return false
+	}
+	n, err := m.deps.Cgroups.OOMKills(c.get().CgroupPath)
+	return err == nil && n > 0
+}
+
 // ContainerDetail reads all that a container uses. One that does not run is
 // errdefs.ErrNotFound.
 func (m *Manager) ContainerDetail(ctx context.Context, containerID string) (*ContainerDetail, error) {

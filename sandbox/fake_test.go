@@ -345,6 +345,8 @@ func (f fakeCgroups) Update(ctx context.Context, path string, res *specs.LinuxRe
 	return f.call(ctx, "UpdateCgroup")
 }
 
+func (f fakeCgroups) OOMKills(string) (uint64, error) { return 0, nil }
+
 func (f fakeCgroups) Cpuset(string) (cpus, mems string, err error) { return "0-1", "0", nil }
 
 func (f fakeCgroups) Files(_ string, names []string) (map[string]string, error) {

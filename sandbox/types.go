@@ -283,6 +283,8 @@ type Service interface {
 	RestorePod(ctx context.Context, req RestorePodRequest) (podID string, containers map[string]string, err error)
 
 	UpdateContainer(ctx context.Context, containerID string, res *runtime.LinuxContainerResources) error
+	UpdateContainerLimits(ctx context.Context, containerID string, res *runtime.LinuxContainerResources, extra *spec.Extra) error
+	OOMKilled(containerID string) bool
 	UpdatePod(ctx context.Context, podID string, overhead, resources *runtime.LinuxContainerResources) error
 	ReopenLog(ctx context.Context, containerID string) error
 
