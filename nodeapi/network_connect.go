@@ -28,6 +28,9 @@ func (s *peopleNetworks) Connect(ctx context.Context, req *nodev1.ConnectNetwork
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkJoinable(wish.GetNetwork(), name, c, pod); err != nil {
+		return nil, err
+	}
 	spec, err := endpointSpec(wish)
 	if err != nil {
 		return nil, err
@@ -45,6 +48,24 @@ func (s *peopleNetworks) Connect(ctx context.Context, req *nodev1.ConnectNetwork
 		s.tellMember("connect", wish.GetNetwork(), c)
 	}
 	return &nodev1.ConnectNetworkResponse{}, err
+}
+
+// checkJoinable refuses what a container is on already, and the network that is
+// none.
+func (s *Server) checkJoinable(network, predefined string, c sandbox.Container, pod sandbox.Pod) error {
+	if predefined == networkNone {
+		return failf(errdefs.ErrPermissionDenied, "container cannot be connected to multiple networks with one of the networks in private (none) mode")
+	}
+	id := s.predefinedID(predefined)
+	if n, err := s.networks.Find(network); err == nil && predefined == "" {
+		id, predefined = n.ID, n.Name
+	}
+	for _, e := range s.endpoints(pod) {
+		if e.GetNetworkId() == id {
+			return failf(errdefs.ErrPermissionDenied, "endpoint with name %s already exists in network %s", c.Config.GetMetadata().GetName(), predefined)
+		}
+	}
+	return nil
 }
 
 // tellMember tells that a running container joined or left a network.

@@ -220,6 +220,7 @@ func TestConnect(t *testing.T) {
 		{"nope", "box", "network nope not found"},
 		{"net", "nobody", "No such container: nobody"},
 		{"net", "hosted", "container sharing network namespace with another container or host cannot be connected to any other network"},
+		{"none", "box", "container cannot be connected to multiple networks with one of the networks in private (none) mode"},
 		{"host", "box", "container cannot be disconnected from host network or connected to host network"},
 	} {
 		if err := connect(test.network, test.container); err == nil || err.Error() != test.want {

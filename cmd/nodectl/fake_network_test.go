@@ -110,7 +110,7 @@ func (s fakeNetworks) Connect(_ context.Context, r *nodev1.ConnectNetworkRequest
 		return nil, err
 	}
 	if r.GetEndpoint().GetNetwork() == "front" {
-		return nil, status.Error(codes.PermissionDenied, "endpoint already exists in network front")
+		return nil, status.Error(codes.PermissionDenied, "endpoint with name web already exists in network front")
 	}
 	return &nodev1.ConnectNetworkResponse{}, nil
 }
