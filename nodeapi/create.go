@@ -80,6 +80,9 @@ func (s *containers) Create(ctx context.Context, req *nodev1.CreateRequest) (*no
 	if err := m.run(ctx); err != nil {
 		return nil, err
 	}
+	if c, err := s.sandboxes.Container(m.id); err == nil {
+		s.emitContainer("create", c)
+	}
 	return &nodev1.CreateResponse{Id: m.id, Warnings: m.warnings}, nil
 }
 

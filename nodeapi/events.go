@@ -109,16 +109,6 @@ func (s *Server) emitUses(action string, c sandbox.Container) {
 	}
 }
 
-// emitChange tells of what pods and containers themselves tell.
-func (s *Server) emitChange(e sandbox.Event, c sandbox.Container) {
-	switch e.Type {
-	case sandbox.EventCreated:
-		s.emitContainer("create", c)
-	case sandbox.EventStarted:
-		s.tellStart(c)
-	}
-}
-
 // tellStart tells of the start of a container, once for each. Who started it
 // calls it too, so that what they tell comes after it.
 func (s *Server) tellStart(c sandbox.Container) {

@@ -82,7 +82,7 @@ func TestContainerEvents(t *testing.T) {
 	})
 	all, _ := n.told("container destroy")
 	all = slices.DeleteFunc(all, func(e string) bool { return e == "container prune" || e[:9] != "container" })
-	want := []string{"start", "kill", "kill", "die", "stop", "start", "restart", "kill", "die", "destroy"}
+	want := []string{"create", "start", "kill", "kill", "die", "stop", "start", "restart", "kill", "die", "destroy"}
 	for i := range want {
 		want[i] = "container " + want[i]
 	}

@@ -75,7 +75,7 @@ func (s *Server) changed(e sandbox.Event, c sandbox.Container) {
 		if _, err := s.sandboxes.Container(c.ID); err != nil {
 			return // who started it has told
 		}
-		s.emitChange(e, c)
+		s.tellStart(c)
 		s.watchHealth(c)
 	case sandbox.EventStopped:
 		if _, err := s.sandboxes.Container(c.ID); err != nil {
@@ -83,8 +83,6 @@ func (s *Server) changed(e sandbox.Event, c sandbox.Container) {
 		}
 		s.tellEnd(c)
 		s.afterEnd(c, false)
-	default:
-		s.emitChange(e, c)
 	}
 }
 

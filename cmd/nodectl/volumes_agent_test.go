@@ -109,7 +109,7 @@ func (p *person) volumeOptions(t *testing.T) {
 		t.Error(err)
 	}
 	p.want("fast\nbound", "volume", "rm", "fast", "bound")
-	if said := p.fails("volume", "create", "-o", "type=nfs", "-o", "device=x", "far"); !strings.Contains(said, "cannot be mounted here") {
+	if said := p.fails("volume", "create", "-o", "type=fuse.sshfs", "-o", "device=x", "far"); !strings.Contains(said, "cannot be mounted here") {
 		t.Error(said)
 	}
 	if said := p.fails("volume", "create", "../x"); !strings.Contains(said, "includes invalid characters for a local volume name") {
