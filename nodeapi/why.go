@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/nodeagent/nodeagent/nodeapi/crilog"
 	"github.com/nodeagent/nodeagent/nodeapi/diagnosis"
 	"github.com/nodeagent/nodeagent/sandbox"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -186,10 +188,14 @@ func (s *Server) inner(ctx context.Context, pod subject) (subject, error) {
 	return found, err
 }
 
+// leastPrefix is how much of an ID must be given of what was removed: there may
+// be thousands.
+const leastPrefix = 4
+
 // called says whether an object that was made goes by a name.
 func called(e recorder.Entry, name string) bool {
 	n := e.Names
-	if e.Container != "" && strings.HasPrefix(e.Container, name) || e.Container == "" && strings.HasPrefix(e.Pod, name) {
+	if id := cmp.Or(e.Container, e.Pod); len(name) >= leastPrefix && strings.HasPrefix(id, name) {
 		return true
 	}
 	if n.Owner == string(sandbox.OwnerNodectl) {
@@ -256,19 +262,31 @@ func (s *Server) describe(ctx context.Context, of subject, entries []recorder.En
 	about.Output = s.lastLog(ctx, of, entries)
 	c, err := s.sandboxes.Container(of.container)
 	if err != nil {
-		if about.Underway != "" {
+		if about.Underway != "" && !slices.ContainsFunc(about.Entries, func(e recorder.Entry) bool { return e.Kind == recorder.KindGone }) {
 			about.State = diagnosis.Making
 		}
 		return about
 	}
 	about.State, about.Created, about.Started, about.Finished = string(c.State), c.CreatedAt, c.StartedAt, c.FinishedAt
 	about.ExitCode, about.Reason, about.Message = c.ExitCode, c.Reason, recorder.Plain(c.Message)
+	about.Restarting = s.restarting(c)
 	if running(c) {
+		about.FullDisk = fullDisk(c.LogPath)
 		if detail, err := s.sandboxes.ContainerDetail(ctx, c.ID); err == nil {
 			about.Usage = sandbox.UsageOf(detail.Cgroup)
 		}
 	}
 	return about
+}
+
+// fullDisk is the folder of a log, if its disk has no room left.
+func fullDisk(log string) string {
+	var fs unix.Statfs_t
+	dir := filepath.Dir(log)
+	if log == "" || unix.Statfs(dir, &fs) != nil || fs.Blocks == 0 || fs.Bavail > 0 {
+		return ""
+	}
+	return dir
 }
 
 // underway is an operation on the subject that has not ended, in words.

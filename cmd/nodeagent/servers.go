@@ -112,8 +112,20 @@ func (d *daemon) host() doctor.Host {
 	return doctor.Host{
 		Root: "/", AgentRoot: d.cfg.Root, AgentState: d.cfg.State, Socket: socket, ConfDir: d.cfg.CNIConfDir,
 		CgroupDriver: d.cfg.CgroupDriver, Network: d.network, Supervisor: d.supervisor, Orphans: d.sandboxes,
-		Statfs: unix.Statfs, LookPath: exec.LookPath,
+		Logs: d.logFolders, Statfs: unix.Statfs, LookPath: exec.LookPath,
 	}
+}
+
+// logFolders are those that the logs of containers are in.
+func (d *daemon) logFolders() []string {
+	var dirs []string
+	for _, c := range d.sandboxes.Containers() {
+		if c.LogPath != "" {
+			dirs = append(dirs, filepath.Dir(c.LogPath))
+		}
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
 }
 
 func (d *daemon) buildGRPC(context.Context) error {

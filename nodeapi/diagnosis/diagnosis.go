@@ -51,8 +51,12 @@ type Subject struct {
 	// counts those that could not be made or started.
 	Former []int
 	Failed int
-	// Output are the last lines it wrote.
-	Output []string
+	// Output are the last lines it wrote; FullDisk is the folder of its log,
+	// if there is no room for more.
+	Output   []string
+	FullDisk string
+	// Restarting says that its restart policy is to start it again.
+	Restarting bool
 }
 
 // Story is what is told of a Subject.
@@ -98,6 +102,10 @@ func Container(c Subject) Story {
 	case Exited:
 		s.State = "It " + c.ended() + ", " + c.ago(c.Finished) + "."
 		c.exited(&s)
+		if c.Restarting {
+			s.State += " Its restart policy is to start it again."
+			s.hint("Keep it from that with: nodectl update --restart no %s", c.Names.Container)
+		}
 	case Gone:
 		c.gone(&s)
 	default:
@@ -177,6 +185,10 @@ func (c Subject) pressed(s *Story) {
 		s.hint("Raise the limit (nodectl: --cpus; Kubernetes: resources.limits.cpu). See what it uses with: nodectl stats")
 	}
 	c.refused(s, u)
+	if c.FullDisk != "" {
+		s.Cause = replaced(s.Cause, "What it writes to its log is lost: the disk of "+c.FullDisk+" is full.")
+		s.hint("See how full with: df -h %s; and what takes the room with: du -x %s | sort -n | tail", c.FullDisk, c.FullDisk)
+	}
 	if e := c.lastFailedProbe(); e != nil {
 		s.hint("A command that was run in it%s failed %s: %q: %s", by(e.By), c.ago(e.At), e.Text, e.Error)
 	}
@@ -344,6 +356,9 @@ func by(who string) string {
 func join(a, b string) string {
 	if a == "" {
 		return b
+	}
+	if strings.Contains(a, " ") && !strings.HasSuffix(a, ".") && !strings.HasSuffix(a, ":") {
+		a += "."
 	}
 	return a + " " + b
 }

@@ -3,6 +3,7 @@ package diagnosis
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nodeagent/nodeagent/internal/recorder"
 )
@@ -105,6 +106,26 @@ func TestPodSumsUp(t *testing.T) {
 		s := Pod(Subject{Now: now, State: Ready}, test.parts)
 		if got := s.Cause + " " + strings.Join(s.Hints, " "); strings.TrimSpace(got) != test.want {
 			t.Errorf("%q, want %q", got, test.want)
+		}
+	}
+}
+
+// What runs, and is no use to anybody.
+func TestRunsInVain(t *testing.T) {
+	lost := Subject{Now: now, State: Running, Started: before(time.Hour), FullDisk: "/var/log/pods/x"}
+	again := exited(9, "Error", "")
+	again.Restarting, again.Names.Container = true, "web"
+	for _, test := range []struct {
+		c    Subject
+		want string
+	}{
+		{lost, "What it writes to its log is lost: the disk of /var/log/pods/x is full. See how full with: df -h /var/log/pods/x"},
+		{again, "Its restart policy is to start it again."},
+		{again, "nodectl update --restart no web"},
+	} {
+		s := Container(test.c)
+		if text := s.State + " " + s.Cause + " " + strings.Join(s.Hints, " "); !strings.Contains(text, test.want) {
+			t.Errorf("no %q in %q", test.want, text)
 		}
 	}
 }

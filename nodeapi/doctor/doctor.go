@@ -56,6 +56,8 @@ type Host struct {
 	Network    Network
 	Supervisor Supervisor
 	Orphans    Orphans
+	// Logs gives the folders that containers' logs are in; may be nil.
+	Logs func() []string
 	// Statfs is unix.Statfs, but in tests.
 	Statfs func(path string, buf *unix.Statfs_t) error
 	// LookPath finds a program, but in tests exec.LookPath.

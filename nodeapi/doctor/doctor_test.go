@@ -187,3 +187,21 @@ func TestFixWritesTheSysctl(t *testing.T) {
 		t.Errorf("it is %d", n)
 	}
 }
+
+// A disk that nothing but logs is on is looked at too, be it ever so small.
+func TestLogDisk(t *testing.T) {
+	h := host(t, good())
+	statfs := h.Statfs
+	h.Logs = func() []string { return []string{"/pods/a", "/pods/b"} }
+	h.Statfs = func(path string, fs *unix.Statfs_t) error {
+		if !strings.HasPrefix(path, "/pods") {
+			return statfs(path, fs)
+		}
+		*fs = unix.Statfs_t{Bsize: 4096, Blocks: 16, Fsid: unix.Fsid{Val: [2]int32{1, 2}}}
+		return nil
+	}
+	levels, texts := worst(h.Examine(t.Context()))
+	if levels["disk"] != Problem || !strings.Contains(texts["disk"], "/pods/a has only 0B free of 64KiB: what containers write to logs there is lost") || strings.Contains(texts["disk"], "/pods/b") {
+		t.Errorf("%s", texts["disk"])
+	}
+}

@@ -17,35 +17,56 @@ const (
 	hardlyFree = 5
 )
 
-// disk looks at the room in the agent's folders, and at /var/log, where
-// kubelet has containers write.
+// disk looks at the room in the agent's folders, at /var/log, where kubelet has
+// containers write, and at other disks that logs are on.
 func (h Host) disk(_ context.Context, r *report) {
 	seen := map[unix.Fsid]bool{}
 	for _, dir := range []string{h.AgentRoot, h.AgentState, h.path("/var/log")} {
-		var fs unix.Statfs_t
-		if dir == "" || h.Statfs(dir, &fs) != nil || seen[fs.Fsid] && fs.Fsid != (unix.Fsid{}) {
-			continue
-		}
-		seen[fs.Fsid] = true
-		free := uint64(fs.Bsize) * fs.Bavail
-		level := littleness(fs.Bavail, fs.Blocks)
-		if level == OK {
-			r.ok("%s has %s free", dir, units.BytesSize(float64(free)))
-		} else {
-			r.add(level, "nodectl system prune", "%s has only %s free of %s: kubelet evicts pods when images take too much",
-				dir, units.BytesSize(float64(free)), units.BytesSize(float64(uint64(fs.Bsize)*fs.Blocks)))
-		}
-		if level := littleness(fs.Ffree, fs.Files); fs.Files > 0 && level != OK {
-			r.add(level, "nodectl system prune", "%s has only %d of %d inodes free: files cannot be made when they run out", dir, fs.Ffree, fs.Files)
+		if f := h.room(r, dir, seen); f != nil {
+			r.ok("%s has %s free", dir, units.BytesSize(float64(uint64(f.Bsize)*f.Bavail)))
 		}
 	}
+	if h.Logs == nil {
+		return
+	}
+	for _, dir := range h.Logs() {
+		h.room(r, dir, seen)
+	}
+}
+
+// room tells of a disk that is nearly full; it gives the figures of one that is
+// not, and nil of one that was seen before.
+func (h Host) room(r *report, dir string, seen map[unix.Fsid]bool) *unix.Statfs_t {
+	var fs unix.Statfs_t
+	if dir == "" || h.Statfs(dir, &fs) != nil || seen[fs.Fsid] && fs.Fsid != (unix.Fsid{}) {
+		return nil
+	}
+	seen[fs.Fsid] = true
+	remedy := "nodectl system prune"
+	if dir != h.AgentRoot && dir != h.AgentState {
+		remedy = "du -x " + dir + " | sort -n | tail, and remove what is not needed"
+	}
+	if level := littleness(fs.Ffree, fs.Files); fs.Files > 0 && level != OK {
+		r.add(level, remedy, "%s has only %d of %d inodes free: files cannot be made when they run out", dir, fs.Ffree, fs.Files)
+	}
+	level := littleness(fs.Bavail, fs.Blocks)
+	if level == OK {
+		return &fs
+	}
+	what := "kubelet evicts pods when images take too much"
+	if dir != h.AgentRoot && dir != h.AgentState {
+		what = "what containers write to logs there is lost when it is full"
+	}
+	r.add(level, remedy, "%s has only %s free of %s: %s", dir,
+		units.BytesSize(float64(uint64(fs.Bsize)*fs.Bavail)), units.BytesSize(float64(uint64(fs.Bsize)*fs.Blocks)), what)
+	return nil
 }
 
 func littleness(free, all uint64) Level {
 	switch {
-	case all == 0 || free >= all/100*littleFree:
+	case all == 0 || free*100 >= all*littleFree:
 		return OK
-	case free >= all/100*hardlyFree:
+	case free*100 >= all*hardlyFree:
 		return Warning
 	}
 	return Problem
