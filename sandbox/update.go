@@ -70,10 +70,12 @@ func (m *Manager) updateContainer(ctx context.Context, c *container, res *runtim
 			Plain: true,
 			Do:    func(ctx context.Context) error { return m.limit(ctx, s.ID, config.Linux.Resources, extra) },
 			Undo: func(ctx context.Context) error {
-				if err := m.limit(ctx, s.ID, former, s.Extra); err != nil {
-					return fmt.Errorf("put former limits back: %w", err)
+				err := m.limit(ctx, s.ID, former, s.Extra)
+				if err == nil || errdefs.IsFailedPrecondition(err) || errdefs.IsNotFound(err) {
+					// One that has ended meanwhile has none.
+					return nil
 				}
-				return nil
+				return fmt.Errorf("put former limits back: %w", err)
 			},
 		}, m.rescore(s, before.GetOomScoreAdj(), config.Linux.Resources.GetOomScoreAdj()))
 	case ContainerUnknown:

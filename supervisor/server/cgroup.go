@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,7 +32,9 @@ func procsOf(paths map[string]string) ([]int, error) {
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 			return nil, nil
 		}
-		return pids, err
+		// Zero is a process that is not to be seen from here, as one that is
+		// just being reaped; to kill(2) it means the caller's own group.
+		return slices.DeleteFunc(pids, func(pid int) bool { return pid <= 0 }), err
 	}
 	return nil, nil
 }

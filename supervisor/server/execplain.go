@@ -120,7 +120,8 @@ func (s *Server) runPlain(ctx context.Context, c *container, e *execution, proce
 	}
 	e.joined = len(request.Tasks) > 0
 	proc, err := pidfd.Open(pid)
-	if err != nil {
+	// Zero would mean all of ours, and the supervisor first.
+	if err != nil && pid > 0 {
 		_ = unix.Kill(pid, unix.SIGKILL)
 		_, _ = unix.Wait4(pid, nil, 0, nil)
 	}
@@ -258,6 +259,8 @@ func (c *container) target() (*os.File, error) {
 func plainError(err error) error {
 	var failed *execinit.Error
 	switch {
+	case errors.Is(err, execinit.ErrKilled):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
 	case !errors.As(err, &failed):
 		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EOPNOTSUPP) {
 			return errNotPlain

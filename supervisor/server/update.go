@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runc/libcontainer"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -58,6 +59,8 @@ func (s *Server) Update(ctx context.Context, req *v1.UpdateRequest) (*v1.Empty, 
 // all, or not while so much is in use, which libcontainer only says in words.
 func refused(err error) error {
 	switch {
+	case errors.Is(err, libcontainer.ErrNotRunning):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE), errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	case errors.Is(err, unix.EBUSY), strings.HasPrefix(err.Error(), "unable to set memory limit"), strings.HasPrefix(err.Error(), "rejecting memory"):

@@ -24,6 +24,7 @@ static void __attribute__((constructor)) nodeagent_execinit_constructor(int argc
 import "C"
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -35,6 +36,10 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// ErrKilled says that the first process was killed before it made the second,
+// as with all that is in the container's cgroups.
+var ErrKilled = errors.New("killed before it was in the container")
 
 // name is what the constructor knows its call by.
 const name = "exec-init"
@@ -72,6 +77,9 @@ func Start(ctx context.Context, target *os.File, streams [3]*os.File, r *Request
 	pid, err = toldPID(request)
 	if err == nil {
 		err = readAnswer(ctx, answerR)
+	}
+	if err == nil && pid == 0 {
+		err = cmp.Or(ctx.Err(), ErrKilled)
 	}
 	var failed *Error
 	if errors.As(err, &failed) {
