@@ -25,7 +25,7 @@ func (s *Server) extraOf(in *nodev1.ContainerSpec) (*spec.Extra, error) {
 	x := &spec.Extra{
 		MemoryReservation: res.GetMemoryReservation(), OOMKillDisable: res.GetOomKillDisable(),
 		RealtimePeriod: uint64(res.GetCpuRtPeriod()), RealtimeRuntime: res.GetCpuRtRuntime(),
-		Unmasked: sec.GetUnmasked(), HostUTS: sec.GetHostUts(), HostCgroup: sec.GetHostCgroup(), Groups: in.GetGroupNames(),
+		Unmasked: sec.GetUnmasked(), HostUTS: sec.GetHostUts(), HostCgroup: sec.GetHostCgroup(), NoShm: sec.GetNoShm(), WritableCgroups: sec.GetWritableCgroups(), Groups: in.GetGroupNames(),
 	}
 	if res.MemorySwappiness != nil && res.GetMemorySwappiness() >= 0 {
 		n := uint64(res.GetMemorySwappiness())

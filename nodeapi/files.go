@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -148,6 +149,7 @@ func (f files) unmountTmpfs(key string) error {
 // tmpfsOptions are the flags and data of mount(2) for a tmpfs. As docker's
 // it is nosuid, nodev and noexec unless told otherwise.
 func tmpfsOptions(m *nodev1.Mount) (flags uintptr, data string) {
+	numbers := ""
 	flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	for _, option := range m.GetOptions() {
 		switch option {
@@ -158,6 +160,9 @@ func tmpfsOptions(m *nodev1.Mount) (flags uintptr, data string) {
 		case "dev":
 			flags &^= unix.MS_NODEV
 		}
+		if tmpfsNumber.MatchString(option) {
+			numbers += "," + option
+		}
 	}
 	mode := m.GetTmpfsMode()
 	if mode == 0 {
@@ -167,5 +172,8 @@ func tmpfsOptions(m *nodev1.Mount) (flags uintptr, data string) {
 	if m.GetTmpfsSize() > 0 {
 		data += ",size=" + strconv.FormatInt(m.GetTmpfsSize(), 10)
 	}
-	return flags, data
+	return flags, data + numbers
 }
+
+// tmpfsNumber matches the options of a tmpfs that are numbers (tmpfs(5)).
+var tmpfsNumber = regexp.MustCompile(`^(uid|gid)=[0-9]{1,10}$|^(nr_inodes|nr_blocks)=[0-9]{1,18}[kmgKMG]?$`)

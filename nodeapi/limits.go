@@ -76,6 +76,9 @@ func (s *Server) validateHost(spec *nodev1.ContainerSpec) error {
 	if n := res.GetNanoCpus(); n < 0 || n > 0 && n < 1e7 || n > int64(cpus)*1e9 {
 		return failf(errdefs.ErrInvalidArgument, "range of CPUs is from 0.01 to %d.00, as there are only %d CPUs available", cpus, cpus)
 	}
+	if sec := spec.GetSecurity(); sec.GetWritableCgroups() && (!s.cgroupV2() || sec.GetHostCgroup()) {
+		return failf(errdefs.ErrInvalidArgument, "option WritableCgroups needs cgroup v2 and a cgroup namespace of the container's own")
+	}
 	if s.cgroupV2() && (res.GetCpuRtRuntime() != 0 || res.GetCpuRtPeriod() != 0) {
 		return failf(errdefs.ErrInvalidArgument, "kernel does not support CPU real-time scheduler")
 	}

@@ -146,6 +146,9 @@ func choosePort(w *nodev1.Port, taken []publishedPort) (publishedPort, error) {
 		return p, err
 	}
 	if p.hostPort != 0 {
+		for last := uint16(w.GetHostPortLast()); p.hostPort < last && !available(p, taken); {
+			p.hostPort++
+		}
 		if !available(p, taken) {
 			ip := "0.0.0.0"
 			if p.hostIP.IsValid() {

@@ -57,7 +57,7 @@ func validateProcess(spec *nodev1.ContainerSpec) error {
 func validateNetwork(spec *nodev1.ContainerSpec) error {
 	net := spec.GetNetwork()
 	for _, p := range net.GetPorts() {
-		if p.GetContainerPort() < 1 || p.GetContainerPort() > 65535 || p.GetHostPort() > 65535 {
+		if p.GetContainerPort() < 1 || p.GetContainerPort() > 65535 || p.GetHostPort() > 65535 || p.GetHostPortLast() > 65535 {
 			return failf(errdefs.ErrInvalidArgument, "invalid port %d:%d", p.GetHostPort(), p.GetContainerPort())
 		}
 		if _, err := protocol(p.GetProtocol()); err != nil {

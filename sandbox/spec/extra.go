@@ -31,6 +31,10 @@ type Extra struct {
 	// HostUTS and HostCgroup share the host's namespaces.
 	HostUTS    bool `json:",omitempty"`
 	HostCgroup bool `json:",omitempty"`
+	// NoShm leaves out /dev/shm; WritableCgroups lets the container change
+	// the cgroups below its own.
+	NoShm           bool `json:",omitempty"`
+	WritableCgroups bool `json:",omitempty"`
 	// PIDContainer and IPCContainer are the IDs of containers whose
 	// namespaces are joined.
 	PIDContainer string `json:",omitempty"`

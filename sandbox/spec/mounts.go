@@ -41,7 +41,10 @@ func (b *builder) mounts() error {
 
 // kernelMounts are the file systems every container gets.
 func (b *builder) kernelMounts() []specs.Mount {
-	mode := "ro"
+	mode, cgroups := "ro", "ro"
+	if b.privileged || b.in.Extra != nil && b.in.Extra.WritableCgroups {
+		cgroups = "rw"
+	}
 	if b.privileged {
 		mode = "rw"
 	}
@@ -54,10 +57,13 @@ func (b *builder) kernelMounts() []specs.Mount {
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: pts},
 		b.sys(mode),
-		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", mode}},
+		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", cgroups}},
 	}
 	if !b.in.NoMqueue || !b.hostsUnderUserNamespace(specs.IPCNamespace) {
 		mounts = append(mounts, b.mqueue())
+	}
+	if b.in.Extra != nil && b.in.Extra.NoShm {
+		return mounts
 	}
 	if b.in.ShmPath != "" {
 		return append(mounts, specs.Mount{Destination: "/dev/shm", Type: "bind", Source: b.in.ShmPath, Options: []string{"rbind", "rprivate", "nosuid", "noexec", "nodev", "rw"}})

@@ -1192,9 +1192,13 @@ type Security struct {
 	Selinux []string `protobuf:"bytes,15,rep,name=selinux,proto3" json:"selinux,omitempty"`
 	// userns is "host" or empty, or "private" or "auto" for a user namespace of
 	// its own, also "auto:size=N" with N IDs.
-	Userns        string `protobuf:"bytes,16,opt,name=userns,proto3" json:"userns,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Userns string `protobuf:"bytes,16,opt,name=userns,proto3" json:"userns,omitempty"`
+	// no_shm leaves out /dev/shm.
+	NoShm bool `protobuf:"varint,20,opt,name=no_shm,json=noShm,proto3" json:"no_shm,omitempty"`
+	// writable_cgroups lets the container change the cgroups below its own.
+	WritableCgroups bool `protobuf:"varint,21,opt,name=writable_cgroups,json=writableCgroups,proto3" json:"writable_cgroups,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Security) Reset() {
@@ -1339,6 +1343,20 @@ func (x *Security) GetUserns() string {
 	return ""
 }
 
+func (x *Security) GetNoShm() bool {
+	if x != nil {
+		return x.NoShm
+	}
+	return false
+}
+
+func (x *Security) GetWritableCgroups() bool {
+	if x != nil {
+		return x.WritableCgroups
+	}
+	return false
+}
+
 type Network struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// mode is "bridge", "host", "none", "container:NAME" or a network's name.
@@ -1461,6 +1479,9 @@ type Port struct {
 	Protocol      string                 `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	HostPort      uint32                 `protobuf:"varint,3,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
 	HostIp        string                 `protobuf:"bytes,4,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
+	// host_port_last makes it a range, out of which the agent chooses a port
+	// that is free; in requests only.
+	HostPortLast  uint32 `protobuf:"varint,5,opt,name=host_port_last,json=hostPortLast,proto3" json:"host_port_last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1523,6 +1544,13 @@ func (x *Port) GetHostIp() string {
 	return ""
 }
 
+func (x *Port) GetHostPortLast() uint32 {
+	if x != nil {
+		return x.HostPortLast
+	}
+	return 0
+}
+
 type Mount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Type  Mount_Type             `protobuf:"varint,1,opt,name=type,proto3,enum=nodeagent.node.v1.Mount_Type" json:"type,omitempty"`
@@ -1542,7 +1570,8 @@ type Mount struct {
 	// of its root, zero is 01777.
 	TmpfsSize int64  `protobuf:"varint,8,opt,name=tmpfs_size,json=tmpfsSize,proto3" json:"tmpfs_size,omitempty"`
 	TmpfsMode uint32 `protobuf:"varint,9,opt,name=tmpfs_mode,json=tmpfsMode,proto3" json:"tmpfs_mode,omitempty"`
-	// options of a tmpfs: exec, noexec, suid, nosuid, dev, nodev.
+	// options of a tmpfs: exec, noexec, suid, nosuid, dev, nodev, and with a
+	// number behind "=" uid, gid, nr_inodes, nr_blocks.
 	Options []string `protobuf:"bytes,10,rep,name=options,proto3" json:"options,omitempty"`
 	// no_copy leaves a new volume empty.
 	NoCopy bool `protobuf:"varint,11,opt,name=no_copy,json=noCopy,proto3" json:"no_copy,omitempty"`
@@ -5978,7 +6007,7 @@ const file_container_proto_rawDesc = "" +
 	"\n" +
 	"DeviceRate\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
-	"\x04rate\x18\x02 \x01(\x04R\x04rate\"\xe7\x03\n" +
+	"\x04rate\x18\x02 \x01(\x04R\x04rate\"\xa9\x04\n" +
 	"\bSecurity\x12\x1e\n" +
 	"\n" +
 	"privileged\x18\x01 \x01(\bR\n" +
@@ -5999,7 +6028,9 @@ const file_container_proto_rawDesc = "" +
 	"hostCgroup\x12\x1a\n" +
 	"\bunmasked\x18\x0e \x01(\bR\bunmasked\x12\x18\n" +
 	"\aselinux\x18\x0f \x03(\tR\aselinux\x12\x16\n" +
-	"\x06userns\x18\x10 \x01(\tR\x06userns\"\xac\x02\n" +
+	"\x06userns\x18\x10 \x01(\tR\x06userns\x12\x15\n" +
+	"\x06no_shm\x18\x14 \x01(\bR\x05noShm\x12)\n" +
+	"\x10writable_cgroups\x18\x15 \x01(\bR\x0fwritableCgroups\"\xac\x02\n" +
 	"\aNetwork\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12=\n" +
 	"\tendpoints\x18\x1e \x03(\v2\x1f.nodeagent.node.v1.EndpointSpecR\tendpoints\x12-\n" +
@@ -6012,12 +6043,13 @@ const file_container_proto_rawDesc = "" +
 	"dns_search\x18\x06 \x03(\tR\tdnsSearch\x12\x1f\n" +
 	"\vdns_options\x18\a \x03(\tR\n" +
 	"dnsOptions\x12\x14\n" +
-	"\x05hosts\x18\b \x03(\tR\x05hosts\"\x7f\n" +
+	"\x05hosts\x18\b \x03(\tR\x05hosts\"\xa5\x01\n" +
 	"\x04Port\x12%\n" +
 	"\x0econtainer_port\x18\x01 \x01(\rR\rcontainerPort\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x1b\n" +
 	"\thost_port\x18\x03 \x01(\rR\bhostPort\x12\x17\n" +
-	"\ahost_ip\x18\x04 \x01(\tR\x06hostIp\"\xb1\x06\n" +
+	"\ahost_ip\x18\x04 \x01(\tR\x06hostIp\x12$\n" +
+	"\x0ehost_port_last\x18\x05 \x01(\rR\fhostPortLast\"\xb1\x06\n" +
 	"\x05Mount\x121\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1d.nodeagent.node.v1.Mount.TypeR\x04type\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x16\n" +

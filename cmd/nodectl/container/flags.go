@@ -33,6 +33,7 @@ type createFlags struct {
 	deviceRules, ulimits            []string
 	gpus                            gpuFlag
 	sysctls, logOptions, storageOpt []string
+	isolation                       string
 	attach                          []string
 	uts, userns, cgroupns           string
 	cgroupParent, runtime, restart  string
@@ -109,7 +110,7 @@ func (f *createFlags) addSecurity(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.capDrop, "cap-drop", nil, "Drop Linux capabilities")
 	flags.StringArrayVar(&f.securityOpt, "security-opt", nil, "Security Options (seccomp, apparmor, no-new-privileges)")
 	flags.StringVar(&f.pid, "pid", "", `PID namespace to use ("host", "container:NAME")`)
-	flags.StringVar(&f.ipc, "ipc", "", `IPC mode to use ("private", "host", "container:NAME")`)
+	flags.StringVar(&f.ipc, "ipc", "", `IPC mode to use ("private", "none", "host", "container:NAME")`)
 }
 
 // request makes what is asked of the agent.

@@ -25,6 +25,7 @@ func (f *createFlags) addFurther(flags *pflag.FlagSet) {
 	flags.StringVar(&f.logDriver, "log-driver", "", `Logging driver for the container ("json-file", "local", "none")`)
 	flags.StringArrayVar(&f.logOptions, "log-opt", nil, "Log driver options")
 	flags.StringArrayVar(&f.storageOpt, "storage-opt", nil, "Storage driver options for the container")
+	flags.StringVar(&f.isolation, "isolation", "", "Container isolation technology")
 	flags.StringArrayVarP(&f.attach, "attach", "a", nil, "Attach to STDIN, STDOUT or STDERR")
 	flags.StringVar(&f.uts, "uts", "", `UTS namespace to use ("host")`)
 	flags.StringVar(&f.userns, "userns", "", `User namespace to use ("host", "private", "auto[:size=N]")`)
@@ -42,6 +43,9 @@ func (f *createFlags) addFurther(flags *pflag.FlagSet) {
 func (f *createFlags) fillFurther(spec *nodev1.ContainerSpec) error {
 	if len(f.storageOpt) > 0 {
 		return errors.New("--storage-opt is not supported: the size of a container's layer cannot be limited here")
+	}
+	if f.isolation != "" && f.isolation != "default" {
+		return fmt.Errorf("invalid isolation '%s' on linux", f.isolation)
 	}
 	if known := strings.Join(runtimes, " "); !strings.Contains(" "+known+" ", " "+f.runtime+" ") {
 		return fmt.Errorf("unknown or invalid runtime name: %s", f.runtime)

@@ -3,6 +3,7 @@ package container
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,7 +14,7 @@ func (f *createFlags) fillSecurity(spec *nodev1.ContainerSpec) error {
 	sec := &nodev1.Security{
 		Privileged: f.privileged, ReadOnly: f.readOnly, CapAdd: f.capAdd, CapDrop: f.capDrop,
 		HostPid: f.pid == "host", HostIpc: f.ipc == "host", HostUts: f.uts == "host", HostCgroup: f.cgroupns == "host",
-		Userns: f.userns,
+		Userns: f.userns, NoShm: f.ipc == "none",
 	}
 	if name, ok := strings.CutPrefix(f.pid, "container:"); ok && name != "" {
 		sec.PidContainer = name
@@ -22,7 +23,7 @@ func (f *createFlags) fillSecurity(spec *nodev1.ContainerSpec) error {
 	}
 	if name, ok := strings.CutPrefix(f.ipc, "container:"); ok && name != "" {
 		sec.IpcContainer = name
-	} else if f.ipc != "" && f.ipc != "host" && f.ipc != "private" && f.ipc != "shareable" {
+	} else if f.ipc != "" && !slices.Contains([]string{"host", "none", "private", "shareable"}, f.ipc) {
 		return fmt.Errorf("--ipc: invalid IPC mode: %s", f.ipc)
 	}
 	switch {
@@ -57,7 +58,11 @@ func securityOption(sec *nodev1.Security, option string) error {
 		}
 		sec.NoNewPrivileges = on
 	case name == "writable-cgroups":
-		return fmt.Errorf("--security-opt writable-cgroups is not supported")
+		on, err := strconv.ParseBool(value)
+		if err != nil {
+			return fmt.Errorf("invalid --security-opt: %q", option)
+		}
+		sec.WritableCgroups = on
 	case !ok || value == "":
 		return fmt.Errorf("invalid --security-opt: %q", option)
 	case name == "apparmor":

@@ -47,6 +47,8 @@ func hostConfigOf(spec *nodev1.ContainerSpec) hostConfig {
 func addModes(h *hostConfig, spec *nodev1.ContainerSpec) {
 	sec := spec.GetSecurity()
 	switch {
+	case sec.GetNoShm():
+		h.IpcMode = "none"
 	case sec.GetHostIpc():
 		h.IpcMode = "host"
 	case sec.GetIpcContainer() != "":

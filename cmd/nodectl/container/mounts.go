@@ -240,11 +240,15 @@ func parseTmpfs(text string) (*nodev1.Mount, error) {
 		name, value, _ := strings.Cut(option, "=")
 		var err error
 		switch name {
-		case "rw", "sync", "async", "defaults", "noatime", "relatime", "nr_inodes":
+		case "rw", "sync", "async", "dirsync", "defaults", "atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime":
 		case "ro":
 			m.ReadOnly = true
 		case "exec", "noexec", "suid", "nosuid", "dev", "nodev":
 			m.Options = append(m.Options, name)
+		case "uid", "gid", "nr_inodes", "nr_blocks":
+			if _, err = strconv.ParseUint(strings.TrimRight(value, "kmgKMG"), 10, 63); err == nil {
+				m.Options = append(m.Options, option)
+			}
 		case "size":
 			m.TmpfsSize, err = units.RAMInBytes(value)
 		case "mode":

@@ -9,9 +9,16 @@ import (
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 )
 
-// parsePublish reads one --publish: [[IP:][HOSTPORT[-LAST]]:]PORT[-LAST][/PROTOCOL].
-// Without a port of the host the agent chooses one; ranges must be equally long.
+// parsePublish reads one --publish: [[IP:][HOSTPORT[-LAST]]:]PORT[-LAST][/PROTOCOL], or the long form of it.
+// Without a port of the host the agent chooses one; ranges must be equally long, but for one port of the container, which
+// gets one of a range.
 func parsePublish(text string) ([]*nodev1.Port, error) {
+	if strings.Contains(text, "=") {
+		var err error
+		if text, err = shortPublish(text); err != nil {
+			return nil, err
+		}
+	}
 	rest, proto, err := cutProtocol(text)
 	if err != nil {
 		return nil, err
@@ -36,7 +43,7 @@ func parsePublish(text string) ([]*nodev1.Port, error) {
 		if hostFirst, hostLast, err = parseRange(host); err != nil {
 			return nil, fmt.Errorf("invalid hostPort: %s", host)
 		}
-		if hostLast-hostFirst != last-first {
+		if hostLast-hostFirst != last-first && first != last {
 			return nil, fmt.Errorf("invalid ranges specified for container and host Ports: %s and %s", container, host)
 		}
 	}
@@ -46,9 +53,25 @@ func parsePublish(text string) ([]*nodev1.Port, error) {
 		if host != "" {
 			p.HostPort = uint32(hostFirst + i)
 		}
+		if first == last && hostFirst != hostLast {
+			p.HostPortLast = uint32(hostLast) // one of them, which is free
+		}
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// shortPublish makes the short form of the long one, published=HOSTPORT,target=PORT[,protocol=PROTOCOL].
+func shortPublish(text string) (string, error) {
+	parts := map[string]string{"protocol": "tcp"}
+	for part := range strings.SplitSeq(text, ",") {
+		name, value, ok := strings.Cut(part, "=")
+		if !ok || name == "" {
+			return "", fmt.Errorf("invalid publish opts format (should be name=value but got '%s')", part)
+		}
+		parts[name] = value
+	}
+	return parts["published"] + ":" + parts["target"] + "/" + parts["protocol"], nil
 }
 
 // cutProtocol takes /tcp, /udp or /sctp off the end.
