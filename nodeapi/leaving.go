@@ -3,6 +3,8 @@ package nodeapi
 import (
 	"context"
 	"slices"
+	"sync"
+	"time"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/sandbox"
@@ -13,22 +15,34 @@ import (
 // wait for cgroups, network and mounts to go. Whoever could see the rest of it
 // waits in settle.
 
+// unseenLimit is how long others wait for what is left of earlier agents to go.
+const unseenLimit = 5 * time.Second
+
 // leave begins the removal of a container that has ended. After Close it is
 // left to the next agent.
 func (s *Server) leave(c sandbox.Container) {
+	s.goUnseen(0, func(ctx context.Context) { s.removeLogged(ctx, c) })
+}
+
+// goUnseen does in the background what nobody is to see the midst of. Others wait
+// for it no longer than limit, if that is not zero.
+func (s *Server) goUnseen(limit time.Duration, work func(ctx context.Context)) {
 	done := make(chan struct{})
 	s.mu.Lock()
 	s.leaving[done] = true
 	s.mu.Unlock()
-	gone := func() {
+	gone := sync.OnceFunc(func() {
 		s.mu.Lock()
 		delete(s.leaving, done)
 		s.mu.Unlock()
 		close(done)
-	}
+	})
 	if !s.goBackground(func(ctx context.Context) {
 		defer gone()
-		s.removeLogged(ctx, c)
+		if limit > 0 {
+			defer time.AfterFunc(limit, gone).Stop()
+		}
+		work(ctx)
 	}) {
 		gone()
 	}

@@ -86,7 +86,7 @@ func (s *Server) removeLeft() error {
 	if err != nil || len(names) == 0 {
 		return err
 	}
-	s.goBackground(func(context.Context) {
+	s.goUnseen(unseenLimit, func(context.Context) {
 		if err := s.removeAnonymous(names); err != nil {
 			logrus.WithError(err).Warn("cannot remove volumes of containers that are gone")
 			return // the next agent tries again
