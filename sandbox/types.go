@@ -191,8 +191,9 @@ type IO struct {
 	TTY            bool
 	Size           TerminalSize
 	Resize         <-chan TerminalSize
-	// Wait slows the container down to this client, as a pipe would; without
-	// it a client that lies far behind is cut off.
+	// Wait slows the container down to this client, as a pipe would, for ever;
+	// without it a client that lies far behind and takes nothing for a few
+	// seconds is cut off.
 	Wait bool
 }
 

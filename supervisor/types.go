@@ -62,9 +62,9 @@ type Streams struct {
 	Stdin *os.File
 	// Stdout and Stderr are written to by the container's side.
 	Stdout, Stderr *os.File
-	// Wait slows an attached container down to this client, as a pipe
-	// would. Without it a client that lies 1 MiB behind is cut off: its
-	// descriptors are closed, and the container and its log go on.
+	// Wait slows an attached container down to this client, as a pipe would,
+	// for ever. Without it a client that is far behind is waited for as long
+	// as it goes on taking something, and cut off once it does not.
 	Wait bool
 }
 

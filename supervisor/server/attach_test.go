@@ -206,6 +206,31 @@ func TestSlowClientIsCutOff(t *testing.T) {
 	}
 }
 
+// TestSlowClientGetsAll attaches one that reads little at a time, and is no reason to cut it off.
+func TestSlowClientGetsAll(t *testing.T) {
+	n := startNode(t)
+	const size = 8 << 20
+	c := n.container("one", fmt.Sprintf("read x; head -c %d /dev/zero | tr '\\0' x", size))
+	c.Stdin = true
+	slow := newTerminal(t, true)
+	c.Attach = slow.streams
+	n.start(c)
+	slow.sent()
+	slow.write("go\n")
+	var got int
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for buffer := make([]byte, 16<<10); ; <-tick.C {
+		n, err := slow.out.Read(buffer)
+		if got += n; err != nil {
+			break
+		}
+	}
+	if got != size {
+		t.Errorf("%d bytes came", got)
+	}
+}
+
 // TestWaitingClientGetsAll attaches one that reads late but wants everything.
 func TestWaitingClientGetsAll(t *testing.T) {
 	n := startNode(t)

@@ -16,7 +16,7 @@ const maxClients = 64
 // over.
 type Streams struct {
 	Stdin, Stdout, Stderr *os.File
-	// Wait slows the container down to this client.
+	// Wait slows the container down to this client, also when it takes nothing.
 	Wait bool
 }
 

@@ -14,6 +14,9 @@ const (
 	// releasedLimit is the same once the container's init ended and the
 	// rest is only what lies in pipes and what is left behind writes.
 	releasedLimit = 64 << 20
+	// stallPatience is how long the container waits for a client that is
+	// behind by queueLimit and takes nothing.
+	stallPatience = 5 * time.Second
 	// clientPatience is how long one write to a client may take once the
 	// container ended.
 	clientPatience = 30 * time.Second
@@ -103,7 +106,10 @@ type queue struct {
 	chunks [][]byte
 	size   int
 	limit  int
-	wait   bool
+	// wait: the container waits for this client, however long.
+	wait bool
+	// progress is when the client last took something, or had nothing to take.
+	progress time.Time
 	// ending: write what is queued, then end. broken: end now.
 	ending, broken bool
 }
@@ -117,27 +123,53 @@ func newQueue(f *os.File, wait bool) *queue {
 	return q
 }
 
-// add queues a copy of data. When there is no room the client is cut off, or
-// with wait, waited for.
+// add queues a copy of data. When there is no room the client is waited for, which
+// is cut off once it has taken nothing for a while, unless it is one with wait.
 func (q *queue) add(data []byte) {
 	if q == nil {
 		return
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.wait && q.size > 0 && q.size+len(data) > q.limit && !q.broken && !q.ending {
-		q.change.Wait()
+	if q.full(len(data)) {
+		q.waitForRoom(len(data))
 	}
 	if q.broken || q.ending {
 		return
 	}
-	if q.size > 0 && q.size+len(data) > q.limit {
-		q.breakLocked()
-		return
+	if q.size == 0 {
+		q.progress = time.Now()
 	}
 	q.chunks = append(q.chunks, append([]byte(nil), data...))
 	q.size += len(data)
 	q.change.Broadcast()
+}
+
+// full says that there is no room for n bytes, and may be some later.
+func (q *queue) full(n int) bool {
+	return q.size > 0 && q.size+n > q.limit && !q.broken && !q.ending
+}
+
+// waitForRoom waits until there is room for n bytes, or breaks the queue.
+func (q *queue) waitForRoom(n int) {
+	for q.full(n) {
+		if q.wait {
+			q.change.Wait()
+			continue
+		}
+		left := stallPatience - time.Since(q.progress)
+		if left <= 0 {
+			q.breakLocked()
+			return
+		}
+		timer := time.AfterFunc(left, func() {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			q.change.Broadcast()
+		})
+		q.change.Wait()
+		timer.Stop()
+	}
 }
 
 // write writes what is queued until the queue ends, and closes the file.
@@ -156,6 +188,7 @@ func (q *queue) write() {
 		}
 		q.mu.Lock()
 		q.size -= len(chunk)
+		q.progress = time.Now()
 		if q.ending && !q.wait {
 			q.file.SetWriteDeadline(time.Now().Add(clientPatience))
 		}
