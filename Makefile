@@ -8,7 +8,8 @@ SHELL := /bin/bash
 
 export GOFLAGS := $(GOFLAGS) -buildvcs=false
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 TOOLS := $(CURDIR)/.cache/bin
 
 # What building needs: a C compiler, for the part of libcontainer that enters namespaces, and seccomp's library.

@@ -173,6 +173,7 @@ func TestCausesOfPods(t *testing.T) {
 		}
 		n.remove(id)
 	}
+	n.pullsInVain(config)
 	refused := n.podConfig("refused")
 	refused.DnsConfig = &runtimeapi.DNSConfig{Servers: []string{"a b\nc"}}
 	if _, err := n.runError(refused); err == nil {
@@ -220,4 +221,28 @@ func TestCausesInTheNetwork(t *testing.T) {
 		}
 	}
 	n.why("e2e/stuck", "It is being made.", `Right now: run pod, at stage "network"`)
+}
+
+// pullsInVain has an image of a pod pulled from a registry that does not answer, and looks at what is told of that.
+func (n *node) pullsInVain(config *runtimeapi.PodSandboxConfig) {
+	n.t.Helper()
+	slow := testenv.Faults(n.t, testenv.Registry(n.t).URL, testenv.Rule{Path: "/blobs/", Fault: testenv.Hang()})
+	ref := slow.Host + "/e2e-test-images/busybox:1.29-2"
+	ctx, cancel := n.context()
+	done := make(chan error, 1)
+	go func() {
+		_, err := n.Images().PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: ref}, SandboxConfig: config})
+		done <- err
+	}()
+	n.why("e2e/web", "Right now: pull of "+ref+", for ", "nodectl pulls")
+	if out := n.ctl("ops"); !strings.Contains(out, "PullImage") || !strings.Contains(out, "e2e/web") {
+		n.t.Errorf("ops: %s", out)
+	}
+	if out := n.ctl("pulls"); !strings.Contains(out, ref) {
+		n.t.Errorf("pulls: %s", out)
+	}
+	cancel()
+	if err := <-done; err == nil {
+		n.t.Error("it was pulled")
+	}
 }
