@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -125,6 +126,12 @@ func readConfig(path string) (Config, error) {
 	return cfg, nil
 }
 
+// typeWords are Go's types as a person calls them.
+var typeWords = map[string]string{"[]string": "a list of strings", "bool": "true or false", "int64": "a number"}
+
+// wrongType is how the library says that a value is of another type.
+var wrongType = regexp.MustCompile(`cannot (?:decode|store) (?:a )?TOML (\S+) (?:in|into) .* of type (\S+)$`)
+
 func parseConfig(raw []byte, cfg *Config) error {
 	err := toml.NewDecoder(bytes.NewReader(raw)).DisallowUnknownFields().Decode(cfg)
 	var strict *toml.StrictMissingError
@@ -137,6 +144,10 @@ func parseConfig(raw []byte, cfg *Config) error {
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
 		line, column := decode.Position()
+		if found := wrongType.FindStringSubmatch(decode.Error()); found != nil {
+			return fmt.Errorf("line %d, column %d: %s: %s belongs there, and it is of type %s", line, column,
+				strings.Join(decode.Key(), "."), cmp.Or(typeWords[found[2]], "a "+found[2]), found[1])
+		}
 		return fmt.Errorf("line %d, column %d: %w", line, column, decode)
 	}
 	return err
@@ -173,7 +184,7 @@ func (c *Config) validate() error {
 		return fmt.Errorf("cgroup_parent: %q is not a path such as /nodeagent", c.CgroupParent)
 	}
 	if _, err := logrus.ParseLevel(c.LogLevel); err != nil {
-		return fmt.Errorf("log_level: %w", err)
+		return fmt.Errorf("log_level: %q is not trace, debug, info, warning or error", c.LogLevel)
 	}
 	for name, handler := range c.Handlers {
 		if !handlerName.MatchString(name) {

@@ -9,7 +9,15 @@ import (
 
 // newConfigCommand is "nodeagent config default | check | dump".
 func newConfigCommand(flags *flagValues) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Show or check the configuration", Args: cobra.NoArgs}
+	cmd := &cobra.Command{
+		Use: "config", Short: "Show or check the configuration",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())}
+			}
+			return cmd.Help()
+		},
+	}
 	cmd.AddCommand(
 		&cobra.Command{
 			Use: "default", Short: "Print the configuration that holds where nothing is said", Args: cobra.NoArgs,
@@ -34,7 +42,7 @@ func newConfigCommand(flags *flagValues) *cobra.Command {
 func newDumpCommand(flags *flagValues) *cobra.Command {
 	var origin bool
 	cmd := &cobra.Command{
-		Use: "dump", Short: "Print the configuration that would hold with these flags", Args: cobra.NoArgs,
+		Use: "dump", Aliases: []string{"show"}, Short: "Print the configuration that would hold with these flags", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := flags.load(cmd.Flags())
 			if err != nil {

@@ -80,3 +80,33 @@ func TestReload(t *testing.T) {
 		t.Errorf("%+v: %s", now, log.String())
 	}
 }
+
+// What is wrong is told with the place it was said at: the file and its line, or the flag.
+func TestWhatIsWrongIsPlaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.toml")
+	for _, test := range []struct {
+		text string
+		args []string
+		want string
+	}{
+		{"# a\ncgroup_driver = \"odd\"\n", nil, path + ": line 2: cgroup_driver: \"odd\" is neither cgroupfs nor systemd"},
+		{"log_level = \"loud\"\n", nil, path + ": line 1: log_level: \"loud\" is not trace, debug, info, warning or error"},
+		{"", []string{"--log-level", "loud"}, "flag --log-level: log_level: \"loud\" is not trace, debug, info, warning or error"},
+		{"[handlers.x]\npids_limit = -1\n", nil, path + ": line 1: handlers.x.pids_limit: -1 is negative"},
+		{"root = 5\n", nil, path + ": line 1, column 8: root: a string belongs there, and it is of type integer"},
+		{"certs_dirs = \"x\"\n", nil, path + ": line 1, column 14: certs_dirs: a list of strings belongs there, and it is of type string"},
+		{"builtin_plugins = \"x\"\n", nil, path + ": line 1, column 19: builtin_plugins: true or false belongs there, and it is of type string"},
+		{"rot = \"/x\"\n", nil, path + ": line 1: unknown key \"rot\"; did you mean \"root\"?"},
+	} {
+		if err := os.WriteFile(path, []byte(test.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := newRootCommand()
+		cmd.SetOut(&bytes.Buffer{})
+		cmd.SetErr(&bytes.Buffer{})
+		cmd.SetArgs(append([]string{"config", "check", "--config", path}, test.args...))
+		if err := cmd.Execute(); err == nil || err.Error() != test.want {
+			t.Errorf("%q %v: %v, want %s", test.text, test.args, err, test.want)
+		}
+	}
+}

@@ -2,7 +2,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
+	"strings"
 
 	"github.com/spf13/pflag"
 )
@@ -49,7 +52,25 @@ func (f *flagValues) load(flags *pflag.FlagSet) (Config, error) {
 		return cfg, err
 	}
 	f.override(flags, &cfg)
-	return cfg, cfg.validate()
+	return cfg, f.located(flags, cfg.validate())
+}
+
+// located puts before an error that begins with a key where its value is said.
+func (f *flagValues) located(flags *pflag.FlagSet, err error) error {
+	if err == nil {
+		return nil
+	}
+	key, _, _ := strings.Cut(strings.SplitN(err.Error(), ":", 2)[0], ".")
+	key, _, _ = strings.Cut(key, " ") // "root /x and state /y"
+	raw, unread := os.ReadFile(f.config)
+	if unread != nil {
+		raw = nil
+	}
+	where := f.origin(flags, linesOf(raw), key)
+	if where == "default" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", strings.Replace(where, f.config+" line", f.config+": line", 1), err)
 }
 
 func (f *flagValues) override(flags *pflag.FlagSet, cfg *Config) {

@@ -88,12 +88,12 @@ func storyOf(r *nodev1.WhyResponse) story {
 // write writes a story for a person.
 func (s story) write(to io.Writer) error {
 	var out strings.Builder
-	fmt.Fprintf(&out, "%s (%s", s.Name, s.Kind)
+	fmt.Fprintf(&out, "%s (%s", printable(s.Name), s.Kind)
 	if s.ID != "" {
 		fmt.Fprintf(&out, " %s", format.ID(s.ID, false))
 	}
 	if s.Image != "" {
-		fmt.Fprintf(&out, ", image %s", s.Image)
+		fmt.Fprintf(&out, ", image %s", printable(s.Image))
 	}
 	out.WriteString(")\n\n")
 	paragraph(&out, "State", s.State)
@@ -108,7 +108,7 @@ func (s story) write(to io.Writer) error {
 	if len(s.Containers) > 0 {
 		out.WriteString("\nContainers:\n")
 		for _, c := range s.Containers {
-			fmt.Fprintf(&out, "  %s (%s, %s): %s\n", c.Name, format.ID(c.ID, false), c.State, c.Cause)
+			fmt.Fprintf(&out, "  %s (%s, %s): %s\n", printable(c.Name), format.ID(c.ID, false), c.State, printable(c.Cause))
 		}
 	}
 	if len(s.Log) > 0 {
