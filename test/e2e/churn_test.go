@@ -50,15 +50,19 @@ func TestChurn(t *testing.T) {
 	c := &churn{node: n, storm: &storm{socket: "unix://" + n.Socket}}
 	c.through(2*churnWorkers, 0)
 	before, files := c.look()
-	pin := exec.Command("unshare", "--mount", "--propagation", "private", "sleep", "infinity")
-	defer func() {
-		if pin.Process != nil {
-			_ = pin.Process.Kill()
-			_ = pin.Wait()
-		}
-	}()
-	c.midst = func() { n.must("copy the mounts", pin.Start()) }
+	var pin *exec.Cmd
+	c.midst = func() (err error) {
+		pin, err = copyOfMounts()
+		return err
+	}
 	c.through(pods*2/5, kills)
+	if pin == nil {
+		t.FailNow()
+	}
+	defer func() {
+		_ = pin.Process.Kill()
+		_ = pin.Wait()
+	}()
 	// From here on it is one process, whose memory can be compared.
 	c.through(pods/5, 0)
 	warm := c.memory()
@@ -87,13 +91,31 @@ func TestChurn(t *testing.T) {
 	})
 }
 
+// copyOfMounts starts a process that has a copy of all mounts, those of containers among them.
+func copyOfMounts() (*exec.Cmd, error) {
+	pin := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", "grep -c ' overlay ' /proc/self/mountinfo; exec sleep infinity")
+	out, err := pin.StdoutPipe()
+	if err == nil {
+		err = pin.Start()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("copy the mounts: %w", err)
+	}
+	var overlays int
+	if _, err := fmt.Fscan(out, &overlays); err != nil || overlays == 0 {
+		_ = pin.Process.Kill()
+		return nil, fmt.Errorf("%d mounts of containers were copied: %w", overlays, errors.Join(err, pin.Wait()))
+	}
+	return pin, nil
+}
+
 // churn makes and removes pods of containers.
 type churn struct {
 	*node
 	*storm
 	made atomic.Int64
 	// midst is called once, while pods run.
-	midst func()
+	midst func() error
 	once  sync.Once
 }
 
@@ -146,7 +168,10 @@ func (c *churn) pod(config *runtimeapi.PodSandboxConfig) error {
 		return err
 	}
 	if c.midst != nil {
-		c.once.Do(c.midst)
+		c.once.Do(func() { err = c.midst() })
+	}
+	if err != nil {
+		return err
 	}
 	err = c.repeat("stop", func(ctx context.Context) error {
 		_, err := client.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: pod}, grpc.WaitForReady(true))
