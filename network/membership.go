@@ -36,6 +36,9 @@ type EndpointSpec struct {
 	Links map[string]string `json:"links,omitempty"`
 	// Options are the driver's.
 	Options map[string]string `json:"options,omitempty"`
+	// GatewayPriority is greater for the network that has the default route;
+	// of equal ones the first has it.
+	GatewayPriority int64 `json:"gatewayPriority,omitempty"`
 }
 
 // Plugins are the reference plugins as this Manager carries them out.

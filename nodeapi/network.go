@@ -106,6 +106,7 @@ func (s *Server) namesOf(podID string) []string {
 func endpointSpec(e *nodev1.EndpointSpec) (network.EndpointSpec, error) {
 	spec := network.EndpointSpec{
 		Network: e.GetNetwork(), Aliases: e.GetAliases(), MAC: e.GetMac(), Options: e.GetDriverOptions(),
+		GatewayPriority: e.GetGatewayPriority(),
 	}
 	var err error
 	if spec.IPv4, err = addressOf(e.GetIpv4(), true); err != nil {

@@ -1,9 +1,11 @@
 package userdefined
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -12,7 +14,8 @@ import (
 )
 
 // settleRoutes gives the member the default routes it should have: by family,
-// that of the first network with a gateway. The node's own network comes first
+// that of the first network with a gateway among those of the greatest
+// priority. The node's own network comes first
 // when the member was on it first.
 func (m *Manager) settleRoutes(p *member) error {
 	pod, err := netns.Open(p.NetNS)
@@ -66,9 +69,12 @@ func (m *Manager) settleFamily(h *netlink.Handle, p *member, family int) error {
 	return nil
 }
 
-// wantedRoute is the default route by the first endpoint that has one.
+// wantedRoute is the default route by the first endpoint that has one, of those
+// of the greatest priority.
 func (m *Manager) wantedRoute(h *netlink.Handle, p *member, family int) (*netlink.Route, error) {
-	for _, e := range p.Endpoints {
+	byPriority := slices.Clone(p.Endpoints)
+	slices.SortStableFunc(byPriority, func(a, b endpoint) int { return cmp.Compare(b.GatewayPriority, a.GatewayPriority) })
+	for _, e := range byPriority {
 		if e.State != endpointWired {
 			continue
 		}

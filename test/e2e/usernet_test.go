@@ -167,6 +167,12 @@ func TestUserNetworkConnect(t *testing.T) {
 	if got := n.format("box", "{{range $k, $v := .NetworkSettings.Networks}}{{$k}} {{end}}"); strings.TrimSpace(got) != "b" {
 		t.Errorf("networks: %s", got)
 	}
+	// The greater priority has it, whatever came first.
+	n.ctl("network", "connect", "--gw-priority", "1", "a", "box")
+	if got := route(); !strings.Contains(got, "10.201.0.1") {
+		t.Errorf("default route by priority: %s", got)
+	}
+	n.ctl("network", "disconnect", "a", "box")
 	n.ctlFails("network", "disconnect", "a", "box")
 	n.ctl("rm", "-f", "box", "peer")
 	if out := n.ctl("network", "prune", "-f"); !strings.Contains(out, "Deleted Networks:\na\nb") {

@@ -866,8 +866,10 @@ type EndpointSpec struct {
 	// links are CONTAINER[:ALIAS]: names that only this container knows.
 	Links         []string          `protobuf:"bytes,6,rep,name=links,proto3" json:"links,omitempty"`
 	DriverOptions map[string]string `protobuf:"bytes,7,rep,name=driver_options,json=driverOptions,proto3" json:"driver_options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// gateway_priority is greater for the network that has the default route.
+	GatewayPriority int64 `protobuf:"varint,8,opt,name=gateway_priority,json=gatewayPriority,proto3" json:"gateway_priority,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *EndpointSpec) Reset() {
@@ -947,6 +949,13 @@ func (x *EndpointSpec) GetDriverOptions() map[string]string {
 		return x.DriverOptions
 	}
 	return nil
+}
+
+func (x *EndpointSpec) GetGatewayPriority() int64 {
+	if x != nil {
+		return x.GatewayPriority
+	}
+	return 0
 }
 
 // Endpoint is a container's place on a network.
@@ -1348,7 +1357,7 @@ const file_network_proto_rawDesc = "" +
 	"\n" +
 	"labels_not\x18\x03 \x03(\tR\tlabelsNot\"1\n" +
 	"\x15PruneNetworksResponse\x12\x18\n" +
-	"\aremoved\x18\x01 \x03(\tR\aremoved\"\xaf\x02\n" +
+	"\aremoved\x18\x01 \x03(\tR\aremoved\"\xda\x02\n" +
 	"\fEndpointSpec\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x18\n" +
 	"\aaliases\x18\x02 \x03(\tR\aaliases\x12\x12\n" +
@@ -1356,7 +1365,8 @@ const file_network_proto_rawDesc = "" +
 	"\x04ipv6\x18\x04 \x01(\tR\x04ipv6\x12\x10\n" +
 	"\x03mac\x18\x05 \x01(\tR\x03mac\x12\x14\n" +
 	"\x05links\x18\x06 \x03(\tR\x05links\x12Y\n" +
-	"\x0edriver_options\x18\a \x03(\v22.nodeagent.node.v1.EndpointSpec.DriverOptionsEntryR\rdriverOptions\x1a@\n" +
+	"\x0edriver_options\x18\a \x03(\v22.nodeagent.node.v1.EndpointSpec.DriverOptionsEntryR\rdriverOptions\x12)\n" +
+	"\x10gateway_priority\x18\b \x01(\x03R\x0fgatewayPriority\x1a@\n" +
 	"\x12DriverOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc8\x02\n" +

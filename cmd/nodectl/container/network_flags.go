@@ -3,6 +3,7 @@ package container
 import (
 	"encoding/csv"
 	"fmt"
+	"strconv"
 	"strings"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
@@ -138,6 +139,10 @@ func parseNetwork(text string) (*nodev1.EndpointSpec, error) {
 			e.Ipv6 = value
 		case "mac-address":
 			e.Mac = value
+		case "gw-priority":
+			if e.GatewayPriority, err = strconv.ParseInt(value, 10, 64); err != nil {
+				return nil, fmt.Errorf("invalid gw-priority (%s): invalid syntax", value)
+			}
 		case "driver-opt":
 			option, setting, ok := strings.Cut(value, "=")
 			if !ok {

@@ -21,11 +21,13 @@ func TestNetworkEndpoints(t *testing.T) {
 			[]*nodev1.EndpointSpec{{Network: "a", Ipv4: "10.0.0.1", Aliases: []string{"x"}}, {Network: "b"}}, "",
 		},
 		"long form": {
-			networkFlags{networks: []string{"name=a,alias=x,alias=y,ip=10.0.0.1,ip6=fd00::1,mac-address=02:00:00:00:00:01,driver-opt=k=v"}},
+			networkFlags{networks: []string{"name=a,alias=x,alias=y,ip=10.0.0.1,ip6=fd00::1,mac-address=02:00:00:00:00:01,driver-opt=k=v,gw-priority=-2"}},
 			[]*nodev1.EndpointSpec{{
 				Network: "a", Aliases: []string{"x", "y"}, Ipv4: "10.0.0.1", Ipv6: "fd00::1", Mac: "02:00:00:00:00:01", DriverOptions: map[string]string{"k": "v"},
+				GatewayPriority: -2,
 			}}, "",
 		},
+		"bad priority":    {networkFlags{networks: []string{"name=a,gw-priority=x"}}, nil, "invalid gw-priority (x)"},
 		"no name":         {networkFlags{networks: []string{"alias=x"}}, nil, "network name/id is not specified"},
 		"unknown field":   {networkFlags{networks: []string{"name=a,color=red"}}, nil, "invalid field key color"},
 		"no value":        {networkFlags{networks: []string{"name=a,alias="}}, nil, "invalid field alias="},

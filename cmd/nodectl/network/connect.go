@@ -34,5 +34,6 @@ func NewConnect(cli *command.CLI) *cobra.Command {
 	flags.StringArrayVar(&e.Links, "link", nil, "Add link to another container")
 	flags.StringArrayVar(&e.Aliases, "alias", nil, "Add network-scoped alias for the container")
 	flags.StringArrayVar(&options, "driver-opt", nil, "driver options for the network")
+	flags.Int64Var(&e.GatewayPriority, "gw-priority", 0, "Highest gw-priority provides the default gateway. Accepts positive and negative values")
 	return cmd
 }
