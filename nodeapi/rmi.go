@@ -22,6 +22,9 @@ func (s *images) Remove(ctx context.Context, req *nodev1.RemoveImageRequest) (*n
 	if err != nil {
 		return nil, referenceError(req.GetImage(), err)
 	}
+	if err := hasPlatform(img, req.GetPlatform()); err != nil {
+		return nil, err
+	}
 	byID := namesID(img, req.GetImage())
 	if err := s.checkUnused(img, req, byID); err != nil {
 		return nil, err

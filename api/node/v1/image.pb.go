@@ -742,7 +742,9 @@ type RemoveImageRequest struct {
 	Image string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
 	Force bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	// no_prune is docker's: untagged parents are kept. There are none.
-	NoPrune       bool `protobuf:"varint,3,opt,name=no_prune,json=noPrune,proto3" json:"no_prune,omitempty"`
+	NoPrune bool `protobuf:"varint,3,opt,name=no_prune,json=noPrune,proto3" json:"no_prune,omitempty"`
+	// platform, when not empty, must be the image's.
+	Platform      string `protobuf:"bytes,4,opt,name=platform,proto3" json:"platform,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -796,6 +798,13 @@ func (x *RemoveImageRequest) GetNoPrune() bool {
 		return x.NoPrune
 	}
 	return false
+}
+
+func (x *RemoveImageRequest) GetPlatform() string {
+	if x != nil {
+		return x.Platform
+	}
+	return ""
 }
 
 type RemoveImageResponse struct {
@@ -2085,11 +2094,12 @@ const file_image_proto_rawDesc = "" +
 	"\bchain_id\x18\x04 \x01(\tR\achainId\x12\x1d\n" +
 	"\n" +
 	"media_type\x18\x05 \x01(\tR\tmediaType\x12#\n" +
-	"\rmanifest_size\x18\x06 \x01(\x03R\fmanifestSize\"[\n" +
+	"\rmanifest_size\x18\x06 \x01(\x03R\fmanifestSize\"w\n" +
 	"\x12RemoveImageRequest\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\x12\x19\n" +
-	"\bno_prune\x18\x03 \x01(\bR\anoPrune\"K\n" +
+	"\bno_prune\x18\x03 \x01(\bR\anoPrune\x12\x1a\n" +
+	"\bplatform\x18\x04 \x01(\tR\bplatform\"K\n" +
 	"\x13RemoveImageResponse\x12\x1a\n" +
 	"\buntagged\x18\x01 \x03(\tR\buntagged\x12\x18\n" +
 	"\adeleted\x18\x02 \x03(\tR\adeleted\"A\n" +

@@ -97,7 +97,7 @@ func publishedPorts(ports []*nodev1.Port) map[string][]portBinding {
 func endpointOf(e *nodev1.Endpoint, runs bool) endpoint {
 	spec := e.GetSpec()
 	out := endpoint{
-		Links: spec.GetLinks(), Aliases: spec.GetAliases(), DriverOpts: spec.GetDriverOptions(),
+		Links: spec.GetLinks(), Aliases: spec.GetAliases(), DriverOpts: spec.GetDriverOptions(), GwPriority: int(spec.GetGatewayPriority()),
 		NetworkID: e.GetNetworkId(), DNSNames: e.GetNames(), MacAddress: spec.GetMac(),
 	}
 	if spec.GetIpv4() != "" || spec.GetIpv6() != "" {

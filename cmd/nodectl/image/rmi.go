@@ -12,6 +12,7 @@ import (
 // NewRemove is `nodectl rmi`, and with the name "rm" `nodectl image rm`.
 func NewRemove(cli *command.CLI, name string) *cobra.Command {
 	var force, noPrune bool
+	var platform string
 	cmd := &cobra.Command{
 		Use:   name + " [OPTIONS] IMAGE [IMAGE...]",
 		Short: "Remove one or more images",
@@ -22,7 +23,7 @@ func NewRemove(cli *command.CLI, name string) *cobra.Command {
 				return err
 			}
 			return cli.Each(args, func(name string) error {
-				resp, err := client.Remove(cmd.Context(), &nodev1.RemoveImageRequest{Image: name, Force: force, NoPrune: noPrune})
+				resp, err := client.Remove(cmd.Context(), &nodev1.RemoveImageRequest{Image: name, Force: force, NoPrune: noPrune, Platform: platform})
 				if force && command.Code(err) == codes.NotFound {
 					// As docker: it is said, and no failure.
 					cli.Report(err)
@@ -40,5 +41,6 @@ func NewRemove(cli *command.CLI, name string) *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Force removal of the image")
 	cmd.Flags().BoolVar(&noPrune, "no-prune", false, "Do not delete untagged parents")
+	cmd.Flags().StringVar(&platform, "platform", "", `Remove the image only if it is for the given platform. Formatted as "os[/arch[/variant]]"`)
 	return cmd
 }
