@@ -119,6 +119,7 @@ func (s *Server) containerMessage(c sandbox.Container, pod sandbox.Pod, names ma
 		s.addUpkeep(m, c, pod, spec)
 	}
 	switch id, ok := names[s.normals.of(m.Image)]; {
+	case c.ImageID == "": // it has a folder in place of an image
 	case ok && id != c.ImageID, !ok && spec != nil && !isIDOf(m.Image, c.ImageID):
 		// The name means another image now, or nothing.
 		m.Image = c.ImageID

@@ -233,7 +233,7 @@ func (p *person) reboot(t *testing.T) {
 	p.want(ip, "exec", "back", "sh", "-c", "grep -w $(hostname) /etc/hosts | head -n 1 | cut -f1")
 	p.want("exited", "inspect", "-f", "{{.State.Status}}", "later")
 	p.want("later", "start", "later")
-	p.want("y\ny", "exec", "later", "cat", "/kept")
+	p.eventually("y\ny", "exec", "later", "cat", "/kept")
 	p.want("exited", "inspect", "-f", "{{.State.Status}}", "stays")
 	p.ctl("rm", "-f", "back", "later", "stays")
 	p.want("kept", "volume", "rm", "kept")
