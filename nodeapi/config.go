@@ -158,7 +158,10 @@ func environment(spec *nodev1.ContainerSpec, links []string) []*runtime.KeyValue
 	var out []*runtime.KeyValue
 	at := map[string]int{}
 	for _, env := range append(all, spec.GetEnv()...) {
-		name, value, _ := strings.Cut(env, "=")
+		name, value, set := strings.Cut(env, "=")
+		if !set {
+			continue
+		}
 		if i, ok := at[name]; ok {
 			out[i].Value = []byte(value)
 			continue

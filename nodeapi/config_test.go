@@ -197,7 +197,7 @@ func TestRefusals(t *testing.T) {
 		{"workdir", &nodev1.ContainerSpec{Image: "box", WorkingDir: "rel"}, codes.InvalidArgument, "needs to be an absolute path"},
 		{"memory", &nodev1.ContainerSpec{Image: "box", Resources: &nodev1.Resources{MemoryBytes: 1}}, codes.InvalidArgument, "Minimum memory limit"},
 		{"signal", &nodev1.ContainerSpec{Image: "box", StopSignal: "SIGODD"}, codes.InvalidArgument, "invalid signal: SIGODD"},
-		{"target", &nodev1.ContainerSpec{Image: "box", Mounts: []*nodev1.Mount{{Source: "/", Target: "/."}}}, codes.InvalidArgument, "mount path must be absolute and not /"},
+		{"target", &nodev1.ContainerSpec{Image: "box", Mounts: []*nodev1.Mount{{Source: "/", Target: "/."}}}, codes.InvalidArgument, "destination can't be '/'"},
 		{"twice", &nodev1.ContainerSpec{Image: "box", Mounts: []*nodev1.Mount{{Source: "/", Target: "/x"}, {Source: "/", Target: "/x/"}}}, codes.InvalidArgument, "Duplicate mount point: /x"},
 		{"bind source", &nodev1.ContainerSpec{Image: "box", Mounts: []*nodev1.Mount{{Source: missing, Target: "/x"}}}, codes.InvalidArgument, "bind source path does not exist: " + missing},
 		{"host", &nodev1.ContainerSpec{Image: "box", Network: &nodev1.Network{Hosts: []string{"a\nb:1.1.1.1"}}}, codes.InvalidArgument, "bad format for add-host"},

@@ -18,6 +18,9 @@ var createWords = []struct {
 	{regexp.MustCompile(`linux\.security_context\.capabilities\.drop_capabilities\[\d+\]: there is no capability "(?:CAP_)?([^"]*)"`),
 		`invalid CapDrop: unknown capability: "CAP_$1"`},
 	{regexp.MustCompile(`devices\[\d+\]\.host_path: lstat (\S+): (.*)`), `error gathering device information while adding custom device "$1": $2`},
+	{regexp.MustCompile(`devices\[\d+\]\.host_path: (\S+) is not a device`), `error gathering device information while adding custom device "$1": not a device node`},
+	{regexp.MustCompile(`linux\.security_context\.apparmor: AppArmor is off on this host`), "AppArmor security options are set, and AppArmor is not enabled on this host"},
+	{regexp.MustCompile(`linux\.sysctls\[([^\]]*)\]: would change the host, whose namespace the pod shares`), `sysctl "$1" not allowed in host network namespace`},
 	{regexp.MustCompile(`linux\.sysctls\[([^\]]*)\]: is not kept apart by a namespace`), `sysctl "$1" is not in a separate kernel namespace`},
 }
 

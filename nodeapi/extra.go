@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/nodeagent/nodeagent/sandbox/spec"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -26,6 +27,7 @@ func (s *Server) extraOf(in *nodev1.ContainerSpec) (*spec.Extra, error) {
 		MemoryReservation: res.GetMemoryReservation(), OOMKillDisable: res.GetOomKillDisable(),
 		RealtimePeriod: uint64(res.GetCpuRtPeriod()), RealtimeRuntime: res.GetCpuRtRuntime(),
 		Unmasked: sec.GetUnmasked(), HostUTS: sec.GetHostUts(), HostCgroup: sec.GetHostCgroup(), NoShm: sec.GetNoShm(), WritableCgroups: sec.GetWritableCgroups(), Groups: in.GetGroupNames(),
+		Unset: unsetVariables(in.GetEnv()),
 	}
 	if res.MemorySwappiness != nil && res.GetMemorySwappiness() >= 0 {
 		n := uint64(res.GetMemorySwappiness())
@@ -59,9 +61,38 @@ func (s *Server) extraOf(in *nodev1.ContainerSpec) (*spec.Extra, error) {
 		if err != nil {
 			return nil, err
 		}
+		if join.to == &x.IPCContainer {
+			if err := s.checkShareable(c); err != nil {
+				return nil, err
+			}
+		}
 		*join.to = c.ID
 	}
 	return x, nil
+}
+
+// checkShareable refuses to join the IPC namespace of a container that does not
+// offer it. Kubelet's share theirs with their pods anyway.
+func (s *Server) checkShareable(c sandbox.Container) error {
+	sec := s.specOf(c).GetSecurity()
+	if c.Owner != sandbox.OwnerNodectl || sec.GetHostIpc() || sec.GetShareableIpc() || sec.GetIpcContainer() != "" {
+		return nil
+	}
+	return failf(errdefs.ErrInvalidArgument,
+		"cannot join IPC namespace of container %s: non-shareable IPC (hint: use IpcMode:shareable for the donor container)", c.ID)
+}
+
+// unsetVariables are those that are named last without a value.
+func unsetVariables(env []string) []string {
+	var names []string
+	for _, entry := range env {
+		name, _, set := strings.Cut(entry, "=")
+		names = slices.DeleteFunc(names, func(n string) bool { return n == name })
+		if !set {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // rlimit is a limit as the kernel has it: -1 is none.
@@ -94,15 +125,32 @@ func validateExtra(in *nodev1.ContainerSpec) error {
 		return failf(errdefs.ErrInvalidArgument, "You should always set the Memory limit when using Memoryswap limit, see usage")
 	case res.GetMemorySwap() > 0 && res.GetMemorySwap() < res.GetMemoryBytes():
 		return failf(errdefs.ErrInvalidArgument, "Minimum memoryswap limit should be larger than memory limit, see usage")
-	case res.GetNanoCpus() > 0 && (res.GetCpuPeriod() > 0 || res.GetCpuQuota() > 0):
-		return failf(errdefs.ErrInvalidArgument, "Conflicting options: Nano CPUs and CPU Period or CPU Quota cannot both be set")
 	case res.GetBlkioWeight() > 0 && (res.GetBlkioWeight() < 10 || res.GetBlkioWeight() > 1000):
-		return failf(errdefs.ErrInvalidArgument, "range of blkio weight is from 10 to 1000")
+		return failf(errdefs.ErrInvalidArgument, "Range of blkio weight is from 10 to 1000")
 	case in.GetShmBytes() < 0:
 		return failf(errdefs.ErrInvalidArgument, "SHM size can not be less than 0")
 	}
+	if err := validateBandwidth(res); err != nil {
+		return err
+	}
 	_, err := deviceRules(in.GetDeviceRules())
 	return err
+}
+
+// validateBandwidth refuses what the scheduler cannot do.
+func validateBandwidth(res *nodev1.Resources) error {
+	period, quota := res.GetCpuPeriod(), res.GetCpuQuota()
+	switch {
+	case res.GetNanoCpus() > 0 && period > 0:
+		return failf(errdefs.ErrInvalidArgument, "Conflicting options: Nano CPUs and CPU Period cannot both be set")
+	case res.GetNanoCpus() > 0 && quota > 0:
+		return failf(errdefs.ErrInvalidArgument, "Conflicting options: Nano CPUs and CPU Quota cannot both be set")
+	case period != 0 && (period < 1000 || period > 1000000):
+		return failf(errdefs.ErrInvalidArgument, "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+	case quota > 0 && quota < 1000:
+		return failf(errdefs.ErrInvalidArgument, "CPU cfs quota can not be less than 1ms (i.e. 1000)")
+	}
+	return nil
 }
 
 // deviceRules reads rules such as "c 1:3 rwm" and "b *:* r".

@@ -176,4 +176,4 @@ func tmpfsOptions(m *nodev1.Mount) (flags uintptr, data string) {
 }
 
 // tmpfsNumber matches the options of a tmpfs that are numbers (tmpfs(5)).
-var tmpfsNumber = regexp.MustCompile(`^(uid|gid)=[0-9]{1,10}$|^(nr_inodes|nr_blocks)=[0-9]{1,18}[kmgKMG]?$`)
+var tmpfsNumber = regexp.MustCompile(`^(uid|gid)=[0-9]{1,10}$|^(nr_inodes|nr_blocks)=[0-9]{1,18}[kmgKMG]?$|^size=[0-9]{1,3}%$`)

@@ -46,6 +46,9 @@ func mountConfigs(m *making) ([]*runtime.Mount, error) {
 			return nil, err
 		}
 		c := &runtime.Mount{ContainerPath: mount.GetTarget(), Readonly: mount.GetReadOnly(), Propagation: p}
+		if err := m.server.readRecursively(mount, c); err != nil {
+			return nil, err
+		}
 		switch mount.GetType() {
 		case nodev1.Mount_BIND:
 			c.HostPath = mount.GetSource()
@@ -70,6 +73,19 @@ func mountConfigs(m *making) ([]*runtime.Mount, error) {
 		}
 	}
 	return out, nil
+}
+
+// readRecursively makes a read-only mount read-only with all that is mounted
+// below it, as docker does where the kernel can.
+func (s *Server) readRecursively(mount *nodev1.Mount, c *runtime.Mount) error {
+	private := c.GetPropagation() == runtime.MountPropagation_PROPAGATION_PRIVATE
+	if mount.GetReadOnlyForceRecursive() && (!s.config.RecursiveReadOnly || !private) {
+		return failf(errdefs.ErrInvalidArgument, "invalid mount config for type \"bind\": %s cannot be mounted read-only recursively", mount.GetSource())
+	}
+	kind := mount.GetType()
+	c.RecursiveReadOnly = (kind == nodev1.Mount_BIND || kind == nodev1.Mount_VOLUME) && mount.GetReadOnly() && private &&
+		s.config.RecursiveReadOnly && !mount.GetNonRecursive() && !mount.GetReadOnlyNonRecursive()
+	return nil
 }
 
 // propagation turns docker's words into CRI's enumeration.

@@ -24,6 +24,9 @@ func (s *containers) Rename(ctx context.Context, req *nodev1.RenameRequest) (*no
 		return nil, failf(errdefs.ErrInvalidArgument, "Renaming a container with the same name as its current name")
 	}
 	if _, err := s.reserveName(name); err != nil {
+		if errdefs.IsAlreadyExists(err) {
+			return nil, failf(errdefs.ErrAlreadyExists, "Error when allocating new name: %v", err)
+		}
 		return nil, err
 	}
 	defer s.releaseName(name)

@@ -167,6 +167,8 @@ type Config struct {
 	Snapshotter, CgroupDriver, CgroupVersion string
 	// Swap says that the kernel counts what cgroups have swapped out.
 	Swap bool
+	// RecursiveReadOnly says that the kernel has recursive read-only mounts.
+	RecursiveReadOnly bool
 	// Warnings are told by Info, such as of a feature the kernel lacks.
 	Warnings []string
 }

@@ -23,6 +23,10 @@ func (s *containers) Update(ctx context.Context, req *nodev1.UpdateRequest) (*no
 		return nil, failf(errdefs.ErrFailedPrecondition, "container %s is kubelet's and cannot be updated", c.ID)
 	}
 	before := s.specOf(c)
+	if before.GetAutoRemove() && req.GetRestart() != nil && req.GetRestart().GetName() != restartNo {
+		return nil, failf(errdefs.ErrInvalidArgument,
+			"Cannot update container %s: Restart policy cannot be updated because AutoRemove is enabled for the container", c.ID)
+	}
 	warnings := s.discardLimits(req.GetResources())
 	if err := s.settleSwapUpdate(before.GetResources(), req.GetResources()); err != nil {
 		return nil, fmt.Errorf("Cannot update container %s: %w", c.ID, err)

@@ -1,6 +1,7 @@
 package nodeapi
 
 import (
+	"fmt"
 	"net/netip"
 	"path"
 	"slices"
@@ -38,7 +39,7 @@ func validate(spec *nodev1.ContainerSpec) error {
 
 func validateProcess(spec *nodev1.ContainerSpec) error {
 	for _, env := range spec.GetEnv() {
-		if name, _, ok := strings.Cut(env, "="); !ok || name == "" {
+		if name, _, _ := strings.Cut(env, "="); name == "" {
 			return failf(errdefs.ErrInvalidArgument, "invalid environment variable: %s", env)
 		}
 	}
@@ -109,17 +110,23 @@ func validateMounts(spec *nodev1.ContainerSpec) error {
 	targets := map[string]bool{}
 	for _, m := range spec.GetMounts() {
 		target := path.Clean(m.GetTarget())
+		wrong := ""
 		switch {
-		case !path.IsAbs(m.GetTarget()) || target == "/":
-			return failf(errdefs.ErrInvalidArgument,
-				"invalid mount config: invalid mount path: '%s' mount path must be absolute and not /", m.GetTarget())
+		case m.GetTarget() == "":
+			wrong = "field Target must not be empty"
+		case target == "/":
+			wrong = "invalid specification: destination can't be '/'"
+		case !path.IsAbs(m.GetTarget()):
+			wrong = fmt.Sprintf("invalid mount path: '%s' mount path must be absolute", m.GetTarget())
 		case targets[target]:
 			return failf(errdefs.ErrInvalidArgument, "Duplicate mount point: %s", target)
+		case m.GetType() == nodev1.Mount_BIND && m.GetSource() == "", m.GetType() == nodev1.Mount_IMAGE && m.GetSource() == "":
+			wrong = "field Source must not be empty"
 		case m.GetType() == nodev1.Mount_BIND && !path.IsAbs(m.GetSource()):
-			return failf(errdefs.ErrInvalidArgument,
-				"invalid mount config: '%s' is not an absolute path", m.GetSource())
-		case m.GetType() == nodev1.Mount_IMAGE && m.GetSource() == "":
-			return failf(errdefs.ErrInvalidArgument, "invalid mount config: an image mount needs a source")
+			wrong = fmt.Sprintf("invalid mount path: '%s' mount path must be absolute", m.GetSource())
+		}
+		if wrong != "" {
+			return failf(errdefs.ErrInvalidArgument, "invalid mount config for type %q: %s", strings.ToLower(m.GetType().String()), wrong)
 		}
 		if _, err := propagation(m.GetPropagation()); err != nil {
 			return err

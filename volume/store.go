@@ -215,8 +215,8 @@ func (s *Store) create(spec Spec) (Volume, bool, error) {
 		v.Name, v.Anonymous = newName(), true
 	}
 	if !namePattern.MatchString(v.Name) {
-		return v, false, fmt.Errorf("%q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. "+
-			"If you intended to pass a host directory, use absolute path: %w", v.Name, errdefs.ErrInvalidArgument)
+		return v, false, fmt.Errorf("create %s: %q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. "+
+			"If you intended to pass a host directory, use absolute path: %w", v.Name, v.Name, errdefs.ErrInvalidArgument)
 	}
 	if have, ok := s.volumes[v.Name]; ok {
 		if len(v.Options) > 0 && !maps.Equal(v.Options, have.Options) {

@@ -86,6 +86,8 @@ func (d *daemon) buildNodeAPI(context.Context) (err error) {
 			CgroupDriver:  d.cfg.CgroupDriver,
 			CgroupVersion: string(cgroups.Detect()),
 			Swap:          d.features.Swap,
+
+			RecursiveReadOnly: d.features.RecursiveReadOnly,
 		},
 		Sandboxes:  d.sandboxes,
 		Images:     d.images,

@@ -266,7 +266,7 @@ func TestRunFlags(t *testing.T) {
 	run("5", "--oom-score-adj", "5", "busybox", "cat", "/proc/self/oom_score_adj")
 	run("c", "--device", "/dev/null:/dev/other:r", "busybox", "sh", "-c", "stat -c %F /dev/other | cut -c1")
 
-	p.ctl("run", "-d", "--name", "first", "-l", "n=1", "busybox", "sleep", "1000")
+	p.ctl("run", "-d", "--name", "first", "-l", "n=1", "--ipc", "shareable", "busybox", "sleep", "1000")
 	run("sleep 1000", "--pid", "container:first", "busybox", "sh", "-c", "tr '\\0' ' ' < /proc/1/cmdline | sed 's/ $//'")
 	p.ctl("exec", "first", "touch", "/dev/shm/mark")
 	run("mark", "--ipc", "container:first", "busybox", "ls", "/dev/shm")

@@ -3,6 +3,7 @@ package spec
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -39,6 +40,8 @@ type Extra struct {
 	// namespaces are joined.
 	PIDContainer string `json:",omitempty"`
 	IPCContainer string `json:",omitempty"`
+	// Unset are variables that are taken out of the environment.
+	Unset []string `json:",omitempty"`
 	// Groups are further groups, by their names in the image or numbers.
 	Groups []string `json:",omitempty"`
 }
@@ -53,6 +56,10 @@ func (b *builder) extra() error {
 	res := b.spec.Linux.Resources
 	x.Limit(res)
 	res.Devices = append(res.Devices, slices.Clone(x.DeviceRules)...)
+	b.spec.Process.Env = slices.DeleteFunc(b.spec.Process.Env, func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		return slices.Contains(x.Unset, name)
+	})
 	for i, m := range b.spec.Mounts {
 		if slices.Contains(x.NonRecursive, m.Destination) {
 			b.spec.Mounts[i].Options = slices.Clone(m.Options)

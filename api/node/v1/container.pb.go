@@ -191,7 +191,7 @@ type ContainerSpec struct {
 	SetEntrypoint bool     `protobuf:"varint,3,opt,name=set_entrypoint,json=setEntrypoint,proto3" json:"set_entrypoint,omitempty"`
 	// command replaces the image's when it is not empty.
 	Command []string `protobuf:"bytes,4,rep,name=command,proto3" json:"command,omitempty"`
-	// env holds NAME=value.
+	// env holds NAME=value; NAME alone takes the image's away.
 	Env        []string `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty"`
 	WorkingDir string   `protobuf:"bytes,6,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
 	// user is user[:group], names or numbers.
@@ -1197,8 +1197,10 @@ type Security struct {
 	NoShm bool `protobuf:"varint,20,opt,name=no_shm,json=noShm,proto3" json:"no_shm,omitempty"`
 	// writable_cgroups lets the container change the cgroups below its own.
 	WritableCgroups bool `protobuf:"varint,21,opt,name=writable_cgroups,json=writableCgroups,proto3" json:"writable_cgroups,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// shareable_ipc lets other containers join the IPC namespace.
+	ShareableIpc  bool `protobuf:"varint,22,opt,name=shareable_ipc,json=shareableIpc,proto3" json:"shareable_ipc,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Security) Reset() {
@@ -1353,6 +1355,13 @@ func (x *Security) GetNoShm() bool {
 func (x *Security) GetWritableCgroups() bool {
 	if x != nil {
 		return x.WritableCgroups
+	}
+	return false
+}
+
+func (x *Security) GetShareableIpc() bool {
+	if x != nil {
+		return x.ShareableIpc
 	}
 	return false
 }
@@ -1585,9 +1594,14 @@ type Mount struct {
 	// non_recursive binds without what is mounted below the source.
 	NonRecursive bool `protobuf:"varint,16,opt,name=non_recursive,json=nonRecursive,proto3" json:"non_recursive,omitempty"`
 	// path is where a volume's files are on the host; in answers only.
-	Path          string `protobuf:"bytes,17,opt,name=path,proto3" json:"path,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Path string `protobuf:"bytes,17,opt,name=path,proto3" json:"path,omitempty"`
+	// read_only_non_recursive leaves what is mounted below a read-only mount
+	// writable; without it that is read-only too where the kernel can.
+	ReadOnlyNonRecursive bool `protobuf:"varint,18,opt,name=read_only_non_recursive,json=readOnlyNonRecursive,proto3" json:"read_only_non_recursive,omitempty"`
+	// read_only_force_recursive refuses where the kernel cannot.
+	ReadOnlyForceRecursive bool `protobuf:"varint,19,opt,name=read_only_force_recursive,json=readOnlyForceRecursive,proto3" json:"read_only_force_recursive,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Mount) Reset() {
@@ -1737,6 +1751,20 @@ func (x *Mount) GetPath() string {
 		return x.Path
 	}
 	return ""
+}
+
+func (x *Mount) GetReadOnlyNonRecursive() bool {
+	if x != nil {
+		return x.ReadOnlyNonRecursive
+	}
+	return false
+}
+
+func (x *Mount) GetReadOnlyForceRecursive() bool {
+	if x != nil {
+		return x.ReadOnlyForceRecursive
+	}
+	return false
 }
 
 type Device struct {
@@ -6007,7 +6035,7 @@ const file_container_proto_rawDesc = "" +
 	"\n" +
 	"DeviceRate\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
-	"\x04rate\x18\x02 \x01(\x04R\x04rate\"\xa9\x04\n" +
+	"\x04rate\x18\x02 \x01(\x04R\x04rate\"\xce\x04\n" +
 	"\bSecurity\x12\x1e\n" +
 	"\n" +
 	"privileged\x18\x01 \x01(\bR\n" +
@@ -6030,7 +6058,8 @@ const file_container_proto_rawDesc = "" +
 	"\aselinux\x18\x0f \x03(\tR\aselinux\x12\x16\n" +
 	"\x06userns\x18\x10 \x01(\tR\x06userns\x12\x15\n" +
 	"\x06no_shm\x18\x14 \x01(\bR\x05noShm\x12)\n" +
-	"\x10writable_cgroups\x18\x15 \x01(\bR\x0fwritableCgroups\"\xac\x02\n" +
+	"\x10writable_cgroups\x18\x15 \x01(\bR\x0fwritableCgroups\x12#\n" +
+	"\rshareable_ipc\x18\x16 \x01(\bR\fshareableIpc\"\xac\x02\n" +
 	"\aNetwork\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12=\n" +
 	"\tendpoints\x18\x1e \x03(\v2\x1f.nodeagent.node.v1.EndpointSpecR\tendpoints\x12-\n" +
@@ -6049,7 +6078,7 @@ const file_container_proto_rawDesc = "" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x1b\n" +
 	"\thost_port\x18\x03 \x01(\rR\bhostPort\x12\x17\n" +
 	"\ahost_ip\x18\x04 \x01(\tR\x06hostIp\x12$\n" +
-	"\x0ehost_port_last\x18\x05 \x01(\rR\fhostPortLast\"\xb1\x06\n" +
+	"\x0ehost_port_last\x18\x05 \x01(\rR\fhostPortLast\"\xa3\a\n" +
 	"\x05Mount\x121\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1d.nodeagent.node.v1.Mount.TypeR\x04type\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x16\n" +
@@ -6070,7 +6099,9 @@ const file_container_proto_rawDesc = "" +
 	"\rvolume_labels\x18\x0e \x03(\v2*.nodeagent.node.v1.Mount.VolumeLabelsEntryR\fvolumeLabels\x12\x1c\n" +
 	"\tanonymous\x18\x0f \x01(\bR\tanonymous\x12#\n" +
 	"\rnon_recursive\x18\x10 \x01(\bR\fnonRecursive\x12\x12\n" +
-	"\x04path\x18\x11 \x01(\tR\x04path\x1a@\n" +
+	"\x04path\x18\x11 \x01(\tR\x04path\x125\n" +
+	"\x17read_only_non_recursive\x18\x12 \x01(\bR\x14readOnlyNonRecursive\x129\n" +
+	"\x19read_only_force_recursive\x18\x13 \x01(\bR\x16readOnlyForceRecursive\x1a@\n" +
 	"\x12VolumeOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a?\n" +

@@ -13,7 +13,8 @@ import (
 const maxEnvFile = 16 << 20
 
 // environment joins the variables of files and flags. One without a value
-// takes nodectl's own, and is left out where that has none.
+// takes nodectl's own; where that has none, one of a file is left out, and one of
+// a flag stays without a value.
 func environment(files, flags []string) ([]string, error) {
 	var out []string
 	for _, name := range files {
@@ -37,6 +38,8 @@ func environment(files, flags []string) ([]string, error) {
 			out = append(out, env)
 		} else if value, found := os.LookupEnv(name); found {
 			out = append(out, name+"="+value)
+		} else {
+			out = append(out, name)
 		}
 	}
 	return out, nil

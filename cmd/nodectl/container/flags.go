@@ -41,6 +41,7 @@ type createFlags struct {
 	volumeDriver                    string
 	init                            bool
 	health                          healthFlags
+	foreign                         foreignFlags
 	limits                          limitFlags
 
 	networkFlags
@@ -110,7 +111,7 @@ func (f *createFlags) addSecurity(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.capDrop, "cap-drop", nil, "Drop Linux capabilities")
 	flags.StringArrayVar(&f.securityOpt, "security-opt", nil, "Security Options (seccomp, apparmor, no-new-privileges)")
 	flags.StringVar(&f.pid, "pid", "", `PID namespace to use ("host", "container:NAME")`)
-	flags.StringVar(&f.ipc, "ipc", "", `IPC mode to use ("private", "none", "host", "container:NAME")`)
+	flags.StringVar(&f.ipc, "ipc", "", `IPC mode to use ("private", "shareable", "none", "host", "container:NAME")`)
 }
 
 // request makes what is asked of the agent.

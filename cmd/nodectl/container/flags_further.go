@@ -37,6 +37,7 @@ func (f *createFlags) addFurther(flags *pflag.FlagSet) {
 	flags.StringVar(&f.volumeDriver, "volume-driver", "", `Optional volume driver for the container ("local")`)
 	flags.Bool("disable-content-trust", true, "Skip image verification")
 	_ = flags.MarkHidden("disable-content-trust") // fails for an unknown flag only
+	f.foreign.add(flags)
 	flags.BoolVar(&f.init, "init", false, "Run an init inside the container that reaps processes")
 }
 
@@ -52,9 +53,18 @@ func (f *createFlags) fillFurther(spec *nodev1.ContainerSpec) error {
 	}
 	spec.Links, spec.DeviceRules, spec.VolumesFrom = f.links, f.deviceRules, f.volumesFrom
 	spec.CgroupParent, spec.Init, spec.Sysctls = f.cgroupParent, f.init, pairs(f.sysctls)
+	if err := f.checkSysctls(); err != nil {
+		return err
+	}
+	if err := f.foreign.check(); err != nil {
+		return err
+	}
 	var err error
 	if spec.Restart, err = parseRestart(f.restart); err != nil {
 		return err
+	}
+	if f.rm && spec.GetRestart() != nil {
+		return errors.New("conflicting options: cannot specify both --restart and --rm")
 	}
 	if spec.Health, err = f.health.check(); err != nil {
 		return err

@@ -71,34 +71,67 @@ func (f *createFlags) fillLimits(spec *nodev1.ContainerSpec) error {
 	}
 	for _, list := range []struct {
 		texts []string
+		flag  string
 		to    *[]*nodev1.DeviceRate
-		rate  func(string) (uint64, error)
+		rate  func(string) (uint64, string)
 	}{
-		{f.limits.weights, &res.BlkioWeightDevice, plainRate}, {f.limits.readBPS, &res.DeviceReadBps, byteRate},
-		{f.limits.writeBPS, &res.DeviceWriteBps, byteRate}, {f.limits.readOps, &res.DeviceReadIops, plainRate},
-		{f.limits.writes, &res.DeviceWriteIops, plainRate},
+		{f.limits.weights, "blkio-weight-device", &res.BlkioWeightDevice, weight},
+		{f.limits.readBPS, "device-read-bps", &res.DeviceReadBps, byteRate},
+		{f.limits.writeBPS, "device-write-bps", &res.DeviceWriteBps, byteRate},
+		{f.limits.readOps, "device-read-iops", &res.DeviceReadIops, plainRate},
+		{f.limits.writes, "device-write-iops", &res.DeviceWriteIops, plainRate},
 	} {
 		for _, text := range list.texts {
-			path, value, ok := strings.Cut(text, ":")
-			rate, err := list.rate(value)
-			if !ok || !strings.HasPrefix(path, "/dev/") || err != nil {
-				return fmt.Errorf("bad format: %s: it must be <device-path>:<number>[<unit>]", text)
+			rate, err := deviceRate(text, list.rate)
+			if err != nil {
+				return fmt.Errorf("invalid argument %q for %q flag: %w", text, "--"+list.flag, err)
 			}
-			*list.to = append(*list.to, &nodev1.DeviceRate{Path: path, Rate: rate})
+			*list.to = append(*list.to, rate)
 		}
 	}
 	spec.Resources = res
 	return nil
 }
 
-func plainRate(text string) (uint64, error) { return strconv.ParseUint(text, 10, 64) }
-
-func byteRate(text string) (uint64, error) {
-	n, err := units.RAMInBytes(text)
-	if err == nil && n < 0 {
-		err = strconv.ErrRange
+// deviceRate reads DEVICE:VALUE. What is wrong with a value is said before the
+// device.
+func deviceRate(text string, value func(string) (uint64, string)) (*nodev1.DeviceRate, error) {
+	path, number, ok := strings.Cut(text, ":")
+	switch {
+	case !ok || path == "":
+		return nil, fmt.Errorf("bad format: %s", text)
+	case !strings.HasPrefix(path, "/dev/"):
+		return nil, fmt.Errorf("bad format for device path: %s", text)
 	}
-	return uint64(n), err
+	rate, wrong := value(number)
+	if wrong != "" {
+		return nil, fmt.Errorf(wrong, text)
+	}
+	return &nodev1.DeviceRate{Path: path, Rate: rate}, nil
+}
+
+func weight(text string) (uint64, string) {
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || n > 0 && (n < 10 || n > 1000) {
+		return 0, "invalid weight for device: %s"
+	}
+	return n, ""
+}
+
+func plainRate(text string) (uint64, string) {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, "invalid rate for device: %s. The correct format is <device-path>:<number>. Number must be a positive integer"
+	}
+	return n, ""
+}
+
+func byteRate(text string) (uint64, string) {
+	n, err := units.RAMInBytes(text)
+	if err != nil || n < 0 {
+		return 0, "invalid rate for device: %s. The correct format is <device-path>:<number>[<unit>]. Number must be a positive integer. Unit is optional and can be kb, mb, or gb"
+	}
+	return uint64(n), ""
 }
 
 // resources makes limits of the flags; what was not given is zero.
@@ -128,9 +161,11 @@ func (f *limitFlags) resources() (*nodev1.Resources, error) {
 		}
 	}
 	if f.cpus != "" {
-		res.NanoCpus, err = parseCPUs(f.cpus)
+		if res.NanoCpus, err = parseCPUs(f.cpus); err != nil {
+			return nil, fmt.Errorf("invalid argument %q for \"--cpus\" flag: %w", f.cpus, err)
+		}
 	}
-	return res, err
+	return res, nil
 }
 
 // parseCPUs reads a decimal number of CPUs as billionths of one.

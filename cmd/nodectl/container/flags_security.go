@@ -14,7 +14,7 @@ func (f *createFlags) fillSecurity(spec *nodev1.ContainerSpec) error {
 	sec := &nodev1.Security{
 		Privileged: f.privileged, ReadOnly: f.readOnly, CapAdd: f.capAdd, CapDrop: f.capDrop,
 		HostPid: f.pid == "host", HostIpc: f.ipc == "host", HostUts: f.uts == "host", HostCgroup: f.cgroupns == "host",
-		Userns: f.userns, NoShm: f.ipc == "none",
+		Userns: f.userns, NoShm: f.ipc == "none", ShareableIpc: f.ipc == "shareable",
 	}
 	if name, ok := strings.CutPrefix(f.pid, "container:"); ok && name != "" {
 		sec.PidContainer = name

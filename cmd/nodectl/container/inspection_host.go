@@ -49,6 +49,8 @@ func addModes(h *hostConfig, spec *nodev1.ContainerSpec) {
 	switch {
 	case sec.GetNoShm():
 		h.IpcMode = "none"
+	case sec.GetShareableIpc():
+		h.IpcMode = "shareable"
 	case sec.GetHostIpc():
 		h.IpcMode = "host"
 	case sec.GetIpcContainer() != "":

@@ -134,7 +134,7 @@ func mountFields(text string) (*nodev1.Mount, error) {
 	}
 	var known bool
 	if m.Type, known = mountTypes[kind]; !known {
-		return nil, fmt.Errorf("unknown mount type %q", kind)
+		return nil, fmt.Errorf("invalid mount config for type %q: mount type unknown", kind)
 	}
 	for _, prefix := range own {
 		if prefix != kind {
@@ -150,6 +150,12 @@ func mountFields(text string) (*nodev1.Mount, error) {
 // completeMount checks the source, and makes it absolute where it is a path.
 func completeMount(m *nodev1.Mount) (err error) {
 	switch {
+	case m.GetReadOnlyNonRecursive() && !m.GetReadOnly():
+		return errors.New("option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction")
+	case m.GetReadOnlyForceRecursive() && !m.GetReadOnly():
+		return errors.New("option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction")
+	case m.GetReadOnlyForceRecursive() && m.GetPropagation() != "rprivate":
+		return errors.New("option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction")
 	case m.GetType() == nodev1.Mount_TMPFS && m.GetSource() != "":
 		return errors.New("a tmpfs mount has no source")
 	case m.GetType() == nodev1.Mount_BIND && strings.HasPrefix(m.GetSource(), "."):
@@ -215,11 +221,13 @@ func mountPair(m *nodev1.Mount, name, value string) error {
 		m.VolumeOptions[key] = text
 	case "bind-recursive":
 		switch value {
-		case "enabled", "writable":
+		case "enabled":
+		case "writable":
+			m.ReadOnlyNonRecursive = true
 		case "disabled":
 			m.NonRecursive = true
 		case "readonly":
-			m.ReadOnly = true
+			m.ReadOnlyForceRecursive = true
 		default:
 			return fmt.Errorf("invalid value for %s: %s: it must be \"enabled\", \"disabled\", \"writable\" or \"readonly\"", name, value)
 		}
@@ -250,6 +258,10 @@ func parseTmpfs(text string) (*nodev1.Mount, error) {
 				m.Options = append(m.Options, option)
 			}
 		case "size":
+			if strings.HasSuffix(value, "%") {
+				m.Options = append(m.Options, option)
+				continue
+			}
 			m.TmpfsSize, err = units.RAMInBytes(value)
 		case "mode":
 			m.TmpfsMode, err = parseMode(value)

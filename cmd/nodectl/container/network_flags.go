@@ -3,6 +3,8 @@ package container
 import (
 	"encoding/csv"
 	"fmt"
+	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -70,15 +72,39 @@ func (f *networkFlags) fillNetwork(spec *nodev1.ContainerSpec) error {
 		}
 		spec.Network.Expose = append(spec.Network.Expose, ports...)
 	}
-	for _, host := range f.addHosts {
-		// docker takes name=address too.
-		if i := strings.IndexAny(host, ":="); i >= 0 {
-			addr := strings.TrimSuffix(strings.TrimPrefix(host[i+1:], "["), "]")
-			host = host[:i] + ":" + addr
+	for _, server := range f.dns {
+		if _, err := netip.ParseAddr(strings.TrimSpace(server)); err != nil {
+			return fmt.Errorf("invalid argument %q for \"--dns\" flag: IP address is not correctly formatted: %s", server, server)
 		}
-		spec.Network.Hosts = append(spec.Network.Hosts, host)
+	}
+	if _, err := net.ParseMAC(f.mac); f.mac != "" && err != nil {
+		return fmt.Errorf("%s is not a valid mac address", f.mac)
+	}
+	for _, host := range f.addHosts {
+		entry, err := parseHost(host)
+		if err != nil {
+			return fmt.Errorf("invalid argument %q for \"--add-host\" flag: %w", host, err)
+		}
+		spec.Network.Hosts = append(spec.Network.Hosts, entry)
 	}
 	return nil
+}
+
+// parseHost reads one --add-host: NAME:ADDRESS or NAME=ADDRESS, where an address
+// may stand in brackets.
+func parseHost(text string) (string, error) {
+	i := strings.IndexAny(text, ":=")
+	if i <= 0 || i == len(text)-1 {
+		return "", fmt.Errorf("bad format for add-host: %q", text)
+	}
+	name, addr := text[:i], text[i+1:]
+	if strings.HasPrefix(addr, "[") && strings.HasSuffix(addr, "]") {
+		addr = addr[1 : len(addr)-1]
+	}
+	if _, err := netip.ParseAddr(addr); err != nil && addr != "host-gateway" {
+		return "", fmt.Errorf("invalid IP address in add-host: %q", addr)
+	}
+	return name + ":" + addr, nil
 }
 
 // endpoints are the networks to join; --ip and its like are those of the first.

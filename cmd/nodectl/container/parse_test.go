@@ -132,7 +132,7 @@ func TestEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := environment([]string{file}, []string{"C=2", "FROM_OUTSIDE", "NOT_THERE"})
-	if want := []string{"A=1 # kept", "B=", "FROM_OUTSIDE=yes", "C=2", "FROM_OUTSIDE=yes"}; err != nil || !slices.Equal(got, want) {
+	if want := []string{"A=1 # kept", "B=", "FROM_OUTSIDE=yes", "C=2", "FROM_OUTSIDE=yes", "NOT_THERE"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q %v", got, err)
 	}
 	for _, bad := range []string{"=x", "A B=c"} {

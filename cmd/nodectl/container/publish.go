@@ -40,7 +40,7 @@ func parsePublish(text string) ([]*nodev1.Port, error) {
 	}
 	hostFirst, hostLast := 0, 0
 	if host != "" {
-		if hostFirst, hostLast, err = parseRange(host); err != nil {
+		if hostFirst, hostLast, err = parseHostRange(host); err != nil {
 			return nil, fmt.Errorf("invalid hostPort: %s", host)
 		}
 		if hostLast-hostFirst != last-first && first != last {
@@ -72,6 +72,14 @@ func shortPublish(text string) (string, error) {
 		parts[name] = value
 	}
 	return parts["published"] + ":" + parts["target"] + "/" + parts["protocol"], nil
+}
+
+// parseHostRange is parseRange for ports of the host, where 0 is any.
+func parseHostRange(text string) (first, last int, err error) {
+	if text == "0" {
+		return 0, 0, nil
+	}
+	return parseRange(text)
 }
 
 // cutProtocol takes /tcp, /udp or /sctp off the end.
