@@ -62,7 +62,7 @@ func (p *person) restartPolicies(t *testing.T) {
 	p.want("loops", "stop", "loops")
 	p.want("exited", "inspect", "-f", "{{.State.Status}}", "loops")
 	p.want("fails\nloops", "rm", "fails", "loops")
-	if said := p.fails("run", "--rm", "--restart", "always", "busybox", "true"); !strings.Contains(said, "AutoRemove") {
+	if said := p.fails("run", "--rm", "--restart", "always", "busybox", "true"); !strings.Contains(said, "cannot specify both --restart and --rm") {
 		t.Error(said)
 	}
 }
