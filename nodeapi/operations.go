@@ -28,7 +28,8 @@ type Calls interface {
 
 // covered are calls that do nothing but wait for an operation.
 var covered = []string{
-	"RunPodSandbox", "StopPodSandbox", "RemovePodSandbox", "CreateContainer", "StartContainer", "RemoveContainer", "Create", "Start", "Remove",
+	"RunPodSandbox", "StopPodSandbox", "RemovePodSandbox", "CreateContainer", "StartContainer", "StopContainer", "RemoveContainer",
+	"Create", "Start", "Stop", "Remove",
 }
 
 // Operations lists what is under way: the operations of pods and containers,

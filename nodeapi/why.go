@@ -301,13 +301,31 @@ func (s *Server) underway(of subject) string {
 	if s.operations == nil {
 		return ""
 	}
-	for _, op := range s.operations.Operations(false) {
-		if op.PodID == of.pod && (of.container == "" || op.ContainerID == of.container || op.ContainerID == "") {
-			return fmt.Sprintf("%s, at stage %q for %s.", op.Verb, op.Stage, time.Since(op.Since).Round(time.Millisecond))
+	var found *sandbox.Operation
+	ops := s.operations.Operations(true)
+	for i, op := range ops {
+		fits := op.PodID == of.pod && (of.container == "" || op.ContainerID == of.container || op.ContainerID == "")
+		// What waits for a container is explained by what the container waits for.
+		if fits && (found == nil || op.ContainerID != "" && found.ContainerID == "") {
+			found = &ops[i]
 		}
 	}
-	return ""
+	if found == nil {
+		return ""
+	}
+	if found.Verb == "stop container" && found.Killed && len(found.Waits) > 0 {
+		return fmt.Sprintf("it is being stopped, and not even SIGKILL, sent %s ago, ends it, since it waits in the kernel: %s.",
+			time.Since(found.Since).Round(time.Second), strings.Join(found.Waits, "; "))
+	}
+	text := fmt.Sprintf("%s, at stage %q for %s", found.Verb, found.Stage, time.Since(found.Since).Round(time.Millisecond))
+	if waits := found.BlockedIn(); waits != "" && time.Since(found.Since) > slowStage {
+		text += "; it waits for: " + waits
+	}
+	return text + "."
 }
+
+// slowStage is from when on it is told what a stage waits for.
+const slowStage = time.Second
 
 // history are the entries of a pod that tell how its containers began and
 // ended.

@@ -29,6 +29,8 @@ type Operation struct {
 	Since, Began time.Time
 	// By says who asked for it; "" is the agent.
 	By string
+	// Killed says of a stop that SIGKILL was sent.
+	Killed bool
 	// Waits are the functions its goroutines are in, and Threads what the
 	// agent's and the supervisor's threads wait for that wait longest.
 	Waits   []string
@@ -59,7 +61,7 @@ func (m *Manager) Operations(inWhat bool) []Operation {
 			}
 		}
 	}
-	return list
+	return append(list, m.stops(inWhat)...)
 }
 
 // waitsInKernel tells whether one of the functions is a system call's.
@@ -78,14 +80,15 @@ func (o *operation) state() Operation {
 }
 
 // blockedIn says what an operation waits for, in words.
-func (o Operation) blockedIn() string {
+func (o Operation) blockedIn() string { return cmp.Or(o.BlockedIn(), "nothing that shows") }
+
+// BlockedIn says what an operation waits for; "" where nothing shows, or when
+// it was not looked for.
+func (o Operation) BlockedIn() string {
 	var parts []string
 	parts = append(parts, o.Waits...)
 	for _, t := range o.Threads {
 		parts = append(parts, t.String())
-	}
-	if len(parts) == 0 {
-		return "nothing that shows"
 	}
 	return strings.Join(parts, "; ")
 }

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -24,8 +25,11 @@ type stopping struct {
 	// mu guards deadline.
 	mu       sync.Mutex
 	deadline time.Time
-	// by is who asked first.
-	by string
+	// by is who asked first, and began when; gentle says that SIGKILL is not
+	// the first signal.
+	by     string
+	began  time.Time
+	gentle bool
 }
 
 // StopContainer sends the container's stop signal, and SIGKILL once timeout
@@ -95,10 +99,11 @@ func (m *Manager) beginStop(c *container, timeout time.Duration, by string) *sto
 		c.stop.hurry(deadline)
 		return c.stop
 	}
-	stop := &stopping{sooner: make(chan struct{}, 1), killed: make(chan struct{}), deadline: deadline, by: by}
+	stop := &stopping{
+		sooner: make(chan struct{}, 1), killed: make(chan struct{}), deadline: deadline, by: by, began: time.Now(), gentle: timeout > 0,
+	}
 	c.stop = stop
-	gentle := timeout > 0
-	m.spawn(func() { m.driveStop(c, stop, gentle) })
+	m.spawn(func() { m.driveStop(c, stop) })
 	return stop
 }
 
@@ -124,9 +129,9 @@ func (s *stopping) left() time.Duration {
 }
 
 // driveStop sees a stop through until the container has ended.
-func (m *Manager) driveStop(c *container, stop *stopping, gentle bool) {
+func (m *Manager) driveStop(c *container, stop *stopping) {
 	ended := c.end()
-	if gentle {
+	if stop.gentle {
 		sig, err := parseSignal(c.get().StopSignal)
 		if err != nil {
 			sig = syscall.SIGTERM
@@ -141,7 +146,9 @@ func (m *Manager) driveStop(c *container, stop *stopping, gentle bool) {
 	m.signal(c, syscall.SIGKILL, stop.by)
 	close(stop.killed)
 	for wait := time.Second; !m.pause(wait, ended, nil); wait = min(2*wait, time.Minute) {
-		m.log.Warnf("container %s was killed and is still there", c.get().ID)
+		s := c.get()
+		m.log.WithField("blocked", strings.Join(m.hanging(s.CgroupPath), "; ")).
+			Warnf("container %s was killed and is still there after %s", s.ID, time.Since(stop.began).Round(time.Second))
 		m.signal(c, syscall.SIGKILL, stop.by)
 		if err := m.findExits(m.ctx); err != nil {
 			m.log.WithError(err).Warn("look for missed exits")

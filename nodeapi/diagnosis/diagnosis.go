@@ -113,7 +113,10 @@ func Container(c Subject) Story {
 		s.hint("Look at it with: nodectl info")
 	}
 	if c.Underway != "" {
-		s.Cause = join(s.Cause, "Right now: "+c.Underway)
+		s.Cause = replaced(s.Cause, rightNow+c.Underway)
+		if strings.Contains(c.Underway, "waits in the kernel") {
+			s.hint("It ends when the disk or network file system that it waits for answers, or is taken away. See which with: findmnt -T PATH; umount -f gives up an NFS mount")
+		}
 		s.hint("See what it waits for with: nodectl ops")
 	}
 	c.again(&s)
@@ -122,6 +125,7 @@ func Container(c Subject) Story {
 
 // Beginnings of causes.
 const (
+	rightNow   = "Right now: "
 	notStarted = "It could not be started: "
 	notMade    = "It could not be made: "
 )

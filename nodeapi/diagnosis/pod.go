@@ -52,7 +52,9 @@ func Pod(p Subject, parts []Part) Story {
 		p.podGone(&s)
 	}
 	if p.Underway != "" {
-		s.Cause = join(s.Cause, "Right now: "+p.Underway)
+		if !strings.Contains(s.Cause, rightNow) { // of a container
+			s.Cause = join(s.Cause, rightNow+p.Underway)
+		}
 		s.hint("See what it waits for with: nodectl ops")
 	}
 	return s

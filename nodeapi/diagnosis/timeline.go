@@ -104,7 +104,7 @@ func sentence(e recorder.Entry) string {
 	case recorder.KindSlow:
 		return e.What + " takes long: " + e.Text
 	case recorder.KindCall:
-		return "call " + join(e.What, e.Text) + asked(e.By)
+		return "call " + strings.TrimSpace(e.What+" "+e.Text) + asked(e.By)
 	case recorder.KindSignal:
 		if e.Error != "" {
 			return e.What + " could not be sent" + asked(e.By)

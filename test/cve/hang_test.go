@@ -56,11 +56,27 @@ func TestContainersThatCannotBeKilled(t *testing.T) {
 	n.goesOn()
 	stops.Wait()
 	n.goesOn()
+	n.explained(ids[0], `("/hung/file-0") in `)
 	hung.release()
 	for _, id := range ids {
 		if state := n.exited(id); state.ExitCode != 137 {
 			t.Errorf("exit code %d", state.ExitCode)
 		}
+	}
+}
+
+// explained checks that people are told in what a container hangs that cannot be killed.
+func (n *node) explained(id, where string) {
+	n.t.Helper()
+	testenv.Eventually(n.t, eventLimit, "nodectl why says where it hangs", func() error {
+		out := strings.Join(strings.Fields(n.Nodectl("why", id).Stdout), " ")
+		if !strings.Contains(out, "Right now: it is being stopped, and not even SIGKILL, sent ") || !strings.Contains(out, where) {
+			return fmt.Errorf("why: %s", out)
+		}
+		return nil
+	})
+	if out := n.Nodectl("ops"); !strings.Contains(out.Stdout, "stop container") || !strings.Contains(out.Stdout, "SIGKILL sent") || !strings.Contains(out.Stdout, where) {
+		n.t.Errorf("ops: %s%s", out.Stdout, out.Stderr)
 	}
 }
 
