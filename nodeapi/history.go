@@ -18,7 +18,7 @@ func (s *images) History(ctx context.Context, req *nodev1.HistoryRequest) (*node
 	if err != nil {
 		return nil, referenceError(req.GetImage(), err)
 	}
-	if err := hasPlatform(img, req.GetPlatform()); err != nil {
+	if err := hasPlatform(img, req.GetImage(), req.GetPlatform()); err != nil {
 		return nil, err
 	}
 	resp := &nodev1.HistoryResponse{}
@@ -36,7 +36,7 @@ func (s *images) History(ctx context.Context, req *nodev1.HistoryRequest) (*node
 }
 
 // hasPlatform refuses an image of another platform than was asked for.
-func hasPlatform(img imageservice.Image, platform string) error {
+func hasPlatform(img imageservice.Image, ref, platform string) error {
 	if platform == "" || img.Config == nil {
 		return nil
 	}
@@ -44,7 +44,7 @@ func hasPlatform(img imageservice.Image, platform string) error {
 		return err
 	}
 	if want, err := platforms.Parse(platform); err == nil && !platforms.Only(want).Match(img.Config.Platform) {
-		return failf(errdefs.ErrNotFound, "image with reference %s was found but does not provide the specified platform (%s)", img.ID, platform)
+		return failf(errdefs.ErrNotFound, "image with reference %s was found but does not provide the specified platform (%s)", ref, platform)
 	}
 	return nil
 }

@@ -61,7 +61,7 @@ func (s *images) Inspect(ctx context.Context, req *nodev1.InspectImageRequest) (
 	if err != nil {
 		return nil, referenceError(req.GetImage(), err)
 	}
-	if err := hasPlatform(img, req.GetPlatform()); err != nil {
+	if err := hasPlatform(img, req.GetImage(), req.GetPlatform()); err != nil {
 		return nil, err
 	}
 	config, err := s.images.Configuration(ctx, img.ID)
@@ -98,7 +98,7 @@ func (s *images) Tag(ctx context.Context, req *nodev1.TagImageRequest) (*nodev1.
 		return nil, noSuchImage(req.GetSource())
 	}
 	if err != nil {
-		return nil, err
+		return nil, referenceError(req.GetSource(), err)
 	}
 	return &nodev1.TagImageResponse{}, nil
 }

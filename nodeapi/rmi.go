@@ -22,7 +22,7 @@ func (s *images) Remove(ctx context.Context, req *nodev1.RemoveImageRequest) (*n
 	if err != nil {
 		return nil, referenceError(req.GetImage(), err)
 	}
-	if err := hasPlatform(img, req.GetPlatform()); err != nil {
+	if err := hasPlatform(img, req.GetImage(), req.GetPlatform()); err != nil {
 		return nil, err
 	}
 	byID := namesID(img, req.GetImage())

@@ -38,7 +38,7 @@ func (s *Server) volumeMessage(v volume.Volume, uses map[string][]string) *nodev
 func (s *Server) findVolume(name string) (volume.Volume, error) {
 	v, err := s.volumes.Get(name)
 	if errdefs.IsNotFound(err) {
-		return v, failf(errdefs.ErrNotFound, "no such volume: %s", name)
+		return v, failf(errdefs.ErrNotFound, "get %s: no such volume", name)
 	}
 	return v, err
 }

@@ -34,7 +34,7 @@ func (fakeVolumes) find(name string) (*nodev1.Volume, error) {
 			return v, nil
 		}
 	}
-	return nil, status.Errorf(codes.NotFound, "no such volume: %s", name)
+	return nil, status.Errorf(codes.NotFound, "get %s: no such volume", name)
 }
 
 func (s fakeVolumes) Create(_ context.Context, req *nodev1.CreateVolumeRequest) (*nodev1.Volume, error) {

@@ -64,7 +64,7 @@ func (p *person) namedVolumes(t *testing.T) {
 	}
 	p.want("data", "volume", "ls", "-q", "-f", "label=kind=test", "-f", "dangling=true")
 	p.want("data", "volume", "rm", "data")
-	if said := p.fails("volume", "inspect", "data"); said != "Error: no such volume: data" {
+	if said := p.fails("volume", "inspect", "data"); said != "Error: get data: no such volume" {
 		t.Error(said)
 	}
 }

@@ -34,7 +34,7 @@ func NewList(cli *command.CLI, name string) *cobra.Command {
 		Short: "List images",
 		Args:  command.RangeArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
+			if len(args) == 1 && args[0] != "" {
 				flags.filters = append(flags.filters, "reference="+args[0])
 			}
 			shown, err := flags.run(cmd.Context(), cli)
