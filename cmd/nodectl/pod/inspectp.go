@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
@@ -94,7 +95,15 @@ func inspect(ctx context.Context, client runtime.RuntimeServiceClient, name stri
 	if err != nil {
 		return nil, err
 	}
-	value := map[string]any{"status": raw}
+	status, err := plain(raw)
+	if err != nil {
+		return nil, err
+	}
+	if fields, ok := status.(map[string]any); ok {
+		// As crictl, which makes a date of it.
+		fields["createdAt"] = time.Unix(0, resp.GetStatus().GetCreatedAt()).Format(time.RFC3339Nano)
+	}
+	value := map[string]any{"status": status}
 	if brief {
 		return plain(value)
 	}

@@ -34,9 +34,9 @@ func checkOutput(output string, known ...string) error {
 	return nil
 }
 
-// message is an answer of CRI in JSON, with the fields that are not set.
+// message is an answer of CRI in JSON, with the fields that are zero.
 func message(m proto.Message) (json.RawMessage, error) {
-	raw, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
+	raw, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
 	if err != nil {
 		return nil, err
 	}
