@@ -30,9 +30,10 @@ func TestPodsBesideDirtyData(t *testing.T) {
 	testenv.Root(t)
 	size, rounds, pods := int64(192<<20), dirtyRounds, 3
 	if soak() {
-		size, rounds, pods = min(4<<30, backgroundThreshold(t)*3/4), 5*dirtyRounds, 14
+		size, rounds, pods = min(4<<30, backgroundThreshold(t)*3/4), 8, 13
 	}
-	disk := testenv.NewDisk(t, size+1<<30)
+	// ext4 begins to write when it has less than twice as much free as is dirty.
+	disk := testenv.NewDisk(t, 4*size+1<<30)
 	t.Setenv("TMPDIR", disk.Dir)
 	n := newNode(t, testenv.AgentOptions{Args: []string{"--log-level", "info"}})
 	n.pull(images.Busybox)
