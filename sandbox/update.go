@@ -105,7 +105,8 @@ func (m *Manager) limit(ctx context.Context, id string, res *runtime.LinuxContai
 	if err != nil {
 		return err
 	}
-	return unsaid(sup.Update(ctx, id, limits), "update container "+id+": ")
+	words := "update container " + id
+	return unsaid(unsaid(sup.Update(ctx, id, limits), words+": "), words+" ")
 }
 
 // What the kernel has where nothing was asked for.
