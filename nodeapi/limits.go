@@ -85,9 +85,17 @@ func (s *Server) validateHost(spec *nodev1.ContainerSpec) error {
 	if parent := spec.GetCgroupParent(); parent != "" && s.config.CgroupDriver == "systemd" && !strings.HasSuffix(parent, ".slice") {
 		return failf(errdefs.ErrInvalidArgument, "cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"")
 	}
+	return validateSets(res)
+}
+
+// validateSets refuses CPUs and memory nodes that are not there.
+func validateSets(res *nodev1.Resources) error {
 	for _, set := range []struct{ list, what, parameter, online string }{
 		{res.GetCpusetCpus(), "CPUs", "cpuset cpus", onlineCPUs}, {res.GetCpusetMems(), "memory nodes", "cpuset mems", onlineNodes},
 	} {
+		if set.list == "" {
+			continue
+		}
 		wanted, ok := numbers(set.list)
 		if !ok {
 			return failf(errdefs.ErrInvalidArgument, "invalid value %s for %s", set.list, set.parameter)
@@ -107,14 +115,17 @@ func (s *Server) validateHost(spec *nodev1.ContainerSpec) error {
 	return nil
 }
 
-// maxNumber bounds the CPUs and memory nodes that a list names.
-const maxNumber = 8192
+// maxNumber and maxList bound the CPUs and memory nodes that a list names, and its length.
+const (
+	maxNumber = 8192
+	maxList   = 4096
+)
 
 // numbers reads a list such as "0-2,4" (cpuset(7), List format).
 func numbers(list string) (all map[int]bool, ok bool) {
 	all = map[int]bool{}
-	if list == "" {
-		return all, true
+	if list == "" || len(list) > maxList {
+		return all, list == ""
 	}
 	for part := range strings.SplitSeq(list, ",") {
 		first, last, ranged := strings.Cut(part, "-")
