@@ -47,6 +47,13 @@ func (c *copying) out(ctx context.Context, source, target string) error {
 	if err != nil {
 		return err
 	}
+	if path.Clean("/"+source) == "/" {
+		// What is in the root has no folder before its name.
+		if folder, err = rootTarget(folder, name); err != nil {
+			return err
+		}
+		name = ""
+	}
 	root, err := os.Open(folder)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("invalid output path: directory %q does not exist", folder)
@@ -55,10 +62,20 @@ func (c *copying) out(ctx context.Context, source, target string) error {
 		return err
 	}
 	defer root.Close()
-	if name == "/" {
-		name = "."
-	}
 	return filetree.Write(ctx, in, root, "/", filetree.WriteOptions{Owners: c.flags.archive, Rename: name})
+}
+
+// rootTarget is the folder that what is in the root of a container goes to; it
+// is made where only it is missing.
+func rootTarget(folder, name string) (string, error) {
+	target := filepath.Join(folder, name)
+	if err := os.Mkdir(target, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("invalid output path: directory %q does not exist", folder)
+		}
+		return "", err
+	}
+	return target, nil
 }
 
 // localEnd looks at the local path that is copied to.
