@@ -96,7 +96,8 @@ func (m *making) holdVolumes(ctx context.Context) error {
 			m.server.emit(eventVolume, "create", v.Name, map[string]string{"driver": volume.Driver})
 		}
 		if mount.Path, err = m.server.volumes.Mount(ctx, v.Name); err != nil {
-			return err
+			return failf(errdefs.ErrFailedPrecondition, "error while mounting volume '%s': %s", m.server.volumes.Path(v.Name),
+				strings.TrimSuffix(err.Error(), ": "+errdefs.ErrUnavailable.Error()))
 		}
 		if mount.GetSubpath() != "" {
 			if mount.Path, err = m.server.volumes.Subfolder(v.Name, mount.GetSubpath()); err != nil {
