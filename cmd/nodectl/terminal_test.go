@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -231,6 +232,20 @@ func TestDetachKeysOfOnesOwn(t *testing.T) {
 	o.write("\x10\x11")
 	o.typed("\x10\x11")
 	o.write("\x18x")
+	o.shows("read escape sequence")
+	o.ends(0)
+}
+
+// Those that docker's configuration names hold where no flag names others.
+func TestDetachKeysOfDockersConfiguration(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", home)
+	if err := os.WriteFile(filepath.Join(home, "config.json"), []byte(`{"detachKeys": "ctrl-e,e"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := startOnTerminal(t, "run", "-it", "busybox", "sh")
+	o.attached()
+	o.write("\x05e")
 	o.shows("read escape sequence")
 	o.ends(0)
 }

@@ -6,7 +6,6 @@ import (
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
-	"github.com/nodeagent/nodeagent/cmd/nodectl/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -28,7 +27,7 @@ func NewAttach(cli *command.CLI) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&noStdin, "no-stdin", false, "Do not attach STDIN")
 	cmd.Flags().BoolVar(&sigProxy, "sig-proxy", true, "Proxy all received signals to the process")
-	cmd.Flags().StringVar(&detachKeys, "detach-keys", terminal.DefaultDetachKeys, "Override the key sequence for detaching a container")
+	cmd.Flags().StringVar(&detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
 	return cmd
 }
 

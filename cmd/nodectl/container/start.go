@@ -5,7 +5,6 @@ import (
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
-	"github.com/nodeagent/nodeagent/cmd/nodectl/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -40,6 +39,6 @@ func NewStart(cli *command.CLI) *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&attach, "attach", "a", false, "Attach STDOUT/STDERR and forward signals")
 	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "Attach container's STDIN")
-	cmd.Flags().StringVar(&detachKeys, "detach-keys", terminal.DefaultDetachKeys, "Override the key sequence for detaching a container")
+	cmd.Flags().StringVar(&detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
 	return cmd
 }
