@@ -13,8 +13,8 @@
 //	<mounts>/<id>       where an image is mounted while somebody needs it
 //
 // IDs are short numbers, so that the paths of many layers fit in one mount
-// option. A directory without a good record is what a killed agent left
-// half-made, and is deleted at start. Removal is one rename into trash, after
+// option. A directory without a good record is a layer being unpacked, or what a
+// killed agent left half-made, and is deleted at start. Removal is one rename into trash, after
 // which a goroutine of the snapshotter deletes at leisure.
 //
 // # Durability

@@ -3,8 +3,10 @@ package snapshotter
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -114,6 +116,12 @@ func (o *Overlay) load() (garbage []uint64, err error) {
 		}
 		o.nextID = max(o.nextID, id+1)
 		s, err := o.read(id)
+		if errors.Is(err, fs.ErrNotExist) {
+			// As a pull leaves it that was killed.
+			logrus.WithField("directory", o.dir(id)).Debug("dropping a snapshot that was being made")
+			garbage = append(garbage, id)
+			continue
+		}
 		if err != nil {
 			logrus.WithError(err).WithField("directory", o.dir(id)).Warn("dropping a half-made snapshot")
 			garbage = append(garbage, id)
