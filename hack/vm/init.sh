@@ -10,7 +10,7 @@ if [ "$1" != moved ]; then
 	exec /bin/busybox switch_root /new /init moved
 fi
 
-export PATH=/bin HOME=/root TMPDIR=/tmp NODEAGENT_TEST_REQUIRE=yes
+export PATH=/bin HOME=/root TMPDIR=/tmp NODEAGENT_TEST_REQUIRE=yes NODEAGENT_TEST_MACHINE=yes
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /root /var /etc
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
