@@ -32,6 +32,9 @@ const (
 func (s *debug) Why(ctx context.Context, req *nodev1.WhyRequest) (*nodev1.WhyResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, whyTimeout)
 	defer cancel()
+	if req.GetObject() == "" {
+		return s.whyNode(ctx)
+	}
 	name := strings.TrimPrefix(req.GetObject(), "/")
 	subject, err := s.subject(ctx, name)
 	if err != nil {

@@ -20,6 +20,11 @@ type fakeDebug struct {
 func (fakeDebug) Why(_ context.Context, r *nodev1.WhyRequest) (*nodev1.WhyResponse, error) {
 	at := func(s int64) *timestamppb.Timestamp { return timestamppb.New(time.Unix(1700000000+s, 25e6)) }
 	switch r.GetObject() {
+	case "":
+		return &nodev1.WhyResponse{
+			Kind: "node", State: "This went wrong in the last hour (1 in all):", Hints: []string{"Ask for the whole story with: nodectl why NAME"},
+			Containers: []*nodev1.WhyContainer{{Id: podID, Name: "a/broken", State: "2 minutes ago", Cause: "It could not be made: \x1b[2Jno network."}},
+		}, nil
 	case "job":
 		return &nodev1.WhyResponse{
 			Kind: "container", Id: jobID, Name: "job", PodId: podID, Image: "old:1",

@@ -326,11 +326,14 @@ func (c Subject) failed(verb string) *recorder.Entry {
 	return e
 }
 
-func (c Subject) ago(t time.Time) string {
+func (c Subject) ago(t time.Time) string { return Ago(c.Now, t) }
+
+// Ago says in words how long before now a time was.
+func Ago(now, t time.Time) string {
 	if t.IsZero() {
 		return "at an unknown time"
 	}
-	d := c.Now.Sub(t)
+	d := now.Sub(t)
 	if d < time.Second {
 		return "just now"
 	}

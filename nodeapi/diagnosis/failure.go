@@ -154,7 +154,7 @@ func explained(text, image string, tables ...[]failure) (cause string, hints []s
 // or repeat an ID that everybody knows by then.
 var noise = regexp.MustCompile(`^(?:specification|mounts|user|image|namespaces|network|process|supervisor|rootfs|snapshot|files): ` +
 	`|wire pod [0-9a-f]{64}: |edit the specification of container [0-9a-f]{64}: |pin namespaces in \S+: |unable to start container process: ` +
-	`|plugins: plugin type="[^"]*" failed \(\w+\): |^rpc error: code = \w+ desc = |^[A-Z][A-Za-z]+: |^pull \S+: `)
+	`|plugins: plugin type="[^"]*" failed \(\w+\): |^rpc error: code = \w+ desc = |^[A-Z][A-Za-z]+: |^pull \S+: |^run pod \S+: `)
 
 // trimmed takes the noise off an error.
 func trimmed(text string) string {

@@ -95,6 +95,9 @@ func TestWhyPod(t *testing.T) {
 		t.Fatal("a pod without a network was made")
 	}
 	n.why("e2e/broken", "It could not be made: none of the CNI configurations in", "10-bad.conflist", "nodectl doctor")
+	if out := n.ctl("why"); !strings.Contains(out, "e2e/broken, ") || !strings.Contains(out, "none of the CNI configurations") || strings.Contains(out, "e2e/web") {
+		t.Errorf("why: %s", out)
+	}
 	if out := n.Nodectl("doctor"); out.Code != 1 || !strings.Contains(out.Stdout, "10-bad.conflist") {
 		t.Errorf("doctor: %d %s", out.Code, out.Stdout)
 	}

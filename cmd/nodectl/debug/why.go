@@ -3,6 +3,7 @@
 package debug
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -39,21 +40,29 @@ func NewWhy(cli *command.CLI) *cobra.Command {
 	var source string
 	var last int32
 	cmd := &cobra.Command{
-		Use:   "why [OPTIONS] CONTAINER|POD",
+		Use:   "why [OPTIONS] [CONTAINER|POD]",
 		Short: "Tell why a container or pod is as it is, also of one that was removed",
 		Long: `Tell why a container or pod is as it is: its state, the cause, what to do about
 it, what it wrote last, and all that happened to it with the time that took.
 Those that were removed are known for as long as the agent's recorder reaches.
 
 Name it by its ID or the beginning of that, by the name of one of nodectl's
-containers, or as NAMESPACE/POD[/CONTAINER].`,
-		Args: command.ExactArgs(1),
+containers, or as NAMESPACE/POD[/CONTAINER].
+
+Without a name it lists what went wrong on the node in the last hour.`,
+		Args: command.RangeArgs(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := cli.Debug()
 			if err != nil {
 				return err
 			}
-			resp, err := client.Why(cmd.Context(), &nodev1.WhyRequest{Object: args[0], Moments: last})
+			object := ""
+			if len(args) > 0 {
+				if object = args[0]; object == "" {
+					return errors.New("No such object: ")
+				}
+			}
+			resp, err := client.Why(cmd.Context(), &nodev1.WhyRequest{Object: object, Moments: last})
 			if err != nil {
 				return err
 			}
@@ -88,6 +97,9 @@ func storyOf(r *nodev1.WhyResponse) story {
 // write writes a story for a person.
 func (s story) write(to io.Writer) error {
 	var out strings.Builder
+	if s.Kind == "node" {
+		return s.writeNode(to)
+	}
 	fmt.Fprintf(&out, "%s (%s", printable(s.Name), s.Kind)
 	if s.ID != "" {
 		fmt.Fprintf(&out, " %s", format.ID(s.ID, false))
@@ -120,6 +132,21 @@ func (s story) write(to io.Writer) error {
 	s.writeTimeline(&out)
 	if s.Dropped > 0 {
 		fmt.Fprintf(&out, "\nThe recorder lost %d entries since the agent started, since the disk was too slow or full.\n", s.Dropped)
+	}
+	_, err := io.WriteString(to, out.String())
+	return err
+}
+
+// writeNode writes what went wrong on the node.
+func (s story) writeNode(to io.Writer) error {
+	var out strings.Builder
+	out.WriteString(s.State + "\n")
+	for _, c := range s.Containers {
+		fmt.Fprintf(&out, "\n%s, %s\n", printable(c.Name), c.State)
+		paragraph(&out, "", c.Cause)
+	}
+	if len(s.Hints) > 0 {
+		out.WriteString("\n" + strings.Join(s.Hints, "\n") + "\n")
 	}
 	_, err := io.WriteString(to, out.String())
 	return err
