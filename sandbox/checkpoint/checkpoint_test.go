@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -236,6 +238,61 @@ func TestCVE2026_50195(t *testing.T) {
 	want := Expected{Name: "web", ImageID: "sha256:1", Process: &specs.Process{Args: []string{"sh"}, Cwd: "/"}}
 	if err := got.Compare(want); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "image") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A file that is all holes takes a kilobyte in an archive, and the whole disk when it is written out.
+func TestHolesAreRefused(t *testing.T) {
+	record := func(key, value string) string {
+		// The length counts itself.
+		text := " " + key + "=" + value + "\n"
+		n := len(text) + 2
+		if len(strconv.Itoa(n)) == 3 {
+			n++
+		}
+		return strconv.Itoa(n) + text
+	}
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, h := range []struct {
+		header tar.Header
+		body   string
+	}{
+		{tar.Header{Typeflag: tar.TypeXHeader, Name: "PaxHeaders/x"}, record("GNU.sparse.major", "1") + record("GNU.sparse.minor", "0") +
+			record("GNU.sparse.name", "checkpoint/pages-1.img") + record("GNU.sparse.realsize", "1099511627776")},
+		{tar.Header{Typeflag: tar.TypeReg, Name: "GNUSparseFile/x", Mode: 0o600}, "0\n" + strings.Repeat("\x00", 510)},
+	} {
+		var one bytes.Buffer
+		each := tar.NewWriter(&one)
+		plain := h.header
+		plain.Typeflag, plain.Size, plain.Mode = tar.TypeReg, int64(len(h.body)), 0o600
+		if err := each.WriteHeader(&plain); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(each, h.body); err != nil {
+			t.Fatal(err)
+		}
+		if err := each.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		block := one.Bytes()
+		block[156] = h.header.Typeflag
+		sum := 0
+		for i, b := range block[:512] {
+			if i >= 148 && i < 156 {
+				b = ' '
+			}
+			sum += int(b)
+		}
+		copy(block[148:156], fmt.Sprintf("%06o\x00 ", sum))
+		buf.Write(block)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if _, err := Read(&buf, dir, Limits{Bytes: 1 << 20}); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "holes") {
+		t.Errorf("%v", err)
 	}
 }
 

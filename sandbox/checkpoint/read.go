@@ -128,6 +128,12 @@ func (r *reader) entry(h *tar.Header, in io.Reader) error {
 	if h.Typeflag != tar.TypeReg {
 		return fmt.Errorf("entry %.140q is no regular file: %w", h.Name, errdefs.ErrInvalidArgument)
 	}
+	for record := range h.PAXRecords {
+		// A file with holes becomes larger than the stream that bounds it.
+		if strings.HasPrefix(record, "GNU.sparse.") {
+			return fmt.Errorf("entry %.140q has holes: %w", h.Name, errdefs.ErrInvalidArgument)
+		}
+	}
 	if r.seen[h.Name] {
 		return fmt.Errorf("entry %.140q repeats: %w", h.Name, errdefs.ErrInvalidArgument)
 	}
