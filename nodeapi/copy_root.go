@@ -95,8 +95,26 @@ func (s *Server) withStopped(ctx context.Context, c sandbox.Container, name stri
 	if write && spec.GetSecurity().GetReadOnly() {
 		return errReadOnly
 	}
+	if file := s.networkFile(c, name); file != "" && !write {
+		return s.withMount(ctx, &nodev1.Mount{Type: nodev1.Mount_BIND, Source: file, Target: name}, "", use)
+	}
 	mapped := s.ownersOf(c) != nil
 	return s.sandboxes.ChangeRootfs(ctx, c.ID, func(root *os.File) error { return use(place{root, name, mapped}) })
+}
+
+// networkFile is the file that is mounted over one in a container's /etc, such as
+// its hosts file; empty where the path is another, or one that a person mounts.
+func (s *Server) networkFile(c sandbox.Container, name string) string {
+	own, ok := networkFiles[path.Clean("/"+name)]
+	pod, err := s.sandboxes.Pod(c.PodID)
+	if !ok || err != nil || pod.Owner != sandbox.OwnerNodectl {
+		return ""
+	}
+	file := s.files.path(podKey(pod), own)
+	if _, err := os.Lstat(file); err != nil {
+		return "" // it shares the network of another, and that one's files
+	}
+	return file
 }
 
 // mountAt finds the mount that a path is below, and the rest of the path.

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/klauspost/compress/gzip"
 )
 
 // TestCopy tries cp against a real agent.
@@ -17,7 +20,7 @@ func TestCopy(t *testing.T) {
 		test func(*testing.T)
 	}{
 		{"running", p.copyRunning}, {"stopped", p.copyStopped}, {"owners", p.copyOwners},
-		{"CVE-2026-41567", p.copyTrojans}, {"CVE-2026-42306", p.copyRacer},
+		{"links", p.copyLinks}, {"compressed", p.copyCompressed}, {"CVE-2026-41567", p.copyTrojans}, {"CVE-2026-42306", p.copyRacer},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			defer p.removeAll(t)
@@ -187,4 +190,66 @@ func (p *person) copyRacer(t *testing.T) {
 		}
 	}
 	p.want("racer", "rm", "-f", "racer")
+}
+
+// copyLinks: a local link is where it leads, be there something or not; and a
+// container that does not run has the files that tell it of its network.
+func (p *person) copyLinks(t *testing.T) {
+	p.t = t
+	dir := t.TempDir()
+	p.ctl("create", "--name", "c", "-h", "named", "busybox", "true")
+	for link, target := range map[string]string{"to-file": "file", "to-nothing": "new", "to-folder": "sub", "chain": "to-file"} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range []struct{ to, made string }{
+		{"to-nothing", "new"}, {"to-file", "file"}, {"chain", "file"}, {"to-folder", "sub/hostname"}, {"to-folder/", "sub/hostname"},
+	} {
+		if err := os.RemoveAll(filepath.Join(dir, one.made)); err != nil {
+			t.Fatal(err)
+		}
+		p.ctl("cp", "c:/etc/hostname", dir+"/"+one.to)
+		if got := read(t, filepath.Join(dir, one.made)); got != "named\n" {
+			t.Errorf("%s: %q", one.to, got)
+		}
+		if info, err := os.Lstat(filepath.Join(dir, strings.TrimSuffix(one.to, "/"))); err != nil || info.Mode()&os.ModeSymlink == 0 {
+			t.Errorf("%s is a link no more: %v", one.to, err)
+		}
+	}
+	p.want("c", "rm", "c")
+}
+
+// copyCompressed: a tar may come compressed, by what docker knows. That of bzip2 and
+// xz is tried in package command, since no writer of them is at hand.
+func (p *person) copyCompressed(t *testing.T) {
+	p.t = t
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("content\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tarball, err := exec.Command("tar", "-C", dir, "-c", "f").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var gzipped bytes.Buffer
+	z := gzip.NewWriter(&gzipped)
+	if _, err := z.Write(tarball); err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	p.ctl("create", "--name", "c", "busybox", "sleep", "1000")
+	p.fed(gzipped.String(), "cp", "-", "c:/etc")
+	p.ctl("cp", "c:/etc/f", dir+"/back")
+	if got := read(t, dir+"/back"); got != "content\n" {
+		t.Errorf("%q", got)
+	}
+	cut := p.command("cp", "-", "c:/etc")
+	cut.Stdin = bytes.NewReader(gzipped.Bytes()[:gzipped.Len()-12])
+	if out, err := cut.CombinedOutput(); err == nil || !strings.HasPrefix(string(out), "Error: decompress gzip: ") {
+		t.Errorf("%q %v", out, err)
+	}
+	p.want("c", "rm", "c")
 }

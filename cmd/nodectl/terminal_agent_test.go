@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/creack/pty"
-	"github.com/klauspost/compress/gzip"
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +21,7 @@ func TestTerminals(t *testing.T) {
 		test func(*testing.T)
 	}{
 		{"short ones", p.shortOnes}, {"attached again", p.attachedAgain}, {"sizes of several", p.sizesOfSeveral}, {"signals", p.signals},
-		{"agent dies", p.agentDies}, {"supervisor dies", p.supervisorDies}, {"compressed", p.copyCompressed},
+		{"agent dies", p.agentDies}, {"supervisor dies", p.supervisorDies},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			defer p.removeAll(t)
@@ -205,35 +202,4 @@ func (p *person) supervisor() int {
 	}
 	p.t.Fatal("the agent has no supervisor")
 	return 0
-}
-
-// copyCompressed: a tar may come compressed, by what docker knows. That of bzip2 and
-// xz is tried in package command, since no writer of them is at hand.
-func (p *person) copyCompressed(t *testing.T) {
-	p.t = t
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("content\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	tarball, err := exec.Command("tar", "-C", dir, "-c", "f").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var gzipped bytes.Buffer
-	z := gzip.NewWriter(&gzipped)
-	if _, err := z.Write(tarball); err != nil || z.Close() != nil {
-		t.Fatal(err)
-	}
-	p.ctl("create", "--name", "c", "busybox", "sleep", "1000")
-	p.fed(gzipped.String(), "cp", "-", "c:/etc")
-	p.ctl("cp", "c:/etc/f", dir+"/back")
-	if got := read(t, dir+"/back"); got != "content\n" {
-		t.Errorf("%q", got)
-	}
-	cut := p.command("cp", "-", "c:/etc")
-	cut.Stdin = bytes.NewReader(gzipped.Bytes()[:gzipped.Len()-12])
-	if out, err := cut.CombinedOutput(); err == nil || !strings.HasPrefix(string(out), "Error: decompress gzip: ") {
-		t.Errorf("%q %v", out, err)
-	}
-	p.want("c", "rm", "c")
 }

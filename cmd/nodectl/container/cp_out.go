@@ -78,8 +78,29 @@ func rootTarget(folder, name string) (string, error) {
 	return target, nil
 }
 
-// localEnd looks at the local path that is copied to.
+// maxLinks is how many links a local path may lead through.
+const maxLinks = 40
+
+// localEnd looks at the local path that is copied to. A link is where it leads,
+// also where nothing is there yet.
 func localEnd(target string) (end, error) {
+	for range maxLinks {
+		info, err := os.Lstat(strings.TrimRight(target, "/"))
+		if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+			break
+		}
+		leads, err := os.Readlink(strings.TrimRight(target, "/"))
+		if err != nil {
+			return end{}, err
+		}
+		if !filepath.IsAbs(leads) {
+			leads = filepath.Join(filepath.Dir(strings.TrimRight(target, "/")), leads)
+		}
+		if strings.HasSuffix(target, "/") {
+			leads += "/"
+		}
+		target = leads
+	}
 	to := end{path: target}
 	info, err := os.Stat(target)
 	switch {
