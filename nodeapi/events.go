@@ -1,6 +1,7 @@
 package nodeapi
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -71,9 +72,7 @@ func (s *Server) emitContainerAt(at time.Time, action string, c sandbox.Containe
 		attributes[name] = value
 	}
 	attributes["name"] = c.Config.GetMetadata().GetName()
-	if attributes["image"] = s.specOf(c).GetImage(); attributes["image"] == "" {
-		attributes["image"] = c.Config.GetImage().GetUserSpecifiedImage()
-	}
+	attributes["image"] = cmp.Or(s.specOf(c).GetImage(), s.specOf(c).GetRootfs(), c.Config.GetImage().GetUserSpecifiedImage())
 	for i := 0; i+1 < len(more); i += 2 {
 		attributes[more[i]] = more[i+1]
 	}

@@ -3,9 +3,11 @@ package spec
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/moby/profiles/seccomp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -119,8 +121,30 @@ func (b *builder) seccomp() error {
 	if filter == nil || filter.DefaultAction == "" {
 		return invalid(field, "profile %s has no default action", profile.GetLocalhostRef())
 	}
+	if action := unknownAction(filter); action != "" {
+		return invalid(field, "profile %s has an unknown action %.100q", profile.GetLocalhostRef(), action)
+	}
 	b.spec.Linux.Seccomp = filter
 	return nil
+}
+
+// seccompActions are those of the OCI's specification.
+var seccompActions = []specs.LinuxSeccompAction{
+	specs.ActKill, specs.ActKillProcess, specs.ActKillThread, specs.ActTrap, specs.ActErrno, specs.ActTrace, specs.ActAllow, specs.ActLog, specs.ActNotify,
+}
+
+// unknownAction gives an action of a filter that there is none; empty when all are
+// known.
+func unknownAction(filter *specs.LinuxSeccomp) specs.LinuxSeccompAction {
+	if !slices.Contains(seccompActions, filter.DefaultAction) {
+		return filter.DefaultAction
+	}
+	for _, call := range filter.Syscalls {
+		if !slices.Contains(seccompActions, call.Action) {
+			return call.Action
+		}
+	}
+	return ""
 }
 
 // ValidateSandboxSecurity checks the security context of a pod, which its

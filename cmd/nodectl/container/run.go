@@ -77,10 +77,12 @@ func (r *runner) run(ctx context.Context, image string, args []string) error {
 		return err
 	}
 	if r.detach {
-		if _, err := client.Start(ctx, &nodev1.StartRequest{Container: id}); err != nil {
+		// The ID is told of one that cannot be started too: it is there.
+		_, err := client.Start(ctx, &nodev1.StartRequest{Container: id})
+		fmt.Fprintln(r.cli.Out, id)
+		if err != nil {
 			return startError(r.cli, err)
 		}
-		fmt.Fprintln(r.cli.Out, id)
 		return nil
 	}
 	return r.attached(ctx, client, id, keys)
