@@ -44,3 +44,16 @@ func TestEditRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestList(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"vendor.json": vendorFile, "bad.json": "{"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := List([]string{dir, filepath.Join(dir, "missing")})
+	if err != nil || !slices.Equal(got, []string{"vendor.com/thing=one"}) {
+		t.Errorf("%q %v", got, err)
+	}
+}
