@@ -350,21 +350,6 @@ func (c *Client) StopPodInit(ctx context.Context, id string) error {
 	})
 }
 
-// Shutdown ends a supervisor that holds no container and no pod's first
-// process, and removes the cgroup it lived in; ErrFailedPrecondition means
-// that it holds some. A nil error means that it ends, or that none runs.
-func (c *Client) Shutdown(ctx context.Context) error {
-	err := c.call(ctx, func(s v1.SupervisorClient) error {
-		_, err := s.Shutdown(ctx, &v1.ShutdownRequest{})
-		return err
-	})
-	if errdefs.IsUnavailable(err) {
-		// It may be gone before its answer is.
-		return nil
-	}
-	return err
-}
-
 func exitFrom(m *v1.Exit) *Exit {
 	if m == nil {
 		return nil
