@@ -27,14 +27,14 @@ func (m *Manager) rootfsDir(id string) string { return filepath.Join(m.container
 
 func (m *Manager) imagesDir(id string) string { return filepath.Join(m.containerDir(id), "images") }
 
-// makeContainerDir makes the container's folder. Only root may enter it,
-// which in a user namespace is another.
+// makeContainerDir makes the container's folder, as far as it is missing. Only
+// root may enter it, which in a user namespace is another.
 func (m *Manager) makeContainerDir(id string, p *podState) error {
 	dir := m.containerDir(id)
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	if err := os.Mkdir(m.rootfsDir(id), 0o755); err != nil {
+	if err := os.Mkdir(m.rootfsDir(id), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	if len(p.UIDs) > 0 {

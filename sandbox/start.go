@@ -117,12 +117,7 @@ func (r *starting) remount(ctx context.Context) error {
 		return err
 	}
 	s.Views = nil
-	for _, dir := range []string{r.containerDir(s.ID), r.rootfsDir(s.ID)} {
-		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-			return err
-		}
-	}
-	if err := os.Chmod(r.rootfsDir(s.ID), 0o755); err != nil {
+	if err := r.makeContainerDir(s.ID, r.c.pod.get()); err != nil {
 		return err
 	}
 	if err := r.mountRootfs(ctx, &s, r.c.pod.get()); err != nil {

@@ -207,7 +207,10 @@ func (p *person) reboot(t *testing.T) {
 	p.eventuallyRuns("exec", "later", "test", "-e", "/kept")
 	p.ctl("run", "-d", "--name", "stays", "--restart", "unless-stopped", "busybox", "sleep", "1000")
 	p.ctl("stop", "-t", "0", "stays")
-	pids := []string{p.ctl("inspect", "-f", "{{.State.Pid}}", "back"), p.ctl("inspect", "-f", "{{.State.Pid}}", "later"), p.ctl("info", "-f", "{{.SupervisorPid}}")}
+	p.ctl("run", "-d", "--name", "own", "--userns", "auto", "--domainname", "example.com", "--tmpfs", "/t", "busybox", "sh", "-c",
+		"echo $(cat /proc/sys/kernel/domainname) >> /kept; sleep 1000")
+	p.eventuallyRuns("exec", "own", "test", "-e", "/kept")
+	pids := []string{p.ctl("inspect", "-f", "{{.State.Pid}}", "back"), p.ctl("inspect", "-f", "{{.State.Pid}}", "own"), p.ctl("inspect", "-f", "{{.State.Pid}}", "later"), p.ctl("info", "-f", "{{.SupervisorPid}}")}
 	p.Kill9()
 	slices.Reverse(pids) // the supervisor first: it tells nobody any more
 	for _, pid := range pids {
@@ -234,8 +237,10 @@ func (p *person) reboot(t *testing.T) {
 	p.want("exited", "inspect", "-f", "{{.State.Status}}", "later")
 	p.want("later", "start", "later")
 	p.eventually("y\ny", "exec", "later", "cat", "/kept")
+	p.want("own", "start", "own")
+	p.eventually("example.com\nexample.com", "exec", "own", "cat", "/kept")
 	p.want("exited", "inspect", "-f", "{{.State.Status}}", "stays")
-	p.ctl("rm", "-f", "back", "later", "stays")
+	p.ctl("rm", "-f", "back", "later", "stays", "own")
 	p.want("kept", "volume", "rm", "kept")
 }
 
