@@ -50,18 +50,34 @@ func (s *containers) Exec(stream execStream) error {
 	return s.execAttached(stream, er, req)
 }
 
-// execDetached leaves the process to the server: it ends with the agent.
+// execDetached leaves the process to the server once it runs: it ends with the
+// agent.
 func (s *containers) execDetached(stream execStream, er sandbox.ExecRequest, tty bool) error {
 	er.IO = sandbox.IO{TTY: tty}
+	started, failed := make(chan struct{}), make(chan error, 1)
+	er.Started = func() { close(started) }
 	ok := s.goBackground(func(ctx context.Context) {
-		if _, err := s.exec(ctx, er); err != nil && ctx.Err() == nil {
-			logrus.WithError(err).WithField("container", er.ContainerID).Warn("detached exec failed")
+		_, err := s.exec(ctx, er)
+		select {
+		case <-started:
+			if err != nil && ctx.Err() == nil {
+				logrus.WithError(err).WithField("container", er.ContainerID).Warn("detached exec failed")
+			}
+		default:
+			failed <- err
 		}
 	})
 	if !ok {
 		return failf(errdefs.ErrUnavailable, "the agent is stopping")
 	}
-	return sendExecAttached(stream, er.ContainerID)
+	select {
+	case <-started:
+		return sendExecAttached(stream, er.ContainerID)
+	case err := <-failed:
+		return err
+	case <-stream.Context().Done():
+		return stream.Context().Err()
+	}
 }
 
 // execAttached serves the process's streams, and tells its exit code.
@@ -112,10 +128,11 @@ func (s *Server) execUntilLeft(ctx context.Context, er sandbox.ExecRequest, left
 		err  error
 	}
 	done := make(chan result, 1)
+	execID := sandbox.NewID()
 	own, cancel := context.WithCancel(s.life)
 	ok := s.goBackground(func(context.Context) {
 		defer cancel()
-		code, err := s.exec(own, er)
+		code, err := s.execAs(own, execID, er)
 		done <- result{code, err}
 	})
 	if !ok {
@@ -124,14 +141,14 @@ func (s *Server) execUntilLeft(ctx context.Context, er sandbox.ExecRequest, left
 	}
 	select {
 	case <-left:
-		return 0, errLeft
+		return 0, s.execLeft(er.ContainerID, execID)
 	case r := <-done:
 		return r.code, r.err
 	case <-ctx.Done():
 	}
 	select {
 	case <-left:
-		return 0, errLeft
+		return 0, s.execLeft(er.ContainerID, execID)
 	default:
 	}
 	cancel()
@@ -139,18 +156,31 @@ func (s *Server) execUntilLeft(ctx context.Context, er sandbox.ExecRequest, left
 	return r.code, errors.Join(r.err, ctx.Err())
 }
 
+// execLeft tells that a process runs on without its client, and returns errLeft.
+func (s *Server) execLeft(container, execID string) error {
+	if c, err := s.sandboxes.Container(container); err == nil {
+		s.emitContainer("exec_detach", c, "execID", execID)
+	}
+	return errLeft
+}
+
 // exec runs a process and tells of it.
 func (s *Server) exec(ctx context.Context, er sandbox.ExecRequest) (int, error) {
+	return s.execAs(ctx, sandbox.NewID(), er)
+}
+
+// execAs is exec under a name for those who hear of it.
+func (s *Server) execAs(ctx context.Context, execID string, er sandbox.ExecRequest) (int, error) {
 	c, err := s.sandboxes.Container(er.ContainerID)
 	if err != nil {
 		return 0, err
 	}
 	command := strings.Join(er.Cmd, " ")
-	s.emitContainer("exec_create: "+command, c)
-	s.emitContainer("exec_start: "+command, c)
+	s.emitContainer("exec_create: "+command, c, "execID", execID)
+	s.emitContainer("exec_start: "+command, c, "execID", execID)
 	code, err := s.sandboxes.Exec(ctx, er)
 	if err == nil {
-		s.emitContainer("exec_die", c, "exitCode", strconv.Itoa(code))
+		s.emitContainer("exec_die", c, "execID", execID, "exitCode", strconv.Itoa(code))
 	}
 	return code, err
 }

@@ -309,6 +309,11 @@ func (f *fakeSandboxes) Exec(_ context.Context, req sandbox.ExecRequest) (int, e
 	switch req.Cmd[0] {
 	case "missing":
 		return 0, errors.New(`exec: "missing": executable file not found in $PATH`)
+	}
+	if req.Started != nil {
+		req.Started()
+	}
+	switch req.Cmd[0] {
 	case "cat":
 		_, _ = io.Copy(req.IO.Stdout, req.IO.Stdin)
 	case "env":

@@ -53,6 +53,7 @@ type execution struct {
 	sup        Supervisor
 	id, execID string
 	process    *specs.Process
+	started    func() // or nil
 }
 
 func (m *Manager) newExecution(req ExecRequest) (*execution, error) {
@@ -92,7 +93,7 @@ func (m *Manager) newExecution(req ExecRequest) (*execution, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &execution{sup: sup, id: s.ID, execID: newID()[:32], process: withHome(process, home)}, nil
+	return &execution{sup: sup, id: s.ID, execID: newID()[:32], process: withHome(process, home), started: req.Started}, nil
 }
 
 // start starts the process. A client that goes away meanwhile is not noticed
@@ -113,6 +114,9 @@ func (x *execution) start(ctx context.Context, streams supervisor.Streams, conso
 		kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), lateTime)
 		defer cancel()
 		_ = x.sup.KillExec(kill, x.id, x.execID)
+	}
+	if err == nil && x.started != nil {
+		x.started()
 	}
 	return unsaid(err, "exec "+x.execID+" in container "+x.id+": ")
 }

@@ -207,6 +207,8 @@ type ExecRequest struct {
 	User        string
 	Privileged  bool
 	IO          IO
+	// Started is called, unless nil, once the process was executed.
+	Started func()
 }
 
 // ExecResult is what ExecSync gives. Streams are cut at 16 MiB each.

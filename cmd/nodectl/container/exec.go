@@ -61,7 +61,10 @@ func runExec(ctx context.Context, cli *command.CLI, start *nodev1.ExecStart, key
 		return err
 	}
 	if start.Detach {
-		return detachedExec(ctx, client, start)
+		if err := detachedExec(ctx, client, start); err != nil {
+			return execError(cli, err)
+		}
+		return nil
 	}
 	if err := checkTerminal(cli, start.Stdin, start.Tty); err != nil {
 		return err
@@ -94,7 +97,7 @@ func execError(cli *command.CLI, err error) error {
 	return err
 }
 
-// detachedExec returns once the agent has taken the command on.
+// detachedExec returns once the command runs.
 func detachedExec(ctx context.Context, client nodev1.ContainersClient, start *nodev1.ExecStart) error {
 	l, err := openExec(ctx, client, start)
 	if err != nil {
