@@ -65,7 +65,7 @@ func (s *Server) mountsOf(from string) ([]*nodev1.Mount, error) {
 			continue
 		}
 		mount = proto.CloneOf(mount)
-		mount.Anonymous, mount.NoCopy = false, true
+		mount.Anonymous, mount.NoCopy, mount.Inherited = false, true, true
 		mount.ReadOnly = mount.GetReadOnly() || mode == "ro"
 		out = append(out, mount)
 	}

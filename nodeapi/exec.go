@@ -182,7 +182,20 @@ func (s *Server) execAs(ctx context.Context, execID string, er sandbox.ExecReque
 	if err == nil {
 		s.emitContainer("exec_die", c, "execID", execID, "exitCode", strconv.Itoa(code))
 	}
-	return code, err
+	return code, execFailure(err)
+}
+
+// execFailure words an unknown user as docker does.
+func execFailure(err error) error {
+	if !errdefs.IsInvalidArgument(err) {
+		return err
+	}
+	for _, words := range createWords {
+		if at := words.ours.FindStringIndex(err.Error()); at != nil {
+			return failf(errdefs.ErrInvalidArgument, "%s", words.ours.ReplaceAllString(err.Error()[at[0]:at[1]], words.their))
+		}
+	}
+	return err
 }
 
 func sendExecAttached(stream execStream, id string) error {

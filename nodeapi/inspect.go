@@ -27,6 +27,8 @@ func (s *containers) Inspect(ctx context.Context, req *nodev1.InspectRequest) (*
 		Rootfs: c.Rootfs, SnapshotKey: c.SnapshotKey, CgroupPath: c.CgroupPath,
 		StopSignal: c.StopSignal, PodId: c.PodID, Addresses: addresses(pod), Endpoints: s.endpoints(pod),
 	}
+	sec := c.Config.GetLinux().GetSecurityContext()
+	resp.MaskedPaths, resp.ReadonlyPaths = sec.GetMaskedPaths(), sec.GetReadonlyPaths()
 	if resp.LayerDirs, err = s.layers.LayerDirs(c.SnapshotKey); err != nil {
 		resp.LayerDirs = nil // a container that is being removed, or a snapshotter without folders
 	}

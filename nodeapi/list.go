@@ -116,6 +116,10 @@ func (s *Server) containerMessage(c sandbox.Container, pod sandbox.Pod, names ma
 		m.Mounts = spec.GetMounts()
 		m.AutoRemove = spec.GetAutoRemove()
 		m.NetworkMode = spec.GetNetwork().GetMode()
+		if c.State == sandbox.ContainerExited && c.StartedAt.IsZero() {
+			// To docker's users one that could not be started is as it was made.
+			m.State, m.FinishedAt = string(sandbox.ContainerCreated), nil
+		}
 		s.addUpkeep(m, c, pod, spec)
 	}
 	switch id, ok := names[s.normals.of(m.Image)]; {

@@ -249,8 +249,11 @@ type ContainerSpec struct {
 	Domainname string `protobuf:"bytes,38,opt,name=domainname,proto3" json:"domainname,omitempty"`
 	// device_requests ask for devices by what they are.
 	DeviceRequests []*DeviceRequest `protobuf:"bytes,39,rep,name=device_requests,json=deviceRequests,proto3" json:"device_requests,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// attach are the streams that whoever makes it attaches to, of stdin, stdout
+	// and stderr; inspect tells of them, and nothing else does.
+	Attach        []string `protobuf:"bytes,40,rep,name=attach,proto3" json:"attach,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ContainerSpec) Reset() {
@@ -552,6 +555,13 @@ func (x *ContainerSpec) GetDomainname() string {
 func (x *ContainerSpec) GetDeviceRequests() []*DeviceRequest {
 	if x != nil {
 		return x.DeviceRequests
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetAttach() []string {
+	if x != nil {
+		return x.Attach
 	}
 	return nil
 }
@@ -1600,8 +1610,10 @@ type Mount struct {
 	ReadOnlyNonRecursive bool `protobuf:"varint,18,opt,name=read_only_non_recursive,json=readOnlyNonRecursive,proto3" json:"read_only_non_recursive,omitempty"`
 	// read_only_force_recursive refuses where the kernel cannot.
 	ReadOnlyForceRecursive bool `protobuf:"varint,19,opt,name=read_only_force_recursive,json=readOnlyForceRecursive,proto3" json:"read_only_force_recursive,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// inherited mounts came of volumes_from.
+	Inherited     bool `protobuf:"varint,20,opt,name=inherited,proto3" json:"inherited,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Mount) Reset() {
@@ -1763,6 +1775,13 @@ func (x *Mount) GetReadOnlyNonRecursive() bool {
 func (x *Mount) GetReadOnlyForceRecursive() bool {
 	if x != nil {
 		return x.ReadOnlyForceRecursive
+	}
+	return false
+}
+
+func (x *Mount) GetInherited() bool {
+	if x != nil {
+		return x.Inherited
 	}
 	return false
 }
@@ -4487,7 +4506,11 @@ type InspectResponse struct {
 	Health *HealthCheck `protobuf:"bytes,36,opt,name=health,proto3" json:"health,omitempty"`
 	// layer_dirs are the folders of the container's own files and of its image's
 	// layers, the uppermost first; empty where they are no folders.
-	LayerDirs     []string `protobuf:"bytes,40,rep,name=layer_dirs,json=layerDirs,proto3" json:"layer_dirs,omitempty"`
+	LayerDirs []string `protobuf:"bytes,40,rep,name=layer_dirs,json=layerDirs,proto3" json:"layer_dirs,omitempty"`
+	// masked_paths and readonly_paths are hidden from the container, and not its
+	// to write.
+	MaskedPaths   []string `protobuf:"bytes,41,rep,name=masked_paths,json=maskedPaths,proto3" json:"masked_paths,omitempty"`
+	ReadonlyPaths []string `protobuf:"bytes,42,rep,name=readonly_paths,json=readonlyPaths,proto3" json:"readonly_paths,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4658,6 +4681,20 @@ func (x *InspectResponse) GetHealth() *HealthCheck {
 func (x *InspectResponse) GetLayerDirs() []string {
 	if x != nil {
 		return x.LayerDirs
+	}
+	return nil
+}
+
+func (x *InspectResponse) GetMaskedPaths() []string {
+	if x != nil {
+		return x.MaskedPaths
+	}
+	return nil
+}
+
+func (x *InspectResponse) GetReadonlyPaths() []string {
+	if x != nil {
+		return x.ReadonlyPaths
 	}
 	return nil
 }
@@ -5909,7 +5946,7 @@ var File_container_proto protoreflect.FileDescriptor
 
 const file_container_proto_rawDesc = "" +
 	"\n" +
-	"\x0fcontainer.proto\x12\x11nodeagent.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\rnetwork.proto\"\xdb\r\n" +
+	"\x0fcontainer.proto\x12\x11nodeagent.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\rnetwork.proto\"\xf3\r\n" +
 	"\rContainerSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1e\n" +
 	"\n" +
@@ -5960,7 +5997,8 @@ const file_container_proto_rawDesc = "" +
 	"\n" +
 	"domainname\x18& \x01(\tR\n" +
 	"domainname\x12I\n" +
-	"\x0fdevice_requests\x18' \x03(\v2 .nodeagent.node.v1.DeviceRequestR\x0edeviceRequests\x1a9\n" +
+	"\x0fdevice_requests\x18' \x03(\v2 .nodeagent.node.v1.DeviceRequestR\x0edeviceRequests\x12\x16\n" +
+	"\x06attach\x18( \x03(\tR\x06attach\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
@@ -6078,7 +6116,7 @@ const file_container_proto_rawDesc = "" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x1b\n" +
 	"\thost_port\x18\x03 \x01(\rR\bhostPort\x12\x17\n" +
 	"\ahost_ip\x18\x04 \x01(\tR\x06hostIp\x12$\n" +
-	"\x0ehost_port_last\x18\x05 \x01(\rR\fhostPortLast\"\xa3\a\n" +
+	"\x0ehost_port_last\x18\x05 \x01(\rR\fhostPortLast\"\xc1\a\n" +
 	"\x05Mount\x121\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1d.nodeagent.node.v1.Mount.TypeR\x04type\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x16\n" +
@@ -6101,7 +6139,8 @@ const file_container_proto_rawDesc = "" +
 	"\rnon_recursive\x18\x10 \x01(\bR\fnonRecursive\x12\x12\n" +
 	"\x04path\x18\x11 \x01(\tR\x04path\x125\n" +
 	"\x17read_only_non_recursive\x18\x12 \x01(\bR\x14readOnlyNonRecursive\x129\n" +
-	"\x19read_only_force_recursive\x18\x13 \x01(\bR\x16readOnlyForceRecursive\x1a@\n" +
+	"\x19read_only_force_recursive\x18\x13 \x01(\bR\x16readOnlyForceRecursive\x12\x1c\n" +
+	"\tinherited\x18\x14 \x01(\bR\tinherited\x1a@\n" +
 	"\x12VolumeOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a?\n" +
@@ -6301,7 +6340,7 @@ const file_container_proto_rawDesc = "" +
 	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
 	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x1b\n" +
 	"\texit_code\x18\x03 \x01(\x05R\bexitCode\x12\x16\n" +
-	"\x06output\x18\x04 \x01(\tR\x06output\"\xa0\x06\n" +
+	"\x06output\x18\x04 \x01(\tR\x06output\"\xea\x06\n" +
 	"\x0fInspectResponse\x12:\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x1c.nodeagent.node.v1.ContainerR\tcontainer\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .nodeagent.node.v1.ContainerSpecR\x04spec\x12\x10\n" +
@@ -6329,7 +6368,9 @@ const file_container_proto_rawDesc = "" +
 	"\bexec_ids\x18# \x03(\tR\aexecIds\x126\n" +
 	"\x06health\x18$ \x01(\v2\x1e.nodeagent.node.v1.HealthCheckR\x06health\x12\x1d\n" +
 	"\n" +
-	"layer_dirs\x18( \x03(\tR\tlayerDirs\"\x85\x01\n" +
+	"layer_dirs\x18( \x03(\tR\tlayerDirs\x12!\n" +
+	"\fmasked_paths\x18) \x03(\tR\vmaskedPaths\x12%\n" +
+	"\x0ereadonly_paths\x18* \x03(\tR\rreadonlyPaths\"\x85\x01\n" +
 	"\tAddresses\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x18\n" +

@@ -1,10 +1,12 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // NoArgs refuses arguments.
@@ -83,14 +85,37 @@ func arguments(n int) string {
 // Filters are the values of --filter, NAME=VALUE, by name.
 type Filters map[string][]string
 
+// AddFilter adds the flag --filter. Values that are not NAME=VALUE are refused as flags are.
+func AddFilter(flags *pflag.FlagSet, values *[]string, short, usage string) {
+	flags.VarP((*filterFlag)(values), "filter", short, usage)
+}
+
+// filterFlag is the values of --filter.
+type filterFlag []string
+
+// String is the default, which is none.
+func (f *filterFlag) String() string { return "" }
+
+// Type is shown in the help.
+func (f *filterFlag) Type() string { return "filter" }
+
+// Set takes one value; an empty one is none.
+func (f *filterFlag) Set(text string) error {
+	switch {
+	case text == "":
+	case !strings.Contains(text, "="):
+		return errors.New("bad format of filter (expected name=value)")
+	default:
+		*f = append(*f, text)
+	}
+	return nil
+}
+
 // ParseFilters reads --filter flags and refuses names that are not known.
 func ParseFilters(values []string, known ...string) (Filters, error) {
 	f := Filters{}
 	for _, v := range values {
-		name, value, ok := strings.Cut(v, "=")
-		if !ok {
-			return nil, fmt.Errorf("invalid filter '%s'", v)
-		}
+		name, value, _ := strings.Cut(v, "=")
 		name = strings.ToLower(strings.TrimSpace(name))
 		found := false
 		for _, k := range known {

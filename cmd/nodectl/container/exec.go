@@ -90,6 +90,9 @@ func execError(cli *command.CLI, err error) error {
 	switch command.Code(err) {
 	case codes.NotFound, codes.FailedPrecondition, codes.Unavailable:
 		return err
+	case codes.InvalidArgument:
+		// What is asked for cannot be: a user that there is not.
+		return &command.Exit{Code: max(startCode(cli.Text(err)), command.ExitNotInvocable), Err: err}
 	}
 	if code := startCode(cli.Text(err)); code != command.ExitEngine {
 		return &command.Exit{Code: code, Err: err}

@@ -118,7 +118,7 @@ func (f *createFlags) addSecurity(flags *pflag.FlagSet) {
 func (f *createFlags) request(image string, args []string, detached bool) (*nodev1.CreateRequest, error) {
 	spec := &nodev1.ContainerSpec{
 		Image: image, Command: args, WorkingDir: f.workdir, User: f.user, Hostname: f.hostname, Domainname: f.domainname,
-		Stdin: f.interactive, StdinOnce: f.interactive && !f.tty && !detached, Tty: f.tty,
+		Stdin: f.interactive, StdinOnce: f.interactive && !f.tty && !detached, Tty: f.tty, Attach: f.attachedTo(detached),
 		AutoRemove: f.rm, StopSignal: f.stopSignal, Platform: f.platform,
 	}
 	if f.rootfs {

@@ -95,6 +95,23 @@ func (f *createFlags) fillFurther(spec *nodev1.ContainerSpec) error {
 	return nil
 }
 
+// attachedTo are the streams that are attached to: those of --attach, or all unless the container runs in the background.
+func (f *createFlags) attachedTo(detached bool) []string {
+	var out []string
+	switch {
+	case len(f.attach) > 0:
+		for _, stream := range f.attach {
+			out = append(out, strings.ToLower(stream))
+		}
+	case detached:
+	case f.interactive:
+		out = []string{"stdin", "stdout", "stderr"}
+	default:
+		out = []string{"stdout", "stderr"}
+	}
+	return out
+}
+
 // parseRestart reads a restart policy: NAME[:RETRIES].
 func parseRestart(text string) (*nodev1.RestartPolicy, error) {
 	name, count, counted := strings.Cut(text, ":")

@@ -3,6 +3,7 @@ package container
 import (
 	"cmp"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,11 +14,11 @@ import (
 
 // inspection turns the agent's answer into docker's form.
 func inspection(info *nodev1.InspectResponse) inspected {
-	c, spec := info.GetContainer(), info.GetSpec()
+	c := info.GetContainer()
 	out := inspected{
 		ID: c.GetId(), Created: stamp(c.GetCreatedAt()), Args: []string{}, Image: c.GetImageId(), State: stateOf(c),
 		ResolvConfPath: info.GetResolvConfPath(), HostnamePath: info.GetHostnamePath(), HostsPath: info.GetHostsPath(), LogPath: info.GetLogPath(), Name: "/" + c.GetName(),
-		Driver: "overlay", Platform: "linux", HostConfig: hostConfigOf(spec), Config: configOf(info),
+		Driver: "overlay", Platform: "linux", HostConfig: hostConfigOf(info), Config: configOf(info),
 		GraphDriver:     graphDriverOf(info),
 		Mounts:          mountPoints(c.GetMounts()),
 		NetworkSettings: networkOf(info),
@@ -140,7 +141,8 @@ func mountPoints(mounts []*nodev1.Mount) []mountPoint {
 func configOf(info *nodev1.InspectResponse) containerConfig {
 	c, spec := info.GetContainer(), info.GetSpec()
 	out := containerConfig{
-		Hostname: spec.GetHostname(), Domainname: spec.GetDomainname(), User: spec.GetUser(), AttachStdin: spec.GetStdinOnce(), AttachStdout: true, AttachStderr: true,
+		Hostname: spec.GetHostname(), Domainname: spec.GetDomainname(), User: spec.GetUser(), AttachStdin: slices.Contains(spec.GetAttach(), "stdin"),
+		AttachStdout: slices.Contains(spec.GetAttach(), "stdout"), AttachStderr: slices.Contains(spec.GetAttach(), "stderr"),
 		Tty: spec.GetTty(), OpenStdin: spec.GetStdin(), StdinOnce: spec.GetStdinOnce(), Env: environmentOf(info),
 		Cmd: spec.GetCommand(), Image: cmp.Or(spec.GetImage(), c.GetImage()), WorkingDir: info.GetWorkingDir(), Entrypoint: spec.GetEntrypoint(),
 		Labels: c.GetLabels(), StopSignal: info.GetStopSignal(), ExposedPorts: map[string]struct{}{},

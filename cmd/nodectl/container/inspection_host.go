@@ -8,7 +8,8 @@ import (
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 )
 
-func hostConfigOf(spec *nodev1.ContainerSpec) hostConfig {
+func hostConfigOf(info *nodev1.InspectResponse) hostConfig {
+	spec := info.GetSpec()
 	net, sec, res := spec.GetNetwork(), spec.GetSecurity(), spec.GetResources()
 	h := hostConfig{
 		LogConfig: logConfig{Type: "json-file", Config: map[string]string{}}, NetworkMode: net.GetMode(),
@@ -19,7 +20,7 @@ func hostConfigOf(spec *nodev1.ContainerSpec) hostConfig {
 		Privileged: sec.GetPrivileged(), PublishAllPorts: net.GetPublishAll(), ReadonlyRootfs: sec.GetReadOnly(),
 		SecurityOpt: securityOptions(sec), CPUShares: res.GetCpuShares(), Memory: res.GetMemoryBytes(),
 		NanoCPUs: res.GetNanoCpus(), CpusetCpus: res.GetCpusetCpus(), CpusetMems: res.GetCpusetMems(),
-		Devices: []device{}, Annotations: spec.GetAnnotations(),
+		Devices: []device{}, Annotations: spec.GetAnnotations(), MaskedPaths: info.GetMaskedPaths(), ReadonlyPaths: info.GetReadonlyPaths(),
 	}
 	addModes(&h, spec)
 	addLimits(&h, spec)
@@ -35,6 +36,9 @@ func hostConfigOf(spec *nodev1.ContainerSpec) hostConfig {
 				h.Tmpfs = map[string]string{}
 			}
 			h.Tmpfs[m.GetTarget()] = tmpfsText(m)
+		}
+		if m.GetInherited() {
+			continue // VolumesFrom says so
 		}
 		if m.GetType() == nodev1.Mount_BIND || m.GetType() == nodev1.Mount_VOLUME && !m.GetAnonymous() {
 			h.Binds = append(h.Binds, bindText(m))

@@ -34,7 +34,7 @@ func NewPrune(cli *command.CLI) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Do not prompt for confirmation")
-	cmd.Flags().StringArrayVar(&filters, "filter", nil, `Provide filter values (e.g. "until=<timestamp>")`)
+	command.AddFilter(cmd.Flags(), &filters, "", `Provide filter values (e.g. "until=<timestamp>")`)
 	return cmd
 }
 

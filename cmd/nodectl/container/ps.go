@@ -56,7 +56,7 @@ func NewPs(cli *command.CLI) *cobra.Command {
 	f.StringVar(&flags.pod, "pod", "", "Show the containers of one of kubelet's pods only, by NAME, NAMESPACE/NAME or ID")
 	f.StringVar(&flags.namespace, "namespace", "", "Show kubelet's containers of this namespace only")
 	f.StringVar(&flags.format, "format", "", `Format output: "table", "table TEMPLATE", "json" or a Go template`)
-	f.StringArrayVarP(&flags.filters, "filter", "f", nil, "Filter output based on conditions provided")
+	command.AddFilter(f, &flags.filters, "f", "Filter output based on conditions provided")
 	return cmd
 }
 

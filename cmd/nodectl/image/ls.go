@@ -51,7 +51,7 @@ func NewList(cli *command.CLI, name string) *cobra.Command {
 	f.BoolVar(&flags.digests, "digests", false, "Show digests")
 	f.BoolVar(&flags.tree, "tree", false, "List each image with its platform below it")
 	f.StringVar(&flags.format, "format", "", `Format output: "table", "table TEMPLATE", "json" or a Go template`)
-	f.StringArrayVarP(&flags.filters, "filter", "f", nil, "Filter output based on conditions provided")
+	command.AddFilter(f, &flags.filters, "f", "Filter output based on conditions provided")
 	return cmd
 }
 

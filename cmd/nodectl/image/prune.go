@@ -46,7 +46,7 @@ func NewPrune(cli *command.CLI) *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVarP(&o.All, "all", "a", false, "Remove all unused images, not just dangling ones")
 	f.BoolVarP(&force, "force", "f", false, "Do not prompt for confirmation")
-	f.StringArrayVar(&o.Filters, "filter", nil, `Provide filter values (e.g. "until=<timestamp>")`)
+	command.AddFilter(f, &o.Filters, "", `Provide filter values (e.g. "until=<timestamp>")`)
 	return cmd
 }
 

@@ -30,7 +30,7 @@ func NewSearch(cli *command.CLI) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, args []string) error { return flags.run(cmd.Context(), cli, args[0]) },
 	}
 	f := cmd.Flags()
-	f.StringArrayVarP(&flags.filters, "filter", "f", nil, "Filter output based on conditions provided")
+	command.AddFilter(f, &flags.filters, "f", "Filter output based on conditions provided")
 	f.StringVar(&flags.format, "format", "", "Pretty-print search using a Go template")
 	f.Int32Var(&flags.limit, "limit", 0, "Max number of search results")
 	f.BoolVar(&flags.noTrunc, "no-trunc", false, "Don't truncate output")

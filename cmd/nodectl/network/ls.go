@@ -38,7 +38,7 @@ func NewList(cli *command.CLI) *cobra.Command {
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "Only display network IDs")
 	flags.BoolVar(&f.noTrunc, "no-trunc", false, "Do not truncate the output")
 	flags.StringVar(&f.format, "format", "", `Format output: "table", "table TEMPLATE", "json" or a Go template`)
-	flags.StringArrayVarP(&f.filters, "filter", "f", nil, `Provide filter values (e.g. "driver=bridge")`)
+	command.AddFilter(flags, &f.filters, "f", `Provide filter values (e.g. "driver=bridge")`)
 	return cmd
 }
 

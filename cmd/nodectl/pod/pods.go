@@ -48,7 +48,7 @@ func NewPods(cli *command.CLI) *cobra.Command {
 	for _, one := range []struct{ flag, short, filter string }{{"id", "", "id"}, {"name", "", "name"}, {"label", "", "label"}, {"state", "s", "status"}} {
 		flags.crictl[one.filter] = f.StringArrayP(one.flag, one.short, nil, "The same as --filter "+one.filter+"=…")
 	}
-	f.StringArrayVarP(&flags.filters, "filter", "f", nil, "Filter output based on conditions provided: id, name, namespace, label, status (ready, notready), handler")
+	command.AddFilter(f, &flags.filters, "f", "Filter output based on conditions provided: id, name, namespace, label, status (ready, notready), handler")
 	command.Complete(cmd, "namespace", completeNamespaces(cli))
 	return cmd
 }

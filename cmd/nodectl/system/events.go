@@ -64,7 +64,7 @@ func NewEvents(cli *command.CLI) *cobra.Command {
 	cmd.Flags().StringVar(&since, "since", "", "Show all events created since timestamp")
 	cmd.Flags().StringVar(&until, "until", "", "Stream events until this timestamp")
 	cmd.Flags().StringVar(&source, "format", "", `Format output: "json" or a Go template`)
-	cmd.Flags().StringArrayVarP(&filters, "filter", "f", nil, "Filter output based on conditions provided")
+	command.AddFilter(cmd.Flags(), &filters, "f", "Filter output based on conditions provided")
 	return cmd
 }
 

@@ -50,7 +50,7 @@ func NewPrune(cli *command.CLI) *cobra.Command {
 	f.BoolVarP(&flags.all, "all", "a", false, "Remove all unused images not just dangling ones")
 	f.BoolVar(&flags.volumes, "volumes", false, "Prune anonymous volumes")
 	f.BoolVarP(&flags.force, "force", "f", false, "Do not prompt for confirmation")
-	f.StringArrayVar(&flags.filters, "filter", nil, `Provide filter values (e.g. "label=<key>=<value>")`)
+	command.AddFilter(f, &flags.filters, "", `Provide filter values (e.g. "label=<key>=<value>")`)
 	return cmd
 }
 

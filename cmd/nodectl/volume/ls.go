@@ -33,7 +33,7 @@ func NewList(cli *command.CLI) *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&flags.quiet, "quiet", "q", false, "Only display volume names")
 	cmd.Flags().StringVar(&flags.format, "format", "", `Format output: "table", "table TEMPLATE", "json" or a Go template`)
-	cmd.Flags().StringArrayVarP(&flags.filters, "filter", "f", nil, `Provide filter values (e.g. "dangling=true")`)
+	command.AddFilter(cmd.Flags(), &flags.filters, "f", `Provide filter values (e.g. "dangling=true")`)
 	return cmd
 }
 

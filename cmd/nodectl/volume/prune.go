@@ -55,7 +55,7 @@ func NewPrune(cli *command.CLI) *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "Remove all unused volumes, not just anonymous ones")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Do not prompt for confirmation")
-	cmd.Flags().StringArrayVar(&filters, "filter", nil, `Provide filter values (e.g. "label=<label>")`)
+	command.AddFilter(cmd.Flags(), &filters, "", `Provide filter values (e.g. "label=<label>")`)
 	return cmd
 }
 

@@ -40,7 +40,7 @@ func List(dir string) ([]spec.Device, error) {
 }
 
 // Resolve looks up the devices of a container's configuration: links are
-// followed, a folder stands for all devices below it, no container path means
+// followed, a folder stands for the devices below it as with List, no container path means
 // the host's, and no permissions mean all. An error names the field and is
 // errdefs.ErrInvalidArgument.
 func Resolve(list []*runtime.Device) ([]spec.Device, error) {
@@ -63,7 +63,7 @@ func resolve(d *runtime.Device) ([]spec.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := walker{from: from, to: d.GetContainerPath(), permissions: d.GetPermissions()}
+	w := walker{from: from, to: d.GetContainerPath(), permissions: d.GetPermissions(), skip: skipped}
 	if w.to == "" {
 		w.to = d.GetHostPath()
 	}

@@ -69,6 +69,7 @@ func TestResolve(t *testing.T) {
 		{HostPath: dir + "/link", ContainerPath: "/dev/z", Permissions: "r"},
 		{HostPath: dir + "/sub", ContainerPath: "/dev/sub"},
 		{HostPath: dir + "/zero"},
+		{HostPath: dir, ContainerPath: "/dev", Permissions: "r"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -77,6 +78,8 @@ func TestResolve(t *testing.T) {
 		{ContainerPath: "/dev/z", HostPath: dir + "/zero", Type: "c", Major: 1, Minor: 5, Mode: 0o640, Permissions: "r"},
 		{ContainerPath: "/dev/sub/deep/null", HostPath: dir + "/sub/deep/null", Type: "c", Major: 1, Minor: 5, Mode: 0o600, Permissions: "rwm"},
 		{ContainerPath: dir + "/zero", HostPath: dir + "/zero", Type: "c", Major: 1, Minor: 5, Mode: 0o640, Permissions: "rwm"},
+		{ContainerPath: "/dev/sub/deep/null", HostPath: dir + "/sub/deep/null", Type: "c", Major: 1, Minor: 5, Mode: 0o600, Permissions: "r"},
+		{ContainerPath: "/dev/zero", HostPath: dir + "/zero", Type: "c", Major: 1, Minor: 5, Mode: 0o640, Permissions: "r"},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
