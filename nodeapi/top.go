@@ -41,7 +41,11 @@ func (s *containers) Top(ctx context.Context, req *nodev1.TopRequest) (*nodev1.T
 	if len(args) == 0 {
 		args = []string{"-ef"}
 	}
-	out, err := runPs(ctx, args)
+	// Without being told which, ps may choose others; not all options go together with that.
+	out, err := runPs(ctx, append([]string{quickPs(pids)}, args...))
+	if err != nil {
+		out, err = runPs(ctx, args)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +54,15 @@ func (s *containers) Top(ctx context.Context, req *nodev1.TopRequest) (*nodev1.T
 		s.emitContainer("top", c)
 	}
 	return resp, err
+}
+
+// quickPs is the option of ps that names processes.
+func quickPs(pids []int) string {
+	words := make([]string, 0, len(pids))
+	for _, pid := range pids {
+		words = append(words, strconv.Itoa(pid))
+	}
+	return "-q" + strings.Join(words, ",")
 }
 
 // runPs runs the node's ps.

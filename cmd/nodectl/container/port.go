@@ -33,7 +33,7 @@ func NewPort(cli *command.CLI) *cobra.Command {
 				}
 			}
 			found := false
-			for _, p := range info.GetContainer().GetPorts() {
+			for _, p := range portsOf(info.GetContainer()) {
 				name := portName(p)
 				if p.GetHostPort() == 0 || (want != "" && want != name) {
 					continue
@@ -68,4 +68,12 @@ func hostIP(p *nodev1.Port) string {
 		return "0.0.0.0"
 	}
 	return p.GetHostIp()
+}
+
+// portsOf are the ports of a container that runs; of others none leads anywhere.
+func portsOf(c *nodev1.Container) []*nodev1.Port {
+	if c.GetState() != "running" && c.GetState() != "paused" {
+		return nil
+	}
+	return c.GetPorts()
 }

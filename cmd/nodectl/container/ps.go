@@ -263,10 +263,7 @@ func (r psRow) Platform() string { return r.c.GetPlatform() }
 
 // Ports are the ports, published and exposed, of a running container.
 func (r psRow) Ports() string {
-	if r.c.GetState() != "running" && r.c.GetState() != "paused" {
-		return ""
-	}
-	return displayPorts(r.c.GetPorts())
+	return displayPorts(portsOf(r.c))
 }
 
 // Labels are all labels.

@@ -2,6 +2,7 @@ package container
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -71,7 +72,7 @@ func (f *statsFlags) run(ctx context.Context, cli *command.CLI, names []string) 
 		if err != nil {
 			return err
 		}
-		if err := f.write(cli, before, now, len(names) > 0); err != nil || f.noStream {
+		if err := f.write(cli, before, now, names); err != nil || f.noStream {
 			return err
 		}
 		before = now
@@ -96,7 +97,7 @@ func (f *statsFlags) reader(ctx context.Context, cli *command.CLI, names []strin
 }
 
 // write writes one screen.
-func (f *statsFlags) write(cli *command.CLI, before, now *nodev1.StatsResponse, named bool) error {
+func (f *statsFlags) write(cli *command.CLI, before, now *nodev1.StatsResponse, names []string) error {
 	former := map[string]*nodev1.Stats{}
 	for _, s := range before.GetStats() {
 		former[s.GetId()] = s
@@ -108,10 +109,14 @@ func (f *statsFlags) write(cli *command.CLI, before, now *nodev1.StatsResponse, 
 	if f.pods {
 		list.Header, list.Default = podStatsHeader, podColumns
 	}
-	for _, s := range now.GetStats() {
+	for i, s := range now.GetStats() {
+		row := statsRow{before: former[s.GetId()], now: s, whole: f.noTrunc}
+		if !f.pods && len(names) == len(now.GetStats()) {
+			row.asked = names[i] // they are in that order
+		}
 		live := s.GetState() == "running" || s.GetState() == "paused"
-		if live || f.all || named {
-			list.Rows = append(list.Rows, statsRow{before: former[s.GetId()], now: s, whole: f.noTrunc})
+		if live || f.all || len(names) > 0 {
+			list.Rows = append(list.Rows, row)
 		}
 	}
 	var screen bytes.Buffer
@@ -135,13 +140,14 @@ var statsHeader = format.Header{
 type statsRow struct {
 	before, now *nodev1.Stats
 	whole       bool
+	asked       string
 }
 
 // ID is the container's ID, shortened unless asked for whole.
 func (r statsRow) ID() string { return format.ID(r.now.GetId(), r.whole) }
 
-// Container is the same as ID.
-func (r statsRow) Container() string { return r.ID() }
+// Container is what the person called it, or the ID.
+func (r statsRow) Container() string { return cmp.Or(r.asked, r.ID()) }
 
 // Name is the container's name.
 func (r statsRow) Name() string { return r.now.GetName() }
