@@ -2,6 +2,7 @@ package nodeapi
 
 import (
 	"math"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,6 +42,9 @@ func (s *Server) extraOf(in *nodev1.ContainerSpec) (*spec.Extra, error) {
 	for _, m := range in.GetMounts() {
 		if m.GetNonRecursive() {
 			x.NonRecursive = append(x.NonRecursive, m.GetTarget())
+		}
+		if !m.GetReadOnly() {
+			x.AsMounted = append(x.AsMounted, path.Clean(m.GetTarget()))
 		}
 	}
 	var err error

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -146,20 +147,37 @@ func (f files) unmountTmpfs(key string) error {
 	return nil
 }
 
-// tmpfsOptions are the flags and data of mount(2) for a tmpfs. As docker's
-// it is nosuid, nodev and noexec unless told otherwise.
-func tmpfsOptions(m *nodev1.Mount) (flags uintptr, data string) {
-	numbers := ""
-	flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	for _, option := range m.GetOptions() {
-		switch option {
-		case "exec":
-			flags &^= unix.MS_NOEXEC
-		case "suid":
-			flags &^= unix.MS_NOSUID
-		case "dev":
-			flags &^= unix.MS_NODEV
+// tmpfsForbids is what nothing in a tmpfs may be used for. As docker's it is
+// nosuid, nodev and noexec unless told otherwise; the last word counts.
+func tmpfsForbids(m *nodev1.Mount) []string {
+	var out []string
+	for _, use := range []string{"suid", "dev", "exec"} {
+		allowed := slices.Index(reversed(m.GetOptions()), use)
+		forbidden := slices.Index(reversed(m.GetOptions()), "no"+use)
+		if allowed < 0 || forbidden >= 0 && forbidden < allowed {
+			out = append(out, "no"+use)
 		}
+	}
+	return out
+}
+
+// reversed is a list from its end on.
+func reversed(list []string) []string {
+	list = slices.Clone(list)
+	slices.Reverse(list)
+	return list
+}
+
+// tmpfsFlags are the flags of mount(2) for what a tmpfs forbids.
+var tmpfsFlags = map[string]uintptr{"nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC}
+
+// tmpfsOptions are the flags and data of mount(2) for a tmpfs.
+func tmpfsOptions(m *nodev1.Mount) (flags uintptr, data string) {
+	for _, word := range tmpfsForbids(m) {
+		flags |= tmpfsFlags[word]
+	}
+	numbers := ""
+	for _, option := range m.GetOptions() {
 		if tmpfsNumber.MatchString(option) {
 			numbers += "," + option
 		}

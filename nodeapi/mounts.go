@@ -55,7 +55,8 @@ func mountConfigs(m *making) ([]*runtime.Mount, error) {
 		case nodev1.Mount_VOLUME:
 			c.HostPath = mount.GetPath()
 		case nodev1.Mount_TMPFS:
-			c.HostPath = m.server.files.tmpfs(m.key, i)
+			// The bind into the container would lose what the tmpfs has been mounted with.
+			c.HostPath, c.MountOptions = m.server.files.tmpfs(m.key, i), tmpfsForbids(mount)
 		case nodev1.Mount_IMAGE:
 			c.Image = &runtime.ImageSpec{Image: mount.GetSource()}
 			c.ImageSubPath = mount.GetSubpath()

@@ -27,6 +27,9 @@ type Extra struct {
 	// NonRecursive are the container paths of mounts that leave out what is
 	// mounted below their source.
 	NonRecursive []string `json:",omitempty"`
+	// AsMounted are the container paths of binds that keep the flags that their
+	// source is mounted with: CRI's lose noexec, and even ro.
+	AsMounted []string `json:",omitempty"`
 	// Unmasked shows all of /proc and /sys.
 	Unmasked bool `json:",omitempty"`
 	// HostUTS and HostCgroup share the host's namespaces.
@@ -66,6 +69,9 @@ func (b *builder) extra() error {
 			if at := slices.Index(b.spec.Mounts[i].Options, "rbind"); at >= 0 {
 				b.spec.Mounts[i].Options[at] = "bind"
 			}
+		}
+		if slices.Contains(x.AsMounted, m.Destination) {
+			b.spec.Mounts[i].Options = slices.DeleteFunc(slices.Clone(b.spec.Mounts[i].Options), func(o string) bool { return o == "rw" })
 		}
 	}
 	return nil
