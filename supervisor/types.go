@@ -168,7 +168,8 @@ type EventType string
 const (
 	// EventExit tells that a container's init ended and its output is drained.
 	EventExit EventType = "exit"
-	// EventOOM tells that the OOM killer acted in a container that goes on.
+	// EventOOM tells that the OOM killer killed in a container, once or more
+	// often since the last one. It comes before the container's EventExit.
 	EventOOM EventType = "oom"
 )
 
@@ -178,4 +179,6 @@ type Event struct {
 	ID   string
 	// Exit is set on EventExit.
 	Exit *Exit
+	// Kills is how many processes an EventOOM tells of.
+	Kills uint64
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/supervisor"
 	"github.com/nodeagent/nodeagent/supervisor/server/logfile"
+	"github.com/nodeagent/nodeagent/supervisor/server/oomwatch"
 	"github.com/nodeagent/nodeagent/supervisor/server/pidfd"
 	"github.com/nodeagent/nodeagent/supervisor/server/stdio"
 )
@@ -99,7 +100,7 @@ func (s *Server) adoptContainer(rec record) error {
 			c.status = supervisor.StatusPaused
 		}
 	}
-	go s.watch(c)
+	go s.watch(c, oomwatch.Kills(rec.Cgroups)) // those were told, or will be with the exit
 	return nil
 }
 

@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -83,27 +81,4 @@ func thaw(paths map[string]string) {
 	if path := paths[""]; path != "" {
 		_ = os.WriteFile(filepath.Join(path, "cgroup.freeze"), []byte("0"), 0)
 	}
-}
-
-// oomKills is how often the kernel killed a process of the cgroup for want of
-// memory; zero when it does not tell.
-func oomKills(paths map[string]string) uint64 {
-	file := filepath.Join(paths[""], "memory.events")
-	if path := paths["memory"]; path != "" {
-		file = filepath.Join(path, "memory.oom_control")
-		if _, err := os.Stat(file); err != nil {
-			file = filepath.Join(path, "memory.events")
-		}
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(data)) {
-		if value, ok := strings.CutPrefix(line, "oom_kill "); ok {
-			n, _ := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
-			return n
-		}
-	}
-	return 0
 }

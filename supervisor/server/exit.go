@@ -7,6 +7,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/nodeagent/nodeagent/supervisor"
+	"github.com/nodeagent/nodeagent/supervisor/server/oomwatch"
 	"github.com/nodeagent/nodeagent/supervisor/server/pidfd"
 	"github.com/nodeagent/nodeagent/supervisor/server/stdio"
 )
@@ -21,10 +22,13 @@ const (
 	codeLost   = 255
 )
 
-// watch waits for a container's init and records its exit. It ends with the
+// watch waits for a container's init and records its exit, and until then tells
+// of what the OOM killer does beyond the kills that are known. It ends with the
 // container.
-func (s *Server) watch(c *container) {
+func (s *Server) watch(c *container, kills uint64) {
+	stop := s.watchOOM(c, kills)
 	status, err := c.proc.Wait()
+	stop()
 	if err != nil {
 		logrus.WithField("container", c.id).WithError(err).Error("wait for container")
 		status = pidfd.Status{}
@@ -49,7 +53,7 @@ func (s *Server) ended(c *container, status pidfd.Status) {
 			log.WithError(err).Warn("kill what the container left")
 		}
 	}
-	exit.OOMKilled = oomKills(rec.Cgroups) > 0
+	exit.OOMKilled = oomwatch.Kills(rec.Cgroups) > 0
 	closeStreams(streams)
 	if err := writeJSON(s.exitPath(c.id), exit); err != nil {
 		log.WithError(err).Error("record exit")

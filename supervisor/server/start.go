@@ -317,7 +317,7 @@ func (st *starting) recordProcess(context.Context) error {
 
 func (st *starting) watch(context.Context) error {
 	st.c.release()
-	go st.s.watch(st.c)
+	go st.s.watch(st.c, 0)
 	return nil
 }
 

@@ -1333,10 +1333,13 @@ func (*SubscribeRequest) Descriptor() ([]byte, []int) {
 }
 
 type Event struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	Exit          *Exit                  `protobuf:"bytes,3,opt,name=exit,proto3" json:"exit,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Type  string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Id    string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Exit  *Exit                  `protobuf:"bytes,3,opt,name=exit,proto3" json:"exit,omitempty"`
+	// How many processes an event "oom" tells of; zero from supervisors that
+	// do not count.
+	Kills         uint64 `protobuf:"varint,4,opt,name=kills,proto3" json:"kills,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1390,6 +1393,13 @@ func (x *Event) GetExit() *Exit {
 		return x.Exit
 	}
 	return nil
+}
+
+func (x *Event) GetKills() uint64 {
+	if x != nil {
+		return x.Kills
+	}
+	return 0
 }
 
 type ShutdownRequest struct {
@@ -1516,11 +1526,12 @@ const file_supervisor_v1_supervisor_proto_rawDesc = "" +
 	"cgroupPath\"(\n" +
 	"\x14StartPodInitResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\"\x12\n" +
-	"\x10SubscribeRequest\"^\n" +
+	"\x10SubscribeRequest\"t\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x121\n" +
-	"\x04exit\x18\x03 \x01(\v2\x1d.nodeagent.supervisor.v1.ExitR\x04exit\"\x11\n" +
+	"\x04exit\x18\x03 \x01(\v2\x1d.nodeagent.supervisor.v1.ExitR\x04exit\x12\x14\n" +
+	"\x05kills\x18\x04 \x01(\x04R\x05kills\"\x11\n" +
 	"\x0fShutdownRequest2\xdb\r\n" +
 	"\n" +
 	"Supervisor\x12S\n" +

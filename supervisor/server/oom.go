@@ -1,0 +1,45 @@
+package server
+
+import (
+	"github.com/sirupsen/logrus"
+
+	"github.com/nodeagent/nodeagent/supervisor"
+	"github.com/nodeagent/nodeagent/supervisor/server/oomwatch"
+)
+
+// watchOOM tells of what the OOM killer kills in a container, beyond the kills
+// that are known, until stop is called. That waits for the watch to end, and
+// tells of what it has not told yet: so an EventOOM comes before the EventExit
+// or not at all. A container that cannot be watched has that last look alone.
+func (s *Server) watchOOM(c *container, known uint64) (stop func()) {
+	paths := c.record.Cgroups
+	tell := func(kills uint64) {
+		s.events.publish(supervisor.Event{Type: supervisor.EventOOM, ID: c.id, Kills: kills})
+	}
+	last := func() {
+		if n := oomwatch.Kills(paths); n > known {
+			tell(n - known)
+		}
+	}
+	unwatched := func(err error) {
+		logrus.WithField("container", c.id).WithError(err).Debug("the OOM killer is not watched")
+	}
+	w, err := oomwatch.Open(paths)
+	if err != nil {
+		unwatched(err)
+		return last
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var err error
+		if known, err = w.Run(known, tell); err != nil {
+			unwatched(err)
+		}
+	}()
+	return func() {
+		w.Close()
+		<-done
+		last()
+	}
+}
