@@ -26,7 +26,8 @@ func (s *Server) GetContainerEvents(_ *runtime.GetEventsRequest, out grpc.Server
 			if !ok {
 				return fmt.Errorf("send container events: the client is too slow or the agent is stopping: %w", errdefs.ErrResourceExhausted)
 			}
-			if event.Pod.Owner != sandbox.OwnerCRI {
+			// CRI has no word for a container that goes on without one of its processes.
+			if event.Pod.Owner != sandbox.OwnerCRI || event.Type == sandbox.EventOOM {
 				continue
 			}
 			// kubelet drops what is not newer than what it knows.

@@ -118,6 +118,7 @@ func TestGetContainerEvents(t *testing.T) {
 		}
 	}
 	send(sandbox.EventCreated, foreign, at)
+	send(sandbox.EventOOM, testPod("aa"), at)
 	send(sandbox.EventCreated, testPod("aa"), at)
 	var last int64
 	for i, kind := range []sandbox.EventType{sandbox.EventStarted, sandbox.EventStopped, sandbox.EventDeleted, ""} {

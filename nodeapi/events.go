@@ -88,10 +88,39 @@ func (s *Server) emitResize(c sandbox.Container, size *nodev1.TerminalSize) {
 func (s *Server) emitEnd(c sandbox.Container) { s.emitEndAt(c, time.Time{}) }
 
 func (s *Server) emitEndAt(c sandbox.Container, at time.Time) {
-	if c.Reason == "OOMKilled" {
+	if c.Reason == "OOMKilled" && s.lastOOM(c) != "oom" {
 		s.emitContainerAt(at, "oom", c)
 	}
 	s.emitContainerAt(at, "die", c, "exitCode", strconv.Itoa(int(personExit(c))), "execDuration", strconv.Itoa(int(c.FinishedAt.Sub(c.StartedAt)/time.Second)))
+}
+
+// tellOOM tells that the kernel killed in a container for want of memory, unless
+// its end was told, and with it this.
+func (s *Server) tellOOM(c sandbox.Container) {
+	s.tellStart(c)
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	s.mu.Lock()
+	over := !s.kept(c.ID).ended.Before(c.StartedAt)
+	s.mu.Unlock()
+	if !over {
+		s.emitContainer("oom", c)
+	}
+}
+
+// tellLostOOM tells what happened while no agent listened.
+func (s *Server) tellLostOOM(c sandbox.Container) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	if s.sandboxes.OOMKilled(c.ID) && s.lastOOM(c) == "start" {
+		s.emitContainer("oom", c)
+	}
+}
+
+// lastOOM is "oom" when that was told since the container's start, "start" when
+// it was not, and empty when that is not known any more.
+func (s *Server) lastOOM(c sandbox.Container) string {
+	return s.log.Last(eventContainer, c.ID, "start", "oom")
 }
 
 // emitUses tells which volumes a container that starts or ended uses.

@@ -2,10 +2,12 @@ package nodeapi
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/imageservice"
+	"github.com/nodeagent/nodeagent/sandbox"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
@@ -54,6 +56,88 @@ func TestImageEvents(t *testing.T) {
 		if e.GetAction() != want.action || e.GetId() != want.id || e.GetAttributes()["name"] != want.name || e.GetAttributes()["kind"] != "image" {
 			t.Errorf("%s: %v", want.action, e)
 		}
+	}
+}
+
+// The kernel's killing is told as often as it is heard of, and with the end when nobody heard of it.
+func TestOOMEvents(t *testing.T) {
+	n := newNode(t)
+	id := n.create("short", box("sleep"))
+	f := n.sandboxes
+	c, err := f.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ran sandbox.Container
+	run := func(heard int) {
+		t.Helper()
+		if _, err := n.containers.Start(n.ctx, &nodev1.StartRequest{Container: id}); err != nil {
+			t.Fatal(err)
+		}
+		f.mu.Lock()
+		for range heard {
+			f.publish(sandbox.EventOOM, c)
+		}
+		ran = c.Container
+		c.Reason = "OOMKilled"
+		f.mu.Unlock()
+		if _, err := n.containers.Kill(n.ctx, &nodev1.KillRequest{Container: id}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.containers.Wait(n.ctx, &nodev1.WaitRequest{Container: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(2)
+	run(0)
+	f.mu.Lock()
+	f.publish(sandbox.EventOOM, &fakeContainer{Container: ran}) // heard of too late
+	f.mu.Unlock()
+	run(1)
+	var all []string
+	eventually(t, "all ends are told", func() bool {
+		all, _ = n.told("container die")
+		all = slices.DeleteFunc(all, func(e string) bool { return e != "container oom" && e != "container die" })
+		return len(all) >= 7
+	})
+	if got := strings.ReplaceAll(strings.Join(all, " "), "container ", ""); got != "oom oom die oom die oom die" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// What nobody heard of is told once, when the agent looks again.
+func TestLostOOMEvent(t *testing.T) {
+	n := newNode(t)
+	id := n.create("short", box("sleep"))
+	if _, err := n.containers.Start(n.ctx, &nodev1.StartRequest{Container: id}); err != nil {
+		t.Fatal(err)
+	}
+	f := n.sandboxes
+	again := func() {
+		t.Helper()
+		f.mu.Lock()
+		f.oomKilled = true
+		for s := range f.subscribers {
+			delete(f.subscribers, s)
+			close(s)
+		}
+		f.mu.Unlock()
+		eventually(t, "a new subscription", func() bool {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return len(f.subscribers) > 0
+		})
+	}
+	again()
+	n.told("container oom")
+	again()
+	if _, err := n.containers.Kill(n.ctx, &nodev1.KillRequest{Container: id}); err != nil {
+		t.Fatal(err)
+	}
+	all, _ := n.told("container die")
+	all = slices.DeleteFunc(all, func(e string) bool { return e != "container oom" })
+	if len(all) != 1 {
+		t.Errorf("told %d times", len(all))
 	}
 }
 

@@ -41,7 +41,9 @@ type fakeSandboxes struct {
 	pods        map[string]sandbox.Pod
 	containers  map[string]*fakeContainer
 	subscribers map[chan sandbox.Event]bool
-	count       int
+	// oomKilled says that the kernel killed in all that run.
+	oomKilled bool
+	count     int
 	// starts counts those of all containers.
 	starts  int
 	running sync.WaitGroup
@@ -375,7 +377,11 @@ func (f *fakeSandboxes) change(id string, change func(*sandbox.Container)) error
 	return nil
 }
 
-func (f *fakeSandboxes) OOMKilled(string) bool { return false }
+func (f *fakeSandboxes) OOMKilled(string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.oomKilled
+}
 
 func (f *fakeSandboxes) Processes(string) ([]int, error) { return []int{os.Getpid()}, nil }
 

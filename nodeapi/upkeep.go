@@ -30,6 +30,7 @@ func (s *Server) catchUp(c sandbox.Container, first bool) {
 	switch c.State {
 	case sandbox.ContainerRunning, sandbox.ContainerPaused:
 		s.watchHealth(c)
+		s.tellLostOOM(c)
 	case sandbox.ContainerExited:
 		if first {
 			// Its end was an earlier agent's to tell, unless that one was
@@ -77,6 +78,10 @@ func (s *Server) changed(e sandbox.Event, c sandbox.Container) {
 		}
 		s.tellStart(c)
 		s.watchHealth(c)
+	case sandbox.EventOOM:
+		if _, err := s.sandboxes.Container(c.ID); err == nil {
+			s.tellOOM(c)
+		}
 	case sandbox.EventStopped:
 		if _, err := s.sandboxes.Container(c.ID); err != nil {
 			return // who removed it has told

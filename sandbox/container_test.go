@@ -243,6 +243,52 @@ func TestExitReasons(t *testing.T) {
 	}
 }
 
+// What the OOM killer does is told between a container's start and its end, whenever it is heard of.
+func TestOOMEvents(t *testing.T) {
+	w, m := start(t)
+	podID, err := m.RunPod(t.Context(), podRequest("web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := m.CreateContainer(t.Context(), containerRequest(podID, "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, cancel := m.Subscribe()
+	defer cancel()
+	release := w.setBlock("Start")
+	started := make(chan error, 1)
+	go func() {
+		_, err := m.StartContainer(t.Context(), id, nil)
+		started <- err
+	}()
+	eventually(t, "the start", func() bool { return w.count("Start") == 1 })
+	sup := fakeSupervisor{w}
+	sup.killForMemory(id)
+	release()
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	next := func(want EventType) {
+		t.Helper()
+		if e := <-events; e.Type != want || e.ContainerID != id {
+			t.Errorf("event %s of %s, want %s", e.Type, e.ContainerID, want)
+		}
+	}
+	next(EventStarted)
+	next(EventOOM)
+	sup.killForMemory(id)
+	sup.end(id, supervisor.Exit{Code: 137, OOMKilled: true})
+	next(EventOOM)
+	next(EventStopped)
+	sup.killForMemory(id)
+	sup.killForMemory("unknown")
+	if err := m.RemoveContainer(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	next(EventDeleted)
+}
+
 // The signal is sent once; a second stop with a shorter time wins.
 func TestStopContainerTwice(t *testing.T) {
 	w, m := start(t)

@@ -498,6 +498,15 @@ func (f fakeSupervisor) end(id string, exit supervisor.Exit) {
 	}
 }
 
+// killForMemory tells of the OOM killer.
+func (f fakeSupervisor) killForMemory(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for ch := range f.subs {
+		ch <- supervisor.Event{Type: supervisor.EventOOM, ID: id}
+	}
+}
+
 func (f fakeSupervisor) Signal(ctx context.Context, id string, sig syscall.Signal, _ bool) error {
 	if err := f.call(ctx, "Signal "+sig.String()); err != nil {
 		return err

@@ -119,7 +119,7 @@ func (m *Manager) handleEvents(events <-chan supervisor.Event) {
 func (m *Manager) handleEvent(e supervisor.Event) {
 	c, err := m.findContainer(e.ID)
 	if err == nil && e.Type == supervisor.EventOOM {
-		m.deps.Recorder.Note(recorder.Entry{Kind: recorder.KindOOM, Pod: c.get().PodID, Container: e.ID})
+		m.oomKilled(c, e.Kills)
 	}
 	if err != nil || e.Type != supervisor.EventExit || e.Exit == nil {
 		return
@@ -132,6 +132,34 @@ func (m *Manager) handleEvent(e supervisor.Event) {
 			m.log.WithError(err).Warnf("clean up after container %s", e.ID)
 		}
 	})
+}
+
+// oomKilled tells that the kernel killed in a container. It does not wait while
+// the container runs, so that this is told before its end; of one whose start is
+// under way that is told first.
+func (m *Manager) oomKilled(c *container, kills uint64) {
+	s := c.get()
+	m.deps.Recorder.Note(recorder.Entry{Kind: recorder.KindOOM, Pod: s.PodID, Container: s.ID, Count: kills})
+	if s.runs() {
+		m.publish(EventOOM, s.ID, c.pod)
+		return
+	}
+	m.spawn(func() {
+		ctx, cancel := context.WithTimeout(m.ctx, m.cfg.OperationTimeout)
+		defer cancel()
+		if acquire(ctx, c.busy) != nil {
+			return
+		}
+		defer c.busy.release()
+		if c.get().runs() {
+			m.publish(EventOOM, s.ID, c.pod)
+		}
+	})
+}
+
+// runs tells whether there are processes, paused or not.
+func (s *containerState) runs() bool {
+	return s.State == ContainerRunning || s.State == ContainerPaused
 }
 
 // findExits compares the containers that run with what the supervisor has:
@@ -170,7 +198,7 @@ func (m *Manager) runningContainers() []*container {
 	defer m.mu.RUnlock()
 	var list []*container
 	for _, c := range m.containers {
-		if s := c.get(); s.State == ContainerRunning || s.State == ContainerPaused {
+		if c.get().runs() {
 			list = append(list, c)
 		}
 	}

@@ -226,6 +226,9 @@ const (
 	EventStarted EventType = "started"
 	EventStopped EventType = "stopped"
 	EventDeleted EventType = "deleted"
+	// EventOOM tells that the kernel killed in a running container for want of
+	// memory. It may end of that, which EventStopped tells.
+	EventOOM EventType = "oom"
 )
 
 // Event tells of a change, with the pod and all its containers as they then were.

@@ -29,7 +29,7 @@ const (
 	KindSlow Kind = "slow"
 	// KindSignal is a signal that was sent.
 	KindSignal Kind = "signal"
-	// KindOOM tells that the kernel's OOM killer acted.
+	// KindOOM tells that the kernel's OOM killer killed Count processes.
 	KindOOM Kind = "oom"
 	// KindExit is the end of a container, with what it used and wrote last.
 	KindExit Kind = "exit"
@@ -64,6 +64,8 @@ type Entry struct {
 	// Text is anything else in words, and Error why it failed.
 	Text  string `json:"text,omitempty"`
 	Error string `json:"error,omitempty"`
+	// Count is how many there were; zero when nobody counted.
+	Count uint64 `json:"count,omitempty"`
 	Names *Names `json:"names,omitempty"`
 	// Steps follow one another; Within are parts of them, which may have been
 	// done side by side.

@@ -111,6 +111,9 @@ func sentence(e recorder.Entry) string {
 		}
 		return e.What + " sent" + by(e.By)
 	case recorder.KindOOM:
+		if e.Count > 1 {
+			return fmt.Sprintf("the kernel's OOM killer killed %d processes in it", e.Count)
+		}
 		return "the kernel's OOM killer killed a process in it"
 	case recorder.KindExit:
 		return ending(e.Exit)
