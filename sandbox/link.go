@@ -135,8 +135,8 @@ func (m *Manager) handleEvent(e supervisor.Event) {
 }
 
 // oomKilled tells that the kernel killed in a container. It does not wait while
-// the container runs, so that this is told before its end; of one whose start is
-// under way that is told first.
+// the container runs, so that this is told before its end; where it is not yet
+// recorded that it does, the start is waited for.
 func (m *Manager) oomKilled(c *container, kills uint64) {
 	s := c.get()
 	m.deps.Recorder.Note(recorder.Entry{Kind: recorder.KindOOM, Pod: s.PodID, Container: s.ID, Count: kills})

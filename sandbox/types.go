@@ -227,7 +227,8 @@ const (
 	EventStopped EventType = "stopped"
 	EventDeleted EventType = "deleted"
 	// EventOOM tells that the kernel killed in a running container for want of
-	// memory. It may end of that, which EventStopped tells.
+	// memory. It may end of that, which EventStopped tells afterwards. At its
+	// very start EventStarted may follow; the container's state is running.
 	EventOOM EventType = "oom"
 )
 
