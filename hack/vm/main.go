@@ -26,12 +26,13 @@ var jobs = map[string]string{
 	"1-demo":    "exec $REPOSITORY/bin/nodeagent demo",
 	"2-cgroups": "mkdir -p /cgroups && cd /cgroups && exec /tests/cgroups.test -test.v -test.timeout 60s",
 	// What the kernel of the machine that the other tests run on may lack.
-	"3-network": "mkdir -p /network && cd /network && exec /tests/network.test -test.v -test.run VLAN -test.timeout 60s",
-	"4-nodectl": "cd $REPOSITORY/test/vm && exec /tests/vm.test -test.v -test.run Nodectl -test.timeout 240s",
+	"3-network":  "mkdir -p /network && cd /network && exec /tests/network.test -test.v -test.run VLAN -test.timeout 60s",
+	"4-nodectl":  "cd $REPOSITORY/test/vm && exec /tests/vm.test -test.v -test.run Nodectl -test.timeout 240s",
+	"5-oomwatch": "mkdir -p /oomwatch && cd /oomwatch && exec /tests/oomwatch.test -test.v -test.run TestWatch -test.timeout 60s",
 }
 
 // tests are the packages whose test binaries go into the machine, by file name.
-var tests = map[string]string{"cgroups.test": "./cgroups", "network.test": "./network", "vm.test": "./test/vm"}
+var tests = map[string]string{"cgroups.test": "./cgroups", "network.test": "./network", "oomwatch.test": "./supervisor/server/oomwatch", "vm.test": "./test/vm"}
 
 // plugins are the CNI plugins that tests compare with.
 var plugins = []string{"bridge", "host-local"}

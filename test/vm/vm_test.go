@@ -50,7 +50,7 @@ func TestMachine(t *testing.T) {
 			t.Run(found[1], func(t *testing.T) { job(t, lines[i+1:]) })
 		}
 	}
-	if t.Failed() || !strings.Contains(serial, "\nvm: done\n") || strings.Count(serial, "vm: end ") != 4 {
+	if t.Failed() || !strings.Contains(serial, "\nvm: done\n") || strings.Count(serial, "vm: end ") != 5 {
 		t.Errorf("the machine did not do all of its jobs well:\n%s", serial)
 	}
 }

@@ -83,7 +83,7 @@ func (w *Watcher) Close() {
 // Run calls tell, with how many, each time the kernel has killed since known,
 // the number of kills that the caller knows of: the first time at once, then not more often
 // than each tenth of a second, and less often the longer that goes on. It
-// returns what is known then, with nil after Close.
+// returns what is known then, with nil after Close and when the cgroup is gone.
 func (w *Watcher) Run(known uint64, tell func(kills uint64)) (uint64, error) {
 	var told time.Time
 	hold := interval
@@ -94,6 +94,9 @@ func (w *Watcher) Run(known uint64, tell func(kills uint64)) (uint64, error) {
 		case <-w.closed:
 			return known, nil
 		default:
+		}
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+			return known, nil
 		}
 		if err != nil {
 			return known, err
