@@ -22,6 +22,7 @@ var createWords = []struct {
 	{regexp.MustCompile(`linux\.security_context\.seccomp\.localhost_ref: profile \S+ (has .*)`), "Decoding seccomp profile failed: it $1"},
 	{regexp.MustCompile(`linux\.security_context\.seccomp\.localhost_ref: profile /\S+: (.*)`), "Decoding seccomp profile failed: $1"},
 	{regexp.MustCompile(`mounts: mount image volume on \S+: mounts\[\d+\]\.image\.image: image (\S+)`), `invalid mount config for type "image": no such image: $1`},
+	{regexp.MustCompile(`command: neither the configuration nor the image says what to run`), "no command specified"},
 	{regexp.MustCompile(`linux\.security_context\.apparmor: AppArmor is off on this host`), "AppArmor security options are set, and AppArmor is not enabled on this host"},
 	{regexp.MustCompile(`linux\.sysctls\[([^\]]*)\]: would change the host, whose namespace the pod shares`), `sysctl "$1" not allowed in host network namespace`},
 	{regexp.MustCompile(`linux\.sysctls\[([^\]]*)\]: is not kept apart by a namespace`), `sysctl "$1" is not in a separate kernel namespace`},

@@ -1,6 +1,7 @@
 package nodeapi
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/sandbox"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -145,6 +147,9 @@ func choosePort(w *nodev1.Port, taken []publishedPort) (publishedPort, error) {
 	if p.protocol, err = protocol(w.GetProtocol()); err != nil {
 		return p, err
 	}
+	if err := ownAddress(p); err != nil {
+		return p, err
+	}
 	if p.hostPort != 0 {
 		for last := uint16(w.GetHostPortLast()); p.hostPort < last && !available(p, taken); {
 			p.hostPort++
@@ -168,6 +173,22 @@ func choosePort(w *nodev1.Port, taken []publishedPort) (publishedPort, error) {
 		}
 	}
 	return p, failf(errdefs.ErrResourceExhausted, "all ports are allocated")
+}
+
+// ownAddress refuses to publish on an address that the host does not have.
+func ownAddress(p publishedPort) error {
+	if !p.hostIP.IsValid() {
+		return nil
+	}
+	c, err := net.ListenPacket("udp", net.JoinHostPort(p.hostIP.String(), "0"))
+	if err == nil {
+		_ = c.Close()
+	}
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		return failf(errdefs.ErrInvalidArgument, "failed to bind host port for %s: cannot assign requested address",
+			net.JoinHostPort(p.hostIP.String(), strconv.Itoa(int(p.hostPort))))
+	}
+	return nil
 }
 
 // available says whether nobody has the port, neither a container nor a

@@ -111,6 +111,34 @@ func (f *filterFlag) Set(text string) error {
 	return nil
 }
 
+// AddLabels adds the flag --label. Labels without a name, or with blanks in it, are refused as flags are.
+func AddLabels(flags *pflag.FlagSet, values *[]string, short, usage string) {
+	flags.VarP((*labelFlag)(values), "label", short, usage)
+}
+
+// labelFlag is the values of --label.
+type labelFlag []string
+
+// String is the default, which is none.
+func (l *labelFlag) String() string { return "" }
+
+// Type is shown in the help.
+func (l *labelFlag) Type() string { return "list" }
+
+// Set takes one label: NAME or NAME=VALUE.
+func (l *labelFlag) Set(text string) error {
+	name, _, _ := strings.Cut(text, "=")
+	name = strings.TrimLeft(name, " \t")
+	switch {
+	case name == "":
+		return fmt.Errorf("invalid label '%s': empty name", text)
+	case strings.ContainsAny(name, " \t"):
+		return fmt.Errorf("label '%s' contains whitespaces", name)
+	}
+	*l = append(*l, text)
+	return nil
+}
+
 // ParseFilters reads --filter flags and refuses names that are not known.
 func ParseFilters(values []string, known ...string) (Filters, error) {
 	f := Filters{}

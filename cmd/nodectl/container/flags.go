@@ -8,6 +8,7 @@ import (
 	"time"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -77,7 +78,7 @@ func (f *createFlags) addGeneral(flags *pflag.FlagSet) {
 	flags.StringVar(&f.cidfile, "cidfile", "", "Write the container ID to the file")
 	flags.BoolVar(&f.rootfs, "rootfs", false, "The first argument is no image but a folder of the host that is the root filesystem")
 	flags.BoolVar(&f.rm, "rm", false, "Automatically remove the container when it exits")
-	flags.StringArrayVarP(&f.labels, "label", "l", nil, "Set meta data on a container")
+	command.AddLabels(flags, &f.labels, "l", "Set meta data on a container")
 	flags.StringArrayVar(&f.annotations, "annotation", nil, "Add an annotation to the container")
 }
 

@@ -292,10 +292,12 @@ func parseDevice(text string) (*nodev1.Device, error) {
 	case len(parts) == 2:
 		d.ContainerPath = parts[1]
 	case len(parts) > 3:
-		return nil, fmt.Errorf("invalid device specification: %s", text)
+		return nil, fmt.Errorf("invalid argument %q for \"--device\" flag: bad format for path: %s", text, text)
 	}
-	if !filepath.IsAbs(d.HostPath) || !filepath.IsAbs(d.ContainerPath) {
-		return nil, fmt.Errorf("bad format for path: %s", text)
+	for _, path := range []string{d.ContainerPath, d.HostPath} {
+		if !filepath.IsAbs(path) {
+			return nil, fmt.Errorf("invalid argument %q for \"--device\" flag: %s is not an absolute path", text, path)
+		}
 	}
 	if !validPermissions(d.Permissions) {
 		return nil, fmt.Errorf("bad mode specified: %s", d.Permissions)

@@ -51,7 +51,7 @@ func NewCreate(cli *command.CLI) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVarP(&f.driver, "driver", "d", "bridge", `Driver to manage the Network ("bridge", "macvlan", "ipvlan")`)
 	flags.StringArrayVarP(&f.options, "opt", "o", nil, "Set driver specific options")
-	flags.StringArrayVar(&f.labels, "label", nil, "Set metadata on a network")
+	command.AddLabels(flags, &f.labels, "", "Set metadata on a network")
 	flags.BoolVar(&f.internal, "internal", false, "Restrict external access to the network")
 	flags.BoolVar(&f.ipv4, "ipv4", true, "Enable or disable IPv4 address assignment")
 	flags.BoolVar(&f.ipv6, "ipv6", false, "Enable or disable IPv6 address assignment")

@@ -45,7 +45,7 @@ func NewCreate(cli *command.CLI) *cobra.Command {
 	cmd.Flags().StringVarP(&req.Driver, "driver", "d", "local", "Specify volume driver name")
 	cmd.Flags().StringVar(&req.Name, "name", "", "Specify volume name")
 	_ = cmd.Flags().MarkHidden("name") // fails for an unknown flag only
-	cmd.Flags().StringArrayVar(&labels, "label", nil, "Set metadata for a volume")
+	command.AddLabels(cmd.Flags(), &labels, "", "Set metadata for a volume")
 	cmd.Flags().StringArrayVarP(&options, "opt", "o", nil, "Set driver specific options")
 	return cmd
 }
