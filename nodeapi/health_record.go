@@ -100,6 +100,17 @@ func (s *Server) restoreHealth(c sandbox.Container, h *health) {
 	}
 }
 
+// knownHealth is a container's health, also as an earlier agent left it while
+// upkeep has not come to the container yet.
+func (s *Server) knownHealth(c sandbox.Container) *health {
+	if h := s.healthOf(c.ID); h != nil || c.StartedAt.IsZero() {
+		return h
+	}
+	h := &health{begun: c.StartedAt}
+	s.restoreHealth(c, h)
+	return h
+}
+
 // recallHealth makes the last health of a container that does not run known.
 func (s *Server) recallHealth(c sandbox.Container) {
 	check := s.specOf(c).GetHealth()

@@ -45,8 +45,11 @@ func (s *containers) Inspect(ctx context.Context, req *nodev1.InspectRequest) (*
 	} else {
 		s.addNetworkFiles(resp, pod)
 		resp.Spec = s.withLinkNames(c, resp.Spec)
-		_, resp.FailingStreak, resp.HealthLog = s.healthOf(c.ID).state()
 		resp.Health = resp.Spec.GetHealth()
+		var status string
+		if status, resp.FailingStreak, resp.HealthLog = s.knownHealth(c).state(); status != "" && hasCheck(resp.Health) {
+			resp.Container.Health = status // of the same moment
+		}
 	}
 	return resp, nil
 }

@@ -146,7 +146,7 @@ func (s *Server) addUpkeep(m *nodev1.Container, c sandbox.Container, pod sandbox
 	}
 	if hasCheck(spec.GetHealth()) {
 		m.Health = healthStarting
-		if status, _, _ := s.healthOf(c.ID).state(); status != "" {
+		if status, _, _ := s.knownHealth(c).state(); status != "" {
 			m.Health = status
 		}
 	}
