@@ -119,7 +119,7 @@ func (m *Manager) handleEvents(events <-chan supervisor.Event) {
 func (m *Manager) handleEvent(e supervisor.Event) {
 	c, err := m.findContainer(e.ID)
 	if err == nil && e.Type == supervisor.EventOOM {
-		m.oomKilled(c, e.Kills)
+		m.oomKilled(c, e)
 	}
 	if err != nil || e.Type != supervisor.EventExit || e.Exit == nil {
 		return
@@ -137,9 +137,9 @@ func (m *Manager) handleEvent(e supervisor.Event) {
 // oomKilled tells that the kernel killed in a container. It does not wait while
 // the container runs, so that this is told before its end; where it is not yet
 // recorded that it does, the start is waited for.
-func (m *Manager) oomKilled(c *container, kills uint64) {
+func (m *Manager) oomKilled(c *container, e supervisor.Event) {
 	s := c.get()
-	m.deps.Recorder.Note(recorder.Entry{Kind: recorder.KindOOM, Pod: s.PodID, Container: s.ID, Count: kills})
+	m.deps.Recorder.Note(recorder.Entry{Kind: recorder.KindOOM, At: e.At, Pod: s.PodID, Container: s.ID, Count: e.Kills})
 	if s.runs() {
 		m.publish(EventOOM, s.ID, c.pod)
 		return

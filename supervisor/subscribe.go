@@ -38,7 +38,7 @@ func (c *Client) Subscribe(ctx context.Context) (<-chan Event, error) {
 				return
 			}
 			select {
-			case events <- Event{Type: EventType(m.Type), ID: m.Id, Exit: exitFrom(m.Exit), Kills: m.Kills}:
+			case events <- Event{Type: EventType(m.Type), ID: m.Id, Exit: exitFrom(m.Exit), Kills: m.Kills, At: timeFrom(m.At)}:
 			case <-ctx.Done():
 				return
 			}

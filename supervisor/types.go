@@ -179,6 +179,8 @@ type Event struct {
 	ID   string
 	// Exit is set on EventExit.
 	Exit *Exit
-	// Kills is how many processes an EventOOM tells of.
+	// Kills is how many processes an EventOOM tells of, and At when that was
+	// seen; zero when it is not known.
 	Kills uint64
+	At    time.Time
 }

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"time"
+
 	"github.com/sirupsen/logrus"
 
 	"github.com/nodeagent/nodeagent/supervisor"
@@ -14,7 +16,7 @@ import (
 func (s *Server) watchOOM(c *container, known uint64) (stop func()) {
 	paths := c.record.Cgroups
 	tell := func(kills uint64) {
-		s.events.publish(supervisor.Event{Type: supervisor.EventOOM, ID: c.id, Kills: kills})
+		s.events.publish(supervisor.Event{Type: supervisor.EventOOM, ID: c.id, Kills: kills, At: time.Now()})
 	}
 	last := func() {
 		if n := oomwatch.Kills(paths); n > known {

@@ -126,13 +126,14 @@ func TestOOMBeforeEnd(t *testing.T) {
 	events := n.subscribe()
 	n.noEvents(events)
 	before := watches(t, info.PID)
+	var at time.Time
 	for i, script := range []string{"exec " + glutton, glutton + "; exit 3", "exec " + glutton, "exit 3"} {
 		id := fmt.Sprintf("c%d", i)
 		n.start(n.limited(id, script))
 		if i < 3 {
-			n.awaitEvent(events, supervisor.EventOOM, id)
+			at = n.awaitEvent(events, supervisor.EventOOM, id).At
 		}
-		if e := n.awaitEvent(events, supervisor.EventExit, id); e.Exit.OOMKilled != (i < 3) || (e.Exit.Code != 137) != (i%2 == 1) {
+		if e := n.awaitEvent(events, supervisor.EventExit, id); e.Exit.At.Before(at) || e.Exit.OOMKilled != (i < 3) || (e.Exit.Code != 137) != (i%2 == 1) {
 			t.Errorf("exit %+v of %s", e.Exit, script)
 		}
 		if _, err := n.Delete(t.Context(), id); err != nil {

@@ -90,7 +90,8 @@ func (s *Server) Subscribe(ctx context.Context, _ *v1.SubscribeRequest, stream v
 			if !ok {
 				return fmt.Errorf("subscribe: too slow, or the supervisor ends: %w", errdefs.ErrUnavailable)
 			}
-			if err := stream.Send(&v1.Event{Type: string(e.Type), Id: e.ID, Exit: exitMessage(e.Exit), Kills: e.Kills}); err != nil {
+			m := &v1.Event{Type: string(e.Type), Id: e.ID, Exit: exitMessage(e.Exit), Kills: e.Kills, At: nanos(e.At)}
+			if err := stream.Send(m); err != nil {
 				return err
 			}
 		case <-ctx.Done():

@@ -1339,7 +1339,9 @@ type Event struct {
 	Exit  *Exit                  `protobuf:"bytes,3,opt,name=exit,proto3" json:"exit,omitempty"`
 	// How many processes an event "oom" tells of; zero from supervisors that
 	// do not count.
-	Kills         uint64 `protobuf:"varint,4,opt,name=kills,proto3" json:"kills,omitempty"`
+	Kills uint64 `protobuf:"varint,4,opt,name=kills,proto3" json:"kills,omitempty"`
+	// When that was seen, in nanoseconds since the epoch; zero as above.
+	At            int64 `protobuf:"varint,5,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1398,6 +1400,13 @@ func (x *Event) GetExit() *Exit {
 func (x *Event) GetKills() uint64 {
 	if x != nil {
 		return x.Kills
+	}
+	return 0
+}
+
+func (x *Event) GetAt() int64 {
+	if x != nil {
+		return x.At
 	}
 	return 0
 }
@@ -1526,12 +1535,13 @@ const file_supervisor_v1_supervisor_proto_rawDesc = "" +
 	"cgroupPath\"(\n" +
 	"\x14StartPodInitResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\"\x12\n" +
-	"\x10SubscribeRequest\"t\n" +
+	"\x10SubscribeRequest\"\x84\x01\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x121\n" +
 	"\x04exit\x18\x03 \x01(\v2\x1d.nodeagent.supervisor.v1.ExitR\x04exit\x12\x14\n" +
-	"\x05kills\x18\x04 \x01(\x04R\x05kills\"\x11\n" +
+	"\x05kills\x18\x04 \x01(\x04R\x05kills\x12\x0e\n" +
+	"\x02at\x18\x05 \x01(\x03R\x02at\"\x11\n" +
 	"\x0fShutdownRequest2\xdb\r\n" +
 	"\n" +
 	"Supervisor\x12S\n" +
