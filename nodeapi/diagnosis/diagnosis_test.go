@@ -95,12 +95,14 @@ func TestTimeline(t *testing.T) {
 		{Kind: recorder.KindExit, Container: "c", At: before(time.Second), Exit: &recorder.Exit{Code: 137, Signal: "SIGKILL", OOMKilled: true, Ran: 7 * time.Second,
 			Usage: recorder.Usage{MemoryPeak: 1 << 20, MemoryLimit: 1 << 20, CPU: time.Second, Periods: 4, ThrottledPeriods: 2, Throttled: time.Second}}},
 		{Kind: recorder.KindSignal, What: "SIGTERM", At: before(2 * time.Second)},
+		{Kind: recorder.KindOOM, Count: 12, At: before(1500 * time.Millisecond)},
 	}
 	var lines []string
 	for _, m := range Timeline(entries) {
 		lines = append(lines, m.Text)
 	}
 	want := "start container, asked by kubelet: supervisor 990ms\nSIGTERM sent by nodeagent itself\n" +
+		"the kernel's OOM killer killed 12 processes in it\n" +
 		"ended with exit code 137 (SIGKILL) after 7s, killed for want of memory; memory peak 1MiB of 1MiB, CPU 1s, throttled in 50 % of periods, 1s"
 	if got := strings.Join(lines, "\n"); got != want {
 		t.Errorf("got\n%s", got)
