@@ -238,17 +238,64 @@ func (m *Manager) targetPID(id, podID string) (int, error) {
 // ensureInit starts the pod's init for the first container that wants it,
 // where the pod itself did not ask for one.
 func (m *Manager) ensureInit(ctx context.Context, p *pod) error {
+	err := m.startLateInit(ctx, p)
+	if err != nil && upright(p.get()) != nil {
+		// The stop that came in between may have looked for an init and a
+		// cgroup before they were there again. It may wait for our container,
+		// so it cannot be waited for here.
+		m.background("undo late init of pod "+p.get().ID, func(ctx context.Context) error { return m.undoLateInit(ctx, p) })
+	}
+	return err
+}
+
+// undoLateInit takes away what a start left in a pod that was stopped meanwhile.
+func (m *Manager) undoLateInit(ctx context.Context, p *pod) error {
+	if err := acquire(ctx, p.standing); err != nil {
+		return err
+	}
+	defer p.standing.release()
+	s := p.get()
+	if upright(s) == nil {
+		return nil // somebody revived it
+	}
+	if err := m.killPodInit(ctx, s); err != nil {
+		return err
+	}
+	return m.releaseCgroup(ctx, s)
+}
+
+// startLateInit fails, and may leave an init, when the pod is stopped meanwhile.
+func (m *Manager) startLateInit(ctx context.Context, p *pod) error {
 	if err := acquire(ctx, p.busy); err != nil {
 		return err
 	}
 	defer p.busy.release()
 	s := p.get()
-	if s.PID != 0 {
-		return nil
+	if err := upright(s); err != nil || s.PID != 0 {
+		return err
 	}
 	pid, err := m.startPodInit(ctx, s)
 	if err != nil {
 		return errors.Join(err, m.killPodInit(ctx, s))
 	}
-	return m.changePod(p, func(s *podState) { s.PID = pid })
+	if err := upright(p.get()); err != nil {
+		return err
+	}
+	err = m.changePod(p, func(s *podState) {
+		if upright(s) == nil {
+			s.PID = pid
+		}
+	})
+	if err != nil {
+		return errors.Join(err, m.killPodInit(ctx, s))
+	}
+	return upright(p.get())
+}
+
+// upright fails for a pod that is stopped, or being stopped.
+func upright(s *podState) error {
+	if s.State == PodStopping || s.State == PodNotReady {
+		return fmt.Errorf("pod is %s: %w", s.State, errdefs.ErrFailedPrecondition)
+	}
+	return nil
 }

@@ -45,6 +45,7 @@ func (m *Manager) removePod(ctx context.Context, op *operation, p *pod) error {
 	}
 	err := undo.Sequence{Name: "remove pod", Stage: op.at, Steps: []undo.Step{
 		{Name: "containers", Do: func(ctx context.Context) error { return m.removeAll(ctx, p) }},
+		{Name: "late init", Do: func(ctx context.Context) error { return m.removeLateInit(ctx, s) }},
 		{Name: "directory", Do: func(context.Context) error { return m.removePodDir(s.ID) }},
 		{Name: "record", Do: func(context.Context) error { return m.podRecords.Delete(s.ID) }},
 	}}.Run(ctx)
@@ -56,6 +57,18 @@ func (m *Manager) removePod(ctx context.Context, op *operation, p *pod) error {
 	m.publish(EventDeleted, s.ID, p)
 	m.deps.Recorder.Note(recorder.Entry{Kind: recorder.KindGone, Pod: s.ID, By: recorder.Caller(ctx)})
 	return nil
+}
+
+// removeLateInit takes away an init that came after the pod's stop, where the
+// agent died before it could.
+func (m *Manager) removeLateInit(ctx context.Context, s *podState) error {
+	if !m.deps.Cgroups.Exists(initCgroup(s)) {
+		return nil
+	}
+	if err := m.killPodInit(ctx, s); err != nil {
+		return err
+	}
+	return m.releaseCgroup(ctx, s)
 }
 
 // removeAll removes all containers side by side.
