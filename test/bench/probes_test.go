@@ -63,23 +63,21 @@ func (p *peer) probe(ctx context.Context, t *testing.T) (took []time.Duration, l
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, probing)
+	// What was begun in time is waited for.
+	begin, cancel := context.WithTimeout(ctx, probing)
 	defer cancel()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	for i, c := range list.Containers {
 		wg.Go(func() {
-			if !wait(ctx, probePeriod*time.Duration(i)/probedPods) {
+			if !wait(begin, probePeriod*time.Duration(i)/probedPods) {
 				return
 			}
 			next := time.Now()
 			for {
 				began := time.Now()
 				answer, err := p.runtime.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: c.Id, Cmd: []string{"true"}, Timeout: 10})
-				switch {
-				case ctx.Err() != nil:
-					return
-				case err != nil || answer.ExitCode != 0:
+				if err != nil || answer.ExitCode != 0 {
 					t.Errorf("%s: probe: %v, %v", p.name, answer, err)
 					return
 				}
@@ -90,7 +88,7 @@ func (p *peer) probe(ctx context.Context, t *testing.T) (took []time.Duration, l
 					late++
 				}
 				mu.Unlock()
-				if !wait(ctx, time.Until(next)) {
+				if !wait(begin, time.Until(next)) {
 					return
 				}
 			}
