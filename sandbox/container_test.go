@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -476,6 +477,22 @@ func TestExecTimeout(t *testing.T) {
 	}
 	if _, err := m.ExecSync(t.Context(), id, []string{"echo"}, 0); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("exec in an exited container: %v", err)
+	}
+}
+
+// The supervisor is told the deadline, and can find it passed before we do:
+// the process must be killed all the same.
+func TestExecTimeoutToldFirst(t *testing.T) {
+	for _, call := range []string{"WaitExec", "Exec"} {
+		t.Run(call, func(t *testing.T) {
+			w, m := start(t)
+			_, id := running(t, m)
+			w.setFail(call, fmt.Errorf("%s: %w", call, context.DeadlineExceeded))
+			_, err := m.ExecSync(t.Context(), id, []string{"sleep"}, time.Hour)
+			if !errors.Is(err, context.DeadlineExceeded) || w.count("KillExec") != 1 {
+				t.Errorf("error %v, killed %d times", err, w.count("KillExec"))
+			}
+		})
 	}
 }
 

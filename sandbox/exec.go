@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -109,7 +110,7 @@ func (x *execution) start(ctx context.Context, streams supervisor.Streams, conso
 	_, err := x.sup.Exec(detached, supervisor.Exec{
 		ContainerID: x.id, ExecID: x.execID, Process: x.process, Streams: streams, ConsoleSocket: console,
 	})
-	if detached.Err() != nil {
+	if over(detached, err) != nil {
 		// The answer that it runs may have come too late.
 		kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), lateTime)
 		defer cancel()
@@ -128,17 +129,28 @@ func (x *execution) wait(ctx context.Context) (int, error) {
 	if err == nil {
 		return exit.Code, nil
 	}
-	kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTime)
-	defer cancel()
-	if ctx.Err() == nil {
+	why := over(ctx, err)
+	if why == nil {
 		return 0, err
 	}
+	kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTime)
+	defer cancel()
 	if err := x.sup.KillExec(kill, x.id, x.execID); err != nil && !errdefs.IsNotFound(err) {
-		return 0, fmt.Errorf("%w, and not killed: %w", ctx.Err(), err)
+		return 0, fmt.Errorf("%w, and not killed: %w", why, err)
 	}
 	// What is left to know is only that it is over.
 	_, _ = x.sup.WaitExec(kill, x.id, x.execID)
-	return 0, ctx.Err()
+	return 0, why
+}
+
+// over returns why ctx is over, after a call of the supervisor's that ended
+// with err, or nil. The supervisor knows the deadline too, and its answer that
+// it has passed can be here before our own clock says so.
+func over(ctx context.Context, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 // pipes runs the process without a terminal. Streams that are files are given

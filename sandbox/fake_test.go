@@ -612,6 +612,9 @@ func (f fakeSupervisor) Exec(ctx context.Context, e supervisor.Exec) (int, error
 }
 
 func (f fakeSupervisor) WaitExec(ctx context.Context, _, execID string) (supervisor.Exit, error) {
+	if err := f.call(ctx, "WaitExec"); err != nil {
+		return supervisor.Exit{}, err
+	}
 	f.mu.Lock()
 	x := f.execs[execID]
 	f.mu.Unlock()

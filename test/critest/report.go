@@ -25,6 +25,7 @@ type spec struct {
 
 type failure struct {
 	Message string `xml:"message,attr"`
+	Detail  string `xml:",chardata"`
 }
 
 // readReport returns the specs of a JUnit report that ran, and leaves out what stands around them.
@@ -51,17 +52,12 @@ func readReport(path string) ([]spec, error) {
 // passed tells whether the spec succeeded.
 func (s spec) passed() bool { return s.Failure == nil && s.Error == nil }
 
-// reason is the first line of why it did not.
+// reason is why it did not.
 func (s spec) reason() string {
 	for _, f := range []*failure{s.Failure, s.Error} {
 		if f != nil {
-			return firstLine(f.Message)
+			return strings.TrimSpace(f.Message + "\n" + f.Detail)
 		}
 	}
 	return ""
-}
-
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	return line
 }
