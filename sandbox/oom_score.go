@@ -16,7 +16,8 @@ import (
 )
 
 // rescore is the step that gives the processes of a container another
-// oom_score_adj. Those that have chosen one of their own keep it.
+// oom_score_adj. Those that have chosen one of their own keep it. It is taken
+// back by endUpdate.
 func (m *Manager) rescore(s *containerState, from, to int64) undo.Step {
 	return undo.Step{
 		Name:  "oomscore",
@@ -27,7 +28,6 @@ func (m *Manager) rescore(s *containerState, from, to int64) undo.Step {
 			}
 			return nil
 		},
-		Undo: func(context.Context) error { return m.setScores(s.CgroupPath, to, from) },
 	}
 }
 

@@ -182,7 +182,7 @@ func (m *Manager) adoptContainer(ctx context.Context, c *container, known map[st
 	if err := m.compare(ctx, c, known); err != nil {
 		return err
 	}
-	return m.comparePause(c, have)
+	return errors.Join(m.comparePause(c, have), m.endUpdate(ctx, c))
 }
 
 // comparePause puts a record right that was not written when a person paused
@@ -228,6 +228,7 @@ func (m *Manager) recoverPod(ctx context.Context, p *pod) {
 		m.warn(m.changePod(p, func(s *podState) { s.State = PodStopping }), "pod %s is gone", s.ID)
 	}
 	if p.get().State != PodStopping {
+		m.warn(m.endPodUpdate(ctx, p), "go back to the recorded limits")
 		return
 	}
 	if err := m.stopPodJoined(ctx, p); err != nil {

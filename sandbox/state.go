@@ -63,6 +63,8 @@ type podState struct {
 	NetworkGone bool
 	// ShmSize is RunPodRequest's.
 	ShmSize int64 `json:",omitempty"`
+	// Update is a change of limits that is under way; nil without one.
+	Update *updateIntent `json:",omitempty"`
 }
 
 // podFile is a pod's record.
@@ -93,6 +95,8 @@ type containerState struct {
 	LogDirectory string
 	// Extra is CreateContainerRequest's.
 	Extra *spec.Extra `json:",omitempty"`
+	// Update is a change of limits that is under way; nil without one.
+	Update *updateIntent `json:",omitempty"`
 }
 
 // containerFile is a container's record. Its fields hide those of the same

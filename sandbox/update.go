@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -65,24 +64,23 @@ func (m *Manager) updateContainer(ctx context.Context, c *container, res *runtim
 		if err != nil {
 			return err
 		}
-		steps = append(steps, undo.Step{
+		intent, err := newUpdateIntent(former, config.Linux.Resources)
+		if err != nil {
+			return err
+		}
+		steps = append(steps, undo.Step{Name: "intend", Plain: true, Do: func(context.Context) error {
+			return m.changeContainer(c, func(s *containerState) { s.Update = intent })
+		}}, undo.Step{
 			Name:  "limit",
 			Plain: true,
 			Do:    func(ctx context.Context) error { return m.limit(ctx, s.ID, config.Linux.Resources, extra) },
-			Undo: func(ctx context.Context) error {
-				err := m.limit(ctx, s.ID, former, s.Extra)
-				if err == nil || errdefs.IsFailedPrecondition(err) || errdefs.IsNotFound(err) {
-					// One that has ended meanwhile has none.
-					return nil
-				}
-				return fmt.Errorf("put former limits back: %w", err)
-			},
+			Undo:  func(ctx context.Context) error { return m.endUpdate(ctx, c) },
 		}, m.rescore(s, before.GetOomScoreAdj(), config.Linux.Resources.GetOomScoreAdj()))
 	case ContainerUnknown:
 		return fmt.Errorf("its supervisor does not answer: %w", errdefs.ErrUnavailable)
 	}
 	steps = append(steps, undo.Step{Name: "record", Plain: true, Do: func(context.Context) error {
-		return m.changeContainer(c, func(s *containerState) { s.Config, s.Extra = config, extra })
+		return m.changeContainer(c, func(s *containerState) { s.Config, s.Extra, s.Update = config, extra, nil })
 	}})
 	err := undo.Sequence{Name: "update", Steps: steps, Timeout: rollbackTime}.Run(ctx)
 	c.setPrepared(nil)
@@ -254,38 +252,26 @@ func (m *Manager) updatePod(ctx context.Context, p *pod, overhead, resources *ru
 			return err
 		}
 		if s.OwnsCgroup && s.State == PodReady {
-			step, err := m.limitPod(s, before, config.Linux.Resources, limits)
+			former, err := m.formerResources(s.CgroupPath, before, config.Linux.Resources)
 			if err != nil {
 				return err
 			}
-			steps = append(steps, step)
+			intent, err := newUpdateIntent(former, nil)
+			if err != nil {
+				return err
+			}
+			steps = append(steps, undo.Step{Name: "intend", Plain: true, Do: func(context.Context) error {
+				return m.changePod(p, func(s *podState) { s.Update = intent })
+			}}, undo.Step{
+				Name:  "limit",
+				Plain: true,
+				Do:    func(ctx context.Context) error { return m.deps.Cgroups.Update(ctx, s.CgroupPath, limits) },
+				Undo:  func(ctx context.Context) error { return m.endPodUpdate(ctx, p) },
+			})
 		}
 	}
 	steps = append(steps, undo.Step{Name: "record", Plain: true, Do: func(context.Context) error {
-		return m.changePod(p, func(s *podState) { s.Config = config })
+		return m.changePod(p, func(s *podState) { s.Config, s.Update = config, nil })
 	}})
 	return undo.Sequence{Name: "updatepod", Steps: steps, Timeout: rollbackTime}.Run(ctx)
-}
-
-// limitPod is the step that limits a pod's own cgroup.
-func (m *Manager) limitPod(s *podState, before, after *runtime.LinuxContainerResources, limits *specs.LinuxResources) (undo.Step, error) {
-	former, err := m.formerResources(s.CgroupPath, before, after)
-	if err != nil {
-		return undo.Step{}, err
-	}
-	return undo.Step{
-		Name:  "limit",
-		Plain: true,
-		Do:    func(ctx context.Context) error { return m.deps.Cgroups.Update(ctx, s.CgroupPath, limits) },
-		Undo: func(ctx context.Context) error {
-			limits, err := spec.Resources(former, m.cfg.Features)
-			if err == nil {
-				err = m.deps.Cgroups.Update(ctx, s.CgroupPath, limits)
-			}
-			if err != nil {
-				return fmt.Errorf("put former limits back: %w", err)
-			}
-			return nil
-		},
-	}, nil
 }

@@ -57,6 +57,71 @@ func TestUpdateContainerIsRolledBack(t *testing.T) {
 	}
 }
 
+// Killed before it has recorded new limits, the agent goes back to the former
+// ones when it starts.
+func TestKilledInUpdate(t *testing.T) {
+	before, change := &runtime.LinuxContainerResources{CpuShares: 700}, &runtime.LinuxContainerResources{CpuShares: 800, CpuQuota: 5000}
+	for _, step := range []string{"intend.after", "limit.after", "oomscore.after", "record.before"} {
+		t.Run(step, func(t *testing.T) {
+			var id string
+			w, m := killAt(t, "update."+step, func(m *Manager) {
+				_, id = running(t, m)
+				if err := m.UpdateContainer(t.Context(), id, before); err != nil {
+					t.Fatal(err)
+				}
+			}, func(m *Manager) error { return m.UpdateContainer(t.Context(), id, change) })
+			c, err := m.findContainer(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s := c.get(); s.Update != nil || !proto.Equal(s.Config.Linux.Resources, before) {
+				t.Errorf("recorded %v, %v", s.Config.Linux.Resources, s.Update)
+			}
+			if res := w.limitsOf(id); *res.CPU.Shares != 700 || *res.CPU.Quota != -1 {
+				t.Errorf("limits are %+v", res.CPU)
+			}
+		})
+	}
+}
+
+// What cannot be set back at one start is at the next.
+func TestKilledInUpdateAndAgain(t *testing.T) {
+	w, m := start(t)
+	_, id := running(t, m)
+	w.setFail("Update", errors.New("no"))
+	if err := m.UpdateContainer(t.Context(), id, &runtime.LinuxContainerResources{CpuShares: 800}); err == nil {
+		t.Fatal("the update succeeded")
+	}
+	c, err := m.findContainer(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.get().Update == nil {
+		t.Fatal("what was not taken back is forgotten")
+	}
+	w.setFail("Update", nil)
+	if err := m.endUpdate(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if res := w.limitsOf(id); *res.CPU.Shares != 1024 || c.get().Update != nil {
+		t.Errorf("limits are %+v, %v", res.CPU, c.get().Update)
+	}
+}
+
+func TestKilledInUpdateOfPod(t *testing.T) {
+	var id string
+	w, m := killAt(t, "updatepod.limit.after", func(m *Manager) { id = readyPod(t, m) }, func(m *Manager) error {
+		return m.UpdatePod(t.Context(), id, nil, &runtime.LinuxContainerResources{CpuShares: 800})
+	})
+	p, err := m.findPod(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := p.get(); s.Update != nil || s.Config.GetLinux().GetResources() != nil || *w.limitsOf(s.CgroupPath).CPU.Shares != 1024 {
+		t.Errorf("recorded %v, %v; limits are %+v", s.Config.GetLinux(), s.Update, w.limitsOf(s.CgroupPath).CPU)
+	}
+}
+
 // What had no limit before gets back what the kernel had.
 func TestUpdateOfNewLimitsIsRolledBack(t *testing.T) {
 	w, m := start(t)
