@@ -144,6 +144,15 @@ func (f *fakeSandboxes) Container(id string) (sandbox.Container, error) {
 
 func (f *fakeSandboxes) Containers() []sandbox.Container { return f.containers }
 
+func (f *fakeSandboxes) PodContainers(podID string) (list []sandbox.Container) {
+	for _, c := range f.containers {
+		if c.PodID == podID {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
 func (f *fakeSandboxes) UpdateContainer(_ context.Context, id string, res *runtime.LinuxContainerResources) error {
 	if f.update == nil {
 		return errUnexpected

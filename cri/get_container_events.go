@@ -45,7 +45,7 @@ func (s *Server) containerEvent(ctx context.Context, event *sandbox.Event, at in
 		ContainerEventType: eventType(event.Type),
 		CreatedAt:          at,
 		PodSandboxStatus:   podStatus(&event.Pod),
-		ContainersStatuses: s.containerStatuses(ctx, event.Containers),
+		ContainersStatuses: s.containerStatuses(ctx, s.sandboxes.PodContainers(event.Pod.ID)),
 	}
 }
 

@@ -63,17 +63,6 @@ func (s *Server) containers() []sandbox.Container {
 	return own
 }
 
-// containersOf are the containers of one pod.
-func (s *Server) containersOf(podID string) []sandbox.Container {
-	var own []sandbox.Container
-	for _, ctr := range s.sandboxes.Containers() {
-		if ctr.PodID == podID {
-			own = append(own, ctr)
-		}
-	}
-	return own
-}
-
 // running finds a container that must be running for what verb says.
 func (s *Server) running(verb, id string) (sandbox.Container, error) {
 	ctr, err := s.container(id)

@@ -21,7 +21,7 @@ func (s *Server) PodSandboxStatus(ctx context.Context, req *runtime.PodSandboxSt
 	}
 	resp := &runtime.PodSandboxStatusResponse{
 		Status:             podStatus(&pod),
-		ContainersStatuses: s.containerStatuses(ctx, s.containersOf(pod.ID)),
+		ContainersStatuses: s.containerStatuses(ctx, s.sandboxes.PodContainers(pod.ID)),
 		Timestamp:          now.UnixNano(),
 	}
 	if req.GetVerbose() {

@@ -42,6 +42,7 @@ type Sandboxes interface {
 	RemoveContainer(ctx context.Context, containerID string) error
 	Container(containerID string) (sandbox.Container, error)
 	Containers() []sandbox.Container
+	PodContainers(podID string) []sandbox.Container
 	UpdateContainer(ctx context.Context, containerID string, res *runtime.LinuxContainerResources) error
 	ReopenLog(ctx context.Context, containerID string) error
 	CheckpointContainer(ctx context.Context, containerID, location string, timeout time.Duration) error

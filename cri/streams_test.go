@@ -98,6 +98,7 @@ func TestStreamListsInParts(t *testing.T) {
 
 func TestGetContainerEvents(t *testing.T) {
 	h := newHarness()
+	h.sandboxes.containers = []sandbox.Container{testContainer("c1", "aa"), testContainer("c2", "aa")}
 	feed := make(chan sandbox.Event)
 	cancelled := make(chan struct{})
 	h.sandboxes.subscribe = func() (<-chan sandbox.Event, func()) {
@@ -114,7 +115,6 @@ func TestGetContainerEvents(t *testing.T) {
 	send := func(kind sandbox.EventType, pod sandbox.Pod, at time.Time) {
 		feed <- sandbox.Event{
 			Type: kind, ContainerID: testID("c1"), At: at, Pod: pod,
-			Containers: []sandbox.Container{testContainer("c1", "aa"), testContainer("c2", "aa")},
 		}
 	}
 	send(sandbox.EventCreated, foreign, at)

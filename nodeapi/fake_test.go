@@ -225,8 +225,9 @@ func (f *fakeSandboxes) exit(c *fakeContainer, code int) {
 
 // publish tells of a change; mu is held.
 func (f *fakeSandboxes) publish(kind sandbox.EventType, c *fakeContainer) {
+	now := c.Container
 	for s := range f.subscribers {
-		s <- sandbox.Event{Type: kind, ContainerID: c.ID, Containers: []sandbox.Container{c.Container}}
+		s <- sandbox.Event{Type: kind, ContainerID: c.ID, Container: &now}
 	}
 }
 

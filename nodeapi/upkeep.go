@@ -57,10 +57,8 @@ func (s *Server) followChanges(ctx context.Context, changes <-chan sandbox.Event
 			if !ok {
 				return
 			}
-			for _, c := range e.Containers {
-				if c.ID == e.ContainerID {
-					s.changed(e, c)
-				}
+			if e.Container != nil {
+				s.changed(e, *e.Container)
 			}
 		}
 	}

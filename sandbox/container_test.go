@@ -274,8 +274,8 @@ func TestOOMEvents(t *testing.T) {
 	next := func(want ...EventType) {
 		t.Helper()
 		e := <-events
-		if !slices.Contains(want, e.Type) || e.ContainerID != id || e.Containers[0].StartedAt.IsZero() {
-			t.Errorf("event %s of %+v, want %s", e.Type, e.Containers, want)
+		if !slices.Contains(want, e.Type) || e.ContainerID != id || e.Container.StartedAt.IsZero() {
+			t.Errorf("event %s of %+v, want %s", e.Type, e.Container, want)
 		}
 	}
 	next(EventStarted, EventOOM) // whichever comes first

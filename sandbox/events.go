@@ -1,9 +1,6 @@
 package sandbox
 
-import (
-	"slices"
-	"sync"
-)
+import "sync"
 
 // eventBuffer is how many events a subscriber may be behind.
 const eventBuffer = 1024
@@ -64,10 +61,13 @@ func (m *Manager) publish(kind EventType, id string, p *pod) {
 		return
 	}
 	event := Event{Type: kind, ContainerID: id, At: now(), Pod: p.get().Pod}
-	for _, c := range m.children(p) {
-		event.Containers = append(event.Containers, c.get().Container)
+	// Not all of the pod's: there may be thousands, and a subscriber may be a
+	// thousand events behind.
+	m.mu.RLock()
+	if c := p.children[id]; c != nil {
+		event.Container = &c.get().Container
 	}
-	slices.SortFunc(event.Containers, func(a, b Container) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	m.mu.RUnlock()
 	for ch := range e.subs {
 		select {
 		case ch <- event:

@@ -300,6 +300,24 @@ func (m *Manager) Containers() []Container {
 		list = append(list, c.get().Container)
 	}
 	m.mu.RUnlock()
+	return newestFirst(list)
+}
+
+// PodContainers returns the containers of one pod, the newest first.
+func (m *Manager) PodContainers(podID string) []Container {
+	p, err := m.findPod(podID)
+	if err != nil {
+		return nil
+	}
+	children := m.children(p)
+	list := make([]Container, 0, len(children))
+	for _, c := range children {
+		list = append(list, c.get().Container)
+	}
+	return newestFirst(list)
+}
+
+func newestFirst(list []Container) []Container {
 	slices.SortFunc(list, func(a, b Container) int { return b.CreatedAt.Compare(a.CreatedAt) })
 	return list
 }

@@ -119,7 +119,9 @@ func (m *Manager) reportSlow(op *operation) {
 		if state.What != op.what || !state.Began.Equal(op.began) {
 			continue
 		}
-		m.noteSlow(op, state)
+		if !m.noteSlow(op, state) {
+			continue
+		}
 		m.log.WithField("blocked", state.blockedIn()).Warn(fmt.Sprintf("%s: still at stage %q for %s, %s in all",
 			op.what, state.Stage, time.Since(state.Since).Round(time.Second), time.Since(op.began).Round(time.Second)))
 	}

@@ -179,25 +179,29 @@ func (m *Manager) unmountAll(dir string) error {
 	return nil
 }
 
-// sweep removes orphans, and the dead that are too many, every hour until the
-// Manager is closed.
+// sweep removes the dead that are too many at once, for kubelet may be unable
+// to list them, and them and orphans every hour until the Manager is closed.
 func (m *Manager) sweep() {
 	tick := time.NewTicker(orphanPause)
 	defer tick.Stop()
 	for {
+		m.removeSuperseded(m.ctx, maxDead)
 		select {
 		case <-m.ctx.Done():
 			return
 		case <-tick.C:
 		}
-		ctx, cancel := context.WithTimeout(m.ctx, m.cfg.OperationTimeout)
-		found, err := m.Orphans(ctx)
-		m.warn(err, "look for what belongs to nothing")
-		for _, o := range found {
-			m.log.Warnf("%s %s belongs to nothing and is removed", o.Kind, o.ID)
-			m.warn(m.RemoveOrphan(ctx, o), "remove what belongs to nothing")
-		}
-		m.removeSuperseded(ctx, maxDead)
-		cancel()
+		m.sweepOrphans()
+	}
+}
+
+func (m *Manager) sweepOrphans() {
+	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.OperationTimeout)
+	defer cancel()
+	found, err := m.Orphans(ctx)
+	m.warn(err, "look for what belongs to nothing")
+	for _, o := range found {
+		m.log.Warnf("%s %s belongs to nothing and is removed", o.Kind, o.ID)
+		m.warn(m.RemoveOrphan(ctx, o), "remove what belongs to nothing")
 	}
 }

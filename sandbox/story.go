@@ -140,10 +140,16 @@ func (m *Manager) noteAgent(text string) {
 }
 
 // noteSlow tells of an operation that does not end.
-func (m *Manager) noteSlow(op *operation, state Operation) {
+func (m *Manager) noteSlow(op *operation, state Operation) (noted bool) {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	if op.stage == "" {
+		return false // its end is told already, or is about to be
+	}
 	m.deps.Recorder.Note(recorder.Entry{
 		Kind: recorder.KindSlow, Pod: state.PodID, Container: state.ContainerID, What: state.Verb, By: op.by,
 		Took: time.Since(op.began),
 		Text: fmt.Sprintf("at stage %q for %s, blocked in %s", state.Stage, time.Since(state.Since).Round(time.Second), state.blockedIn()),
 	})
+	return true
 }

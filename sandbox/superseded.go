@@ -26,7 +26,7 @@ func (m *Manager) removeSuperseded(ctx context.Context, limit int) {
 	}
 	removed := 0
 	for _, c := range superseded {
-		if dead-removed <= limit {
+		if dead-removed <= limit || ctx.Err() != nil {
 			break
 		}
 		if err := m.removeContainerJoined(ctx, c); err != nil {

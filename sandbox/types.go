@@ -232,13 +232,15 @@ const (
 	EventOOM EventType = "oom"
 )
 
-// Event tells of a change, with the pod and all its containers as they then were.
+// Event tells of a change, with the pod as it then was.
 type Event struct {
 	Type        EventType
 	ContainerID string
 	At          time.Time
 	Pod         Pod
-	Containers  []Container
+	// Container is the one that changed, as it then was; nil for a pod's own
+	// events and for one that is gone.
+	Container *Container
 }
 
 // Service is what this package offers, written down in one place: *Manager
@@ -272,6 +274,8 @@ type Service interface {
 	RemoveContainer(ctx context.Context, containerID string) error
 	Container(containerID string) (Container, error)
 	Containers() []Container
+	// PodContainers are those of one pod; none when it is unknown.
+	PodContainers(podID string) []Container
 	// WaitContainer returns once the container has exited.
 	WaitContainer(ctx context.Context, containerID string) (Container, error)
 	KillContainer(ctx context.Context, containerID string, signal string) error
