@@ -61,7 +61,7 @@ func (m *Manager) removeContainer(ctx context.Context, op *operation, c *contain
 		{Name: "snapshot", Do: func(ctx context.Context) error {
 			return m.removeSnapshot(ctx, s)
 		}},
-		{Name: "record", Do: func(context.Context) error { return m.containerRecords.Delete(s.ID) }},
+		{Name: "record", Do: func(context.Context) error { return m.deleteContainer(c) }},
 	}}.Run(ctx)
 	if err != nil {
 		return err

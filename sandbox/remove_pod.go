@@ -39,15 +39,22 @@ func (m *Manager) RemovePod(ctx context.Context, podID string) error {
 // removePod is the sequence; a failed one is repeated by whoever asks again.
 // The record goes last, so that nothing is left that nobody knows of.
 func (m *Manager) removePod(ctx context.Context, op *operation, p *pod) error {
+	if err := acquire(ctx, p.standing); err != nil {
+		return err
+	}
+	defer p.standing.release()
 	s := p.get()
 	if _, err := m.findPod(s.ID); err != nil {
 		return nil
+	}
+	if s.State != PodNotReady {
+		return fmt.Errorf("it was revived: %w", errdefs.ErrFailedPrecondition)
 	}
 	err := undo.Sequence{Name: "remove pod", Stage: op.at, Steps: []undo.Step{
 		{Name: "containers", Do: func(ctx context.Context) error { return m.removeAll(ctx, p) }},
 		{Name: "late init", Do: func(ctx context.Context) error { return m.removeLateInit(ctx, s) }},
 		{Name: "directory", Do: func(context.Context) error { return m.removePodDir(s.ID) }},
-		{Name: "record", Do: func(context.Context) error { return m.podRecords.Delete(s.ID) }},
+		{Name: "record", Do: func(context.Context) error { return m.deletePod(p) }},
 	}}.Run(ctx)
 	if err != nil {
 		return err

@@ -121,13 +121,15 @@ type pod struct {
 	state atomic.Pointer[podState]
 	// busy is held while the pod's init is made.
 	busy gate
-	// standing is held by what stops or revives the pod; it is taken before
-	// the gates of containers.
+	// standing is held by what stops, revives or removes the pod; it is taken
+	// before the gates of containers.
 	standing gate
 	// retrying says that a background goroutine is finishing its stop.
 	retrying atomic.Bool
-	// change guards the replacing of state together with its record.
+	// change guards the replacing of state together with its record, and gone:
+	// the record was deleted, and is not written again.
 	change sync.Mutex
+	gone   bool
 	// children are the pod's containers by ID, guarded by Manager.mu.
 	children map[string]*container
 }
@@ -138,8 +140,10 @@ type container struct {
 	state atomic.Pointer[containerState]
 	// busy is held by the sequences that start, clean up and remove it.
 	busy gate
-	// change guards the replacing of state together with its record.
+	// change guards the replacing of state together with its record, and gone:
+	// the record was deleted, and is not written again.
 	change sync.Mutex
+	gone   bool
 
 	// mu guards the fields below; nothing else is locked under it.
 	mu sync.Mutex
@@ -161,6 +165,9 @@ func (m *Manager) changePod(p *pod, change func(*podState)) error {
 	p.change.Lock()
 	defer p.change.Unlock()
 	before := p.get()
+	if p.gone {
+		return fmt.Errorf("pod %s: %w", before.ID, errdefs.ErrNotFound)
+	}
 	next := *before
 	change(&next)
 	if next.State != before.State && !slices.Contains(podMoves[before.State], next.State) {
@@ -179,6 +186,9 @@ func (m *Manager) changeContainer(c *container, change func(*containerState)) er
 	c.change.Lock()
 	defer c.change.Unlock()
 	before := c.get()
+	if c.gone {
+		return fmt.Errorf("container %s: %w", before.ID, errdefs.ErrNotFound)
+	}
 	next := *before
 	change(&next)
 	if next.State != before.State && !slices.Contains(containerMoves[before.State], next.State) {
@@ -195,6 +205,25 @@ func (m *Manager) changeContainer(c *container, change func(*containerState)) er
 	if next.State == ContainerExited {
 		c.announceEnd()
 	}
+	return err
+}
+
+// deletePod deletes a pod's record for good: who found the pod before, and
+// changes it now, must not write it anew.
+func (m *Manager) deletePod(p *pod) error {
+	p.change.Lock()
+	defer p.change.Unlock()
+	err := m.podRecords.Delete(p.get().ID)
+	p.gone = err == nil
+	return err
+}
+
+// deleteContainer is deletePod for a container.
+func (m *Manager) deleteContainer(c *container) error {
+	c.change.Lock()
+	defer c.change.Unlock()
+	err := m.containerRecords.Delete(c.get().ID)
+	c.gone = err == nil
 	return err
 }
 
