@@ -15,7 +15,7 @@ func (m *Manager) Attach(ctx context.Context, containerID string, streams IO) er
 		return fmt.Errorf("attach: %w", err)
 	}
 	s := c.get()
-	if s.State != ContainerRunning && s.State != ContainerPaused {
+	if !s.State.alive() {
 		return fmt.Errorf("attach to container %s: it is %s: %w", s.ID, s.State, errdefs.ErrFailedPrecondition)
 	}
 	sup, err := m.supervisor()

@@ -92,7 +92,7 @@ func (m *Manager) chooseContainers(p *pod, ids []string) ([]*container, error) {
 		switch {
 		case c.pod != p:
 			return nil, fmt.Errorf("container %s is of pod %s: %w", s.ID, s.PodID, errdefs.ErrInvalidArgument)
-		case s.State != ContainerRunning && s.State != ContainerPaused:
+		case !s.State.alive():
 			return nil, fmt.Errorf("container %s is %s: %w", s.ID, s.State, errdefs.ErrFailedPrecondition)
 		case slices.Contains(chosen, c):
 			return nil, fmt.Errorf("container %s is named twice: %w", s.ID, errdefs.ErrInvalidArgument)
@@ -104,7 +104,7 @@ func (m *Manager) chooseContainers(p *pod, ids []string) ([]*container, error) {
 	}
 	for _, c := range m.children(p) {
 		s := c.get()
-		if (s.State == ContainerRunning || s.State == ContainerPaused) && !slices.Contains(chosen, c) {
+		if s.State.alive() && !slices.Contains(chosen, c) {
 			return nil, fmt.Errorf("container %s runs and is not named: %w", s.ID, errdefs.ErrFailedPrecondition)
 		}
 	}

@@ -19,14 +19,24 @@ const (
 // unknownCode is the exit code of a container whose end nobody saw.
 const unknownCode = 255
 
-// exited records that a container ended and cleans up after it. It waits for
-// a start under way, and does nothing for what was recorded already.
+// exited is runEnded for who has just looked at the container.
 func (m *Manager) exited(ctx context.Context, c *container, exit supervisor.Exit) error {
+	return m.runEnded(ctx, c, c.get(), exit)
+}
+
+// runEnded records that a container ended and cleans up after it. seen is how
+// it was when that was learnt, or before. It waits for a start under way, and
+// does nothing for what was recorded already, nor for a container that has been
+// started again since: the end was that of an earlier run.
+func (m *Manager) runEnded(ctx context.Context, c *container, seen *containerState, exit supervisor.Exit) error {
 	if err := acquire(ctx, c.busy); err != nil {
 		return fmt.Errorf("exit of container %s: %w", c.get().ID, err)
 	}
 	defer c.busy.release()
 	s := c.get()
+	if seen.State.alive() && !s.StartedAt.Equal(seen.StartedAt) {
+		return nil
+	}
 	if s.State != ContainerExited {
 		if err := m.changeContainer(c, func(s *containerState) { s.end(exit) }); err != nil {
 			m.log.WithError(err).Warnf("record exit of container %s", s.ID)

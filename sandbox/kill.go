@@ -20,7 +20,7 @@ func (m *Manager) KillContainer(ctx context.Context, containerID string, signal 
 	}
 	s := c.get()
 	sig, err := parseSignal(signal)
-	if err == nil && s.State != ContainerRunning && s.State != ContainerPaused {
+	if err == nil && !s.State.alive() {
 		err = fmt.Errorf("it is %s: %w", s.State, errdefs.ErrFailedPrecondition)
 	}
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -124,11 +126,11 @@ func (m *Manager) handleEvent(e supervisor.Event) {
 	if err != nil || e.Type != supervisor.EventExit || e.Exit == nil {
 		return
 	}
-	exit := *e.Exit
+	exit, seen := *e.Exit, c.get()
 	m.spawn(func() {
 		ctx, cancel := context.WithTimeout(m.ctx, m.cfg.OperationTimeout)
 		defer cancel()
-		if err := m.exited(ctx, c, exit); err != nil && m.ctx.Err() == nil {
+		if err := m.runEnded(ctx, c, seen, exit); err != nil && m.ctx.Err() == nil {
 			m.log.WithError(err).Warnf("clean up after container %s", e.ID)
 		}
 	})
@@ -140,7 +142,7 @@ func (m *Manager) handleEvent(e supervisor.Event) {
 func (m *Manager) oomKilled(c *container, e supervisor.Event) {
 	s := c.get()
 	m.deps.Recorder.Note(recorder.Entry{Kind: recorder.KindOOM, At: e.At, Pod: s.PodID, Container: s.ID, Count: e.Kills})
-	if s.runs() {
+	if s.State.alive() {
 		m.publish(EventOOM, s.ID, c.pod)
 		return
 	}
@@ -151,15 +153,10 @@ func (m *Manager) oomKilled(c *container, e supervisor.Event) {
 			return
 		}
 		defer c.busy.release()
-		if c.get().runs() {
+		if c.get().State.alive() {
 			m.publish(EventOOM, s.ID, c.pod)
 		}
 	})
-}
-
-// runs tells whether there are processes, paused or not.
-func (s *containerState) runs() bool {
-	return s.State == ContainerRunning || s.State == ContainerPaused
 }
 
 // findExits compares the containers that run with what the supervisor has:
@@ -172,7 +169,12 @@ func (m *Manager) findExits(ctx context.Context) error {
 	}
 	// Containers are listed before the supervisor is asked, so that one
 	// started in between is not taken for lost.
-	running := m.runningContainers()
+	seen := map[*container]*containerState{}
+	for _, c := range m.runningContainers() {
+		if s := c.get(); s.State.alive() {
+			seen[c] = s
+		}
+	}
 	states, err := sup.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list the supervisor's containers: %w", err)
@@ -183,8 +185,12 @@ func (m *Manager) findExits(ctx context.Context) error {
 	}
 	var mu sync.Mutex
 	var errs []error
-	forEach(running, func(c *container) {
-		err := m.compare(ctx, c, known)
+	forEach(slices.Collect(maps.Keys(seen)), func(c *container) {
+		exit := endIn(known, c.get().ID)
+		if exit == nil {
+			return
+		}
+		err := m.runEnded(ctx, c, seen[c], *exit)
 		mu.Lock()
 		defer mu.Unlock()
 		errs = append(errs, err)
@@ -198,7 +204,7 @@ func (m *Manager) runningContainers() []*container {
 	defer m.mu.RUnlock()
 	var list []*container
 	for _, c := range m.containers {
-		if c.get().runs() {
+		if c.get().State.alive() {
 			list = append(list, c)
 		}
 	}
@@ -207,16 +213,23 @@ func (m *Manager) runningContainers() []*container {
 
 // compare takes up what the supervisor knows of a running container.
 func (m *Manager) compare(ctx context.Context, c *container, known map[string]supervisor.State) error {
-	s, ok := known[c.get().ID]
-	switch {
-	case !ok:
-		return m.exited(ctx, c, supervisor.Exit{Code: unknownCode, Reason: reasonLost})
-	case s.Status != supervisor.StatusStopped:
-		return nil
-	case s.Exit == nil:
-		return m.exited(ctx, c, supervisor.Exit{Code: unknownCode, Reason: reasonLost})
+	if exit := endIn(known, c.get().ID); exit != nil {
+		return m.exited(ctx, c, *exit)
 	}
-	return m.exited(ctx, c, *s.Exit)
+	return nil
+}
+
+// endIn is how a container ended by what the supervisor knows; nil while it
+// has not.
+func endIn(known map[string]supervisor.State, id string) *supervisor.Exit {
+	s, ok := known[id]
+	switch {
+	case ok && s.Status != supervisor.StatusStopped:
+		return nil
+	case !ok, s.Exit == nil:
+		return &supervisor.Exit{Code: unknownCode, Reason: reasonLost}
+	}
+	return s.Exit
 }
 
 // maxParallel bounds work done for many objects at once.

@@ -14,7 +14,7 @@ func (m *Manager) Processes(containerID string) ([]int, error) {
 		return nil, fmt.Errorf("processes of container: %w", err)
 	}
 	s := c.get()
-	if s.State != ContainerRunning && s.State != ContainerPaused {
+	if !s.State.alive() {
 		return nil, fmt.Errorf("processes of container %s: it is %s: %w", s.ID, s.State, errdefs.ErrFailedPrecondition)
 	}
 	pids, err := m.deps.Cgroups.Procs(s.CgroupPath)

@@ -50,7 +50,7 @@ func (m *Manager) removeContainer(ctx context.Context, op *operation, c *contain
 	if _, err := m.findContainer(s.ID); err != nil {
 		return nil
 	}
-	if s.State == ContainerRunning || s.State == ContainerPaused {
+	if s.State.alive() {
 		return fmt.Errorf("it was started again: %w", errdefs.ErrFailedPrecondition)
 	}
 	err := undo.Sequence{Name: "remove", Stage: op.at, Steps: []undo.Step{

@@ -15,7 +15,7 @@ func (m *Manager) ReopenLog(ctx context.Context, containerID string) error {
 		return fmt.Errorf("reopen log: %w", err)
 	}
 	s := c.get()
-	if s.State != ContainerRunning && s.State != ContainerPaused {
+	if !s.State.alive() {
 		return fmt.Errorf("reopen log of container %s: it is %s: %w", s.ID, s.State, errdefs.ErrFailedPrecondition)
 	}
 	sup, err := m.supervisor()

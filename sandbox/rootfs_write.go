@@ -28,7 +28,7 @@ func (m *Manager) ChangeRootfs(ctx context.Context, containerID string, change f
 		return fmt.Errorf("open root filesystem of container %s: %w", id, err)
 	}
 	defer c.busy.release()
-	if s := c.get().State; s == ContainerRunning || s == ContainerPaused {
+	if c.get().State.alive() {
 		return ErrRunning
 	}
 	root, err := m.openMounted(id)

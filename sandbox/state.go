@@ -39,6 +39,9 @@ var containerMoves = map[ContainerState][]ContainerState{
 	ContainerExited: {ContainerRunning},
 }
 
+// alive says that there are processes, paused or not.
+func (s ContainerState) alive() bool { return s == ContainerRunning || s == ContainerPaused }
+
 // podState is a pod at one moment, as it is recorded. A published one is
 // never changed, only replaced.
 type podState struct {
@@ -242,6 +245,10 @@ func (c *container) announceEnd() {
 func (c *container) end() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.endLocked()
+}
+
+func (c *container) endLocked() <-chan struct{} {
 	if c.get().State == ContainerExited {
 		return closedChan
 	}

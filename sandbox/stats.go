@@ -136,7 +136,7 @@ func (m *Manager) PodStats(ctx context.Context, podID string) (*runtime.PodSandb
 		l.Process.ProcessCount = number(u.stats.Pids.Current)
 	}
 	for _, c := range m.children(p) {
-		if c.get().State != ContainerRunning {
+		if !c.get().State.alive() {
 			continue
 		}
 		cs, err := m.containerStats(ctx, c)

@@ -17,6 +17,10 @@ import (
 // stopping is a stop under way. It belongs to no caller: all who stop the
 // container share it, the signal is sent once, and the earliest deadline holds.
 type stopping struct {
+	// run is the container as it was, and ended is closed when that has ended:
+	// one that is kept may run again by then.
+	run   *containerState
+	ended <-chan struct{}
 	// sooner is told when deadline was moved.
 	sooner chan struct{}
 	// killed is closed when SIGKILL was sent.
@@ -42,64 +46,72 @@ func (m *Manager) StopContainer(ctx context.Context, containerID string, timeout
 	if errdefs.IsNotFound(err) {
 		return nil
 	}
-	if err == nil {
-		err = m.stopContainer(ctx, c, timeout)
-	}
 	if err != nil {
 		return fmt.Errorf("stop container: %w", err)
+	}
+	if err := m.stopContainer(ctx, c, timeout); err != nil {
+		return fmt.Errorf("stop container %s: %w", c.get().ID, err)
 	}
 	return nil
 }
 
+// stopContainer leaves it to the caller to name the container in the error.
 func (m *Manager) stopContainer(ctx context.Context, c *container, timeout time.Duration) error {
 	// A start under way is waited for, so that it is not missed.
 	if err := acquire(ctx, c.busy); err != nil {
-		return fmt.Errorf("%s: %w", c.get().ID, err)
+		return err
 	}
 	state := c.get().State
 	c.busy.release()
-	if state != ContainerRunning && state != ContainerPaused {
+	if !state.alive() {
 		return nil
 	}
 	if _, err := m.supervisor(); err != nil {
-		return fmt.Errorf("%s: %w", c.get().ID, err)
+		return err
 	}
 	if state == ContainerPaused && timeout > 0 {
 		// A frozen process hears no signal but the last.
 		m.warn(m.ResumeContainer(ctx, c.get().ID), "resume to stop")
 	}
-	ended := c.end()
 	stop := m.beginStop(c, timeout, recorder.Caller(ctx))
+	if stop == nil {
+		return nil
+	}
 	select {
-	case <-ended:
+	case <-stop.ended:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("%s: its stop goes on: %w", c.get().ID, ctx.Err())
+		return fmt.Errorf("its stop goes on: %w", ctx.Err())
 	case <-stop.killed:
 	}
 	timer := time.NewTimer(m.cfg.KillWait)
 	defer timer.Stop()
 	select {
-	case <-ended:
+	case <-stop.ended:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("%s: killed, and still there: %w", c.get().ID, ctx.Err())
+		return fmt.Errorf("killed, and still there: %w", ctx.Err())
 	case <-timer.C:
-		return fmt.Errorf("%s: killed, and still there after %s: %w",
-			c.get().ID, m.cfg.KillWait, context.DeadlineExceeded)
+		return fmt.Errorf("killed, and still there after %s: %w", m.cfg.KillWait, context.DeadlineExceeded)
 	}
 }
 
-// beginStop begins a stop, or moves the deadline of the one under way.
+// beginStop begins a stop, or moves the deadline of the one under way; nil says
+// that the container has ended.
 func (m *Manager) beginStop(c *container, timeout time.Duration, by string) *stopping {
 	deadline := time.Now().Add(max(timeout, 0))
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.get().State == ContainerExited {
+		// Nobody would take this stop away again.
+		return nil
+	}
 	if c.stop != nil {
 		c.stop.hurry(deadline)
 		return c.stop
 	}
 	stop := &stopping{
+		run: c.get(), ended: c.endLocked(),
 		sooner: make(chan struct{}, 1), killed: make(chan struct{}), deadline: deadline, by: by, began: time.Now(), gentle: timeout > 0,
 	}
 	c.stop = stop
@@ -130,26 +142,24 @@ func (s *stopping) left() time.Duration {
 
 // driveStop sees a stop through until the container has ended.
 func (m *Manager) driveStop(c *container, stop *stopping) {
-	ended := c.end()
 	if stop.gentle {
-		sig, err := parseSignal(c.get().StopSignal)
+		sig, err := parseSignal(stop.run.StopSignal)
 		if err != nil {
 			sig = syscall.SIGTERM
 		}
-		m.signal(c, sig, stop.by)
+		m.signal(c, stop, sig)
 	}
 	for left := stop.left(); left > 0; left = stop.left() {
-		if m.pause(left, ended, stop.sooner) {
+		if m.pause(left, stop.ended, stop.sooner) {
 			return
 		}
 	}
-	m.signal(c, syscall.SIGKILL, stop.by)
+	m.signal(c, stop, syscall.SIGKILL)
 	close(stop.killed)
-	for wait := time.Second; !m.pause(wait, ended, nil); wait = min(2*wait, time.Minute) {
-		s := c.get()
-		m.log.WithField("blocked", strings.Join(m.hanging(s.CgroupPath), "; ")).
-			Warnf("container %s was killed and is still there after %s", s.ID, time.Since(stop.began).Round(time.Second))
-		m.signal(c, syscall.SIGKILL, stop.by)
+	for wait := time.Second; !m.pause(wait, stop.ended, nil); wait = min(2*wait, time.Minute) {
+		m.log.WithField("blocked", strings.Join(m.hanging(stop.run.CgroupPath), "; ")).
+			Warnf("container %s was killed and is still there after %s", stop.run.ID, time.Since(stop.began).Round(time.Second))
+		m.signal(c, stop, syscall.SIGKILL)
 		if err := m.findExits(m.ctx); err != nil {
 			m.log.WithError(err).Warn("look for missed exits")
 		}
@@ -169,7 +179,12 @@ func (m *Manager) pause(d time.Duration, ended <-chan struct{}, woken <-chan str
 	case <-woken:
 	case <-timer.C:
 	}
-	return false
+	select {
+	case <-ended: // just as the time was over
+		return true
+	default:
+		return false
+	}
 }
 
 // signalTimeout bounds one call to the supervisor in the background.
@@ -178,7 +193,7 @@ const signalTimeout = 10 * time.Second
 // signal sends a signal from the background, SIGKILL to all processes. A
 // container that the supervisor does not know has ended, without anybody
 // seeing how.
-func (m *Manager) signal(c *container, sig syscall.Signal, by string) {
+func (m *Manager) signal(c *container, stop *stopping, sig syscall.Signal) {
 	sup, err := m.supervisor()
 	if err != nil {
 		return
@@ -186,12 +201,12 @@ func (m *Manager) signal(c *container, sig syscall.Signal, by string) {
 	ctx, cancel := context.WithTimeout(m.ctx, signalTimeout)
 	defer cancel()
 	at := time.Now()
-	err = sup.Signal(ctx, c.get().ID, sig, sig == syscall.SIGKILL)
-	m.noteSignal(c.get(), sig, at, by, err)
+	err = sup.Signal(ctx, stop.run.ID, sig, sig == syscall.SIGKILL)
+	m.noteSignal(stop.run, sig, at, stop.by, err)
 	if errdefs.IsNotFound(err) {
-		err = m.exited(ctx, c, supervisor.Exit{Code: unknownCode, Reason: reasonLost})
+		err = m.runEnded(ctx, c, stop.run, supervisor.Exit{Code: unknownCode, Reason: reasonLost})
 	}
 	if err != nil {
-		m.log.WithError(err).Warnf("send %s to container %s", signalName(sig), c.get().ID)
+		m.log.WithError(err).Warnf("send %s to container %s", signalName(sig), stop.run.ID)
 	}
 }

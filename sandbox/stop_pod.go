@@ -97,7 +97,11 @@ func (m *Manager) killAll(ctx context.Context, p *pod) error {
 	errs := make([]error, len(list))
 	var wg sync.WaitGroup
 	for i, c := range list {
-		wg.Go(func() { errs[i] = m.stopContainer(ctx, c, 0) })
+		wg.Go(func() {
+			if err := m.stopContainer(ctx, c, 0); err != nil {
+				errs[i] = fmt.Errorf("container %s: %w", c.get().ID, err)
+			}
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)

@@ -64,7 +64,7 @@ func (m *Manager) endUpdate(ctx context.Context, c *container) error {
 	if s.Update == nil {
 		return nil
 	}
-	if s.runs() {
+	if s.State.alive() {
 		former, err := s.Update.former()
 		if err == nil {
 			err = m.limitBack(ctx, s, former)

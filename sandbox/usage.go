@@ -84,9 +84,6 @@ func (m *Manager) containerUsage(ctx context.Context, s *containerState) (readin
 	return m.usage.groups.Get(ctx, job.Key, job.Read)
 }
 
-// alive says that there are processes.
-func (s ContainerState) alive() bool { return s == ContainerRunning || s == ContainerPaused }
-
 func (m *Manager) containerJob(s *containerState) collector.Job[reading] {
 	path := s.CgroupPath
 	return collector.Job[reading]{Key: s.ID, Read: func(ctx context.Context, before reading, _ time.Time) (reading, error) {
