@@ -219,14 +219,17 @@ func (r *podRun) unpublishPod(context.Context) error {
 	return nil
 }
 
-// addPod lists a pod.
+// addPod lists a pod. One that was never ready has no name: another may have
+// been made under it since.
 func (m *Manager) addPod(s *podState) *pod {
 	p := &pod{busy: newGate(), standing: newGate(), children: map[string]*container{}}
 	p.state.Store(s)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.pods[s.ID] = p
-	m.podNames[podKey(s.Owner, s.Config.GetMetadata())] = p
+	if s.State != podMaking {
+		m.podNames[podKey(s.Owner, s.Config.GetMetadata())] = p
+	}
 	return p
 }
 

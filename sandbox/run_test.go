@@ -390,3 +390,25 @@ func TestConcurrency(t *testing.T) {
 	eventually(t, "all gone", func() bool { return len(w.left()) == 0 })
 	clean(t, w, m)
 }
+
+// What is left of a first attempt must not take the name from the pod that the
+// second one made.
+func TestLeftoverTakesNoName(t *testing.T) {
+	w, m := start(t)
+	id := readyPod(t, m)
+	p, err := m.findPod(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := *p.get()
+	first.ID, first.State = newID(), podMaking
+	m.addPod(&first)
+	m.recoverPod(t.Context(), m.pods[first.ID])
+	if again, err := m.RunPod(t.Context(), podRequest("web")); again != id || err != nil {
+		t.Errorf("the same request gave %s, %v", again, err)
+	}
+	if err := m.RemovePod(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	clean(t, w, m)
+}
