@@ -83,10 +83,11 @@ func (m *Manager) removeSnapshot(ctx context.Context, s *containerState) error {
 	return ignoreNotFound(m.deps.Snapshots.Remove(ctx, s.SnapshotKey))
 }
 
-// forget deletes what the supervisor holds of an exited container. One that
-// never ran is not known there.
+// forget deletes what the supervisor holds of an exited container, which one
+// that could not be started may have left there. One that nobody ever started is
+// not known there.
 func (m *Manager) forget(ctx context.Context, s *containerState) error {
-	if s.StartedAt.IsZero() {
+	if s.State == ContainerCreated {
 		return nil
 	}
 	sup, err := m.supervisor()

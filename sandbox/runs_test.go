@@ -1,9 +1,14 @@
 package sandbox
 
 import (
+	"errors"
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/internal/failpoint"
 	"github.com/nodeagent/nodeagent/supervisor"
 )
 
@@ -70,5 +75,51 @@ func TestStopAtTheEnd(t *testing.T) {
 	}
 	if c.get().State != ContainerExited {
 		t.Errorf("stopped, and %s", c.get().State)
+	}
+}
+
+// What a failed start could not take back goes with the container.
+func TestRemoveAfterHalfStart(t *testing.T) {
+	w, m := start(t)
+	id, err := m.CreateContainer(t.Context(), containerRequest(readyPod(t, m), "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	disable, err := failpoint.Enable("start.supervisor.after=error:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disable()
+	w.setFail("Delete", errors.New("hangs"))
+	if _, err := m.StartContainer(t.Context(), id, nil); err == nil {
+		t.Fatal("it started")
+	}
+	w.setFail("Delete", nil)
+	if err := m.RemoveContainer(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.running) != 0 {
+		t.Error("it runs")
+	}
+}
+
+// Between create and start the target may have ended, and its process's number
+// been given to another.
+func TestTargetEndsBeforeStart(t *testing.T) {
+	_, m := start(t)
+	podID, target := running(t, m)
+	req := containerRequest(podID, "debugger")
+	req.Config.Linux = &runtime.LinuxContainerConfig{SecurityContext: &runtime.LinuxContainerSecurityContext{
+		NamespaceOptions: &runtime.NamespaceOption{Pid: runtime.NamespaceMode_TARGET, TargetId: target},
+	}}
+	id, err := m.CreateContainer(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.StopContainer(t.Context(), target, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.StartContainer(t.Context(), id, nil); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("start: %v", err)
 	}
 }
