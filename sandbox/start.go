@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,25 +29,13 @@ func (m *Manager) StartContainer(ctx context.Context, containerID string, attach
 	}
 	id := c.get().ID
 	run := &starting{Manager: m, c: c}
-	if attach != nil {
-		if run.client, err = newClient(*attach, c.get().Config.GetTty()); err != nil {
-			return nil, fmt.Errorf("start container %s: %w", id, err)
-		}
-	}
 	// Starting twice is an error, so nobody joins: the second caller finds
 	// the container running. The streams belong to the operation, which goes
 	// on when ctx ends.
 	_, err = m.join(ctx, work{
 		key: "start " + newID(), what: "start container " + id, verb: "start container", pod: c.get().PodID, container: id,
 		do: func(ctx context.Context, op *operation) (string, error) {
-			if err := run.start(ctx, op); err != nil {
-				run.client.abandon()
-				return "", err
-			}
-			if run.client != nil {
-				run.attachment = run.client.serve(m, id)
-			}
-			return id, nil
+			return id, run.attached(ctx, op, attach)
 		},
 	})
 	if err != nil {
@@ -64,6 +53,23 @@ type starting struct {
 	pid    int
 	// attachment is set once the container runs; nil without a client.
 	attachment *Attachment
+}
+
+// attached starts the container with a client; nil is none.
+func (r *starting) attached(ctx context.Context, op *operation, attach *IO) (err error) {
+	if attach == nil {
+		return r.start(ctx, op)
+	}
+	s := r.c.get()
+	if r.client, err = newClient(*attach, s.Config.GetTty()); err != nil {
+		return err
+	}
+	if err := r.start(ctx, op); err != nil {
+		r.client.abandon()
+		return err
+	}
+	r.attachment = r.client.serve(r.Manager, s.ID)
+	return nil
 }
 
 func (r *starting) start(ctx context.Context, op *operation) error {
@@ -131,7 +137,7 @@ func (r *starting) remount(ctx context.Context) error {
 
 // prepare takes the specification made at creation, or makes it again.
 func (r *starting) prepare(ctx context.Context) (err error) {
-	if r.spec = r.c.takePrepared(); r.spec != nil {
+	if r.spec = r.c.takePrepared(); r.spec != nil && !joinsProcess(r.spec) {
 		return nil
 	}
 	s := r.c.get()
@@ -143,6 +149,14 @@ func (r *starting) prepare(ctx context.Context) (err error) {
 	}
 	r.spec, err = r.specification(ctx, s, r.c.pod, image.Config)
 	return err
+}
+
+// joinsProcess tells of a specification that joins a namespace of a process,
+// whose number may be another's when the container is started.
+func joinsProcess(s *specs.Spec) bool {
+	return slices.ContainsFunc(s.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return strings.HasPrefix(ns.Path, "/proc/")
+	})
 }
 
 // setPrepared keeps a specification for the start.
