@@ -52,6 +52,7 @@ readOnlyPort: 0
 healthzPort: 0
 evictionHard: {memory.available: 1Mi}
 fileCheckFrequency: 1s
+featureGates: {%[5]s}
 `
 
 // web has what kubelet does about a pod: an init container, limits, a probe by exec, a host port, a shared PID namespace.
@@ -93,14 +94,35 @@ type node struct {
 	port int
 }
 
+// newGates are features of kubelet that make another use of CRI, and are not yet on where nobody asks for them.
+const newGates = "EventedPLEG: true, CRIListStreaming: true, PodAndContainerStatsFromCRI: true, ContainerStopSignals: true"
+
 // A kubelet brings a pod up, reaches into it, keeps it over the agent's death, and takes it down again.
 func TestStaticPod(t *testing.T) {
 	testenv.Root(t)
 	if testing.Short() {
 		t.Skip("waits for kubelet's own pace")
 	}
-	testenv.Leaks(t)
-	n := newNode(t)
+	t.Run("as it comes", func(t *testing.T) {
+		testenv.Leaks(t)
+		staticPod(t, newNode(t, ""), nil)
+	})
+	t.Run("with what comes next", func(t *testing.T) {
+		testenv.Leaks(t)
+		n := newNode(t, newGates)
+		staticPod(t, n, func() {
+			n.eventually("kubelet has the pod's metrics from the agent", func() error {
+				return n.kubelet(http.MethodGet, "/metrics/cadvisor", `container_memory_working_set_bytes{`)
+			})
+			n.eventually("kubelet follows the agent's events", func() error {
+				return n.kubelet(http.MethodGet, "/metrics", "kubelet_evented_pleg_connection_success_count 1")
+			})
+		})
+	})
+}
+
+// staticPod is the life of two pods; more is what to ask while they run, or nil.
+func staticPod(t *testing.T, n *node, more func()) {
 	hostPort := freePort(t)
 	n.write("manifests/web.yaml", fmt.Sprintf(web, images.Busybox, hostPort))
 
@@ -117,6 +139,9 @@ func TestStaticPod(t *testing.T) {
 	n.eventually("kubelet sums its memory up", func() error {
 		return n.kubelet(http.MethodGet, "/stats/summary", "workingSetBytes")
 	})
+	if more != nil {
+		more()
+	}
 	before := n.running()
 
 	n.Kill9()
@@ -155,8 +180,8 @@ func TestStaticPod(t *testing.T) {
 	})
 }
 
-// newNode starts both; the clean-up takes kubelet down first.
-func newNode(t *testing.T) *node {
+// newNode starts both, kubelet with the given feature gates; the clean-up takes kubelet down first.
+func newNode(t *testing.T, gates string) *node {
 	program := testenv.Tool(t, "kubelet")
 	n := &node{t: t, dir: t.TempDir(), port: freePort(t)}
 	n.AgentProcess = testenv.Agent(t, testenv.AgentOptions{Registry: testenv.Registry(t)})
@@ -167,7 +192,7 @@ func newNode(t *testing.T) *node {
 		}
 	}
 	n.forgetFixedFolder()
-	n.write("config.yaml", fmt.Sprintf(configuration, n.dir, n.Socket, group, n.port))
+	n.write("config.yaml", fmt.Sprintf(configuration, n.dir, n.Socket, group, n.port, gates))
 	log, err := os.Create(filepath.Join(n.dir, "kubelet.log"))
 	if err != nil {
 		t.Fatal(err)
