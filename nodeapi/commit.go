@@ -128,7 +128,7 @@ func commitConfig(config *imageconfig.Config, spec *nodev1.ContainerSpec) {
 		config.ExposedPorts[port] = struct{}{}
 	}
 	for _, m := range spec.GetMounts() {
-		if m.GetType() != nodev1.Mount_VOLUME || !m.GetAnonymous() {
+		if m.GetType() != nodev1.Mount_VOLUME || !m.GetAnonymous() || m.GetDetailed() {
 			continue
 		}
 		if config.Volumes == nil {

@@ -1611,7 +1611,10 @@ type Mount struct {
 	// read_only_force_recursive refuses where the kernel cannot.
 	ReadOnlyForceRecursive bool `protobuf:"varint,19,opt,name=read_only_force_recursive,json=readOnlyForceRecursive,proto3" json:"read_only_force_recursive,omitempty"`
 	// inherited mounts came of volumes_from.
-	Inherited     bool `protobuf:"varint,20,opt,name=inherited,proto3" json:"inherited,omitempty"`
+	Inherited bool `protobuf:"varint,20,opt,name=inherited,proto3" json:"inherited,omitempty"`
+	// detailed mounts were asked for with --mount, not -v or --tmpfs; inspect
+	// tells of them in that form, and nothing else differs.
+	Detailed      bool `protobuf:"varint,21,opt,name=detailed,proto3" json:"detailed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1782,6 +1785,13 @@ func (x *Mount) GetReadOnlyForceRecursive() bool {
 func (x *Mount) GetInherited() bool {
 	if x != nil {
 		return x.Inherited
+	}
+	return false
+}
+
+func (x *Mount) GetDetailed() bool {
+	if x != nil {
+		return x.Detailed
 	}
 	return false
 }
@@ -2178,6 +2188,7 @@ type AttachRequest struct {
 	//	*AttachRequest_Stdin
 	//	*AttachRequest_StdinClosed
 	//	*AttachRequest_Resize
+	//	*AttachRequest_Detach
 	Message       isAttachRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2256,6 +2267,15 @@ func (x *AttachRequest) GetResize() *TerminalSize {
 	return nil
 }
 
+func (x *AttachRequest) GetDetach() bool {
+	if x != nil {
+		if x, ok := x.Message.(*AttachRequest_Detach); ok {
+			return x.Detach
+		}
+	}
+	return false
+}
+
 type isAttachRequest_Message interface {
 	isAttachRequest_Message()
 }
@@ -2277,6 +2297,12 @@ type AttachRequest_Resize struct {
 	Resize *TerminalSize `protobuf:"bytes,4,opt,name=resize,proto3,oneof"`
 }
 
+type AttachRequest_Detach struct {
+	// detach ends the call, and tells who watches that a person left; the
+	// container goes on either way.
+	Detach bool `protobuf:"varint,5,opt,name=detach,proto3,oneof"`
+}
+
 func (*AttachRequest_Start) isAttachRequest_Message() {}
 
 func (*AttachRequest_Stdin) isAttachRequest_Message() {}
@@ -2284,6 +2310,8 @@ func (*AttachRequest_Stdin) isAttachRequest_Message() {}
 func (*AttachRequest_StdinClosed) isAttachRequest_Message() {}
 
 func (*AttachRequest_Resize) isAttachRequest_Message() {}
+
+func (*AttachRequest_Detach) isAttachRequest_Message() {}
 
 // Attached is sent when the streams are joined.
 type Attached struct {
@@ -6116,7 +6144,7 @@ const file_container_proto_rawDesc = "" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x1b\n" +
 	"\thost_port\x18\x03 \x01(\rR\bhostPort\x12\x17\n" +
 	"\ahost_ip\x18\x04 \x01(\tR\x06hostIp\x12$\n" +
-	"\x0ehost_port_last\x18\x05 \x01(\rR\fhostPortLast\"\xc1\a\n" +
+	"\x0ehost_port_last\x18\x05 \x01(\rR\fhostPortLast\"\xdd\a\n" +
 	"\x05Mount\x121\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1d.nodeagent.node.v1.Mount.TypeR\x04type\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x16\n" +
@@ -6140,7 +6168,8 @@ const file_container_proto_rawDesc = "" +
 	"\x04path\x18\x11 \x01(\tR\x04path\x125\n" +
 	"\x17read_only_non_recursive\x18\x12 \x01(\bR\x14readOnlyNonRecursive\x129\n" +
 	"\x19read_only_force_recursive\x18\x13 \x01(\bR\x16readOnlyForceRecursive\x12\x1c\n" +
-	"\tinherited\x18\x14 \x01(\bR\tinherited\x1a@\n" +
+	"\tinherited\x18\x14 \x01(\bR\tinherited\x12\x1a\n" +
+	"\bdetailed\x18\x15 \x01(\bR\bdetailed\x1a@\n" +
 	"\x12VolumeOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a?\n" +
@@ -6175,12 +6204,13 @@ const file_container_proto_rawDesc = "" +
 	"\x05start\x18\x02 \x01(\bR\x05start\x12\x14\n" +
 	"\x05stdin\x18\x03 \x01(\bR\x05stdin\x12\x16\n" +
 	"\x06output\x18\x04 \x01(\bR\x06output\x123\n" +
-	"\x04size\x18\x05 \x01(\v2\x1f.nodeagent.node.v1.TerminalSizeR\x04size\"\xca\x01\n" +
+	"\x04size\x18\x05 \x01(\v2\x1f.nodeagent.node.v1.TerminalSizeR\x04size\"\xe4\x01\n" +
 	"\rAttachRequest\x126\n" +
 	"\x05start\x18\x01 \x01(\v2\x1e.nodeagent.node.v1.AttachStartH\x00R\x05start\x12\x16\n" +
 	"\x05stdin\x18\x02 \x01(\fH\x00R\x05stdin\x12#\n" +
 	"\fstdin_closed\x18\x03 \x01(\bH\x00R\vstdinClosed\x129\n" +
-	"\x06resize\x18\x04 \x01(\v2\x1f.nodeagent.node.v1.TerminalSizeH\x00R\x06resizeB\t\n" +
+	"\x06resize\x18\x04 \x01(\v2\x1f.nodeagent.node.v1.TerminalSizeH\x00R\x06resize\x12\x18\n" +
+	"\x06detach\x18\x05 \x01(\bH\x00R\x06detachB\t\n" +
 	"\amessage\"\x1a\n" +
 	"\bAttached\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"x\n" +
@@ -6731,6 +6761,7 @@ func file_container_proto_init() {
 		(*AttachRequest_Stdin)(nil),
 		(*AttachRequest_StdinClosed)(nil),
 		(*AttachRequest_Resize)(nil),
+		(*AttachRequest_Detach)(nil),
 	}
 	file_container_proto_msgTypes[22].OneofWrappers = []any{
 		(*AttachResponse_Attached)(nil),

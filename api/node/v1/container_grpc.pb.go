@@ -64,7 +64,8 @@ type ContainersClient interface {
 	// Create makes a container and does not start it. The image must be there:
 	// NotFound is returned for a missing image and for nothing else.
 	Create(ctx context.Context, in *CreateRequest, opts ...grpc.CallOption) (*CreateResponse, error)
-	// Start starts a container that does not run; a running one is left alone.
+	// Start starts a container that does not run; a running one is left alone,
+	// a paused one refused.
 	Start(ctx context.Context, in *StartRequest, opts ...grpc.CallOption) (*StartResponse, error)
 	// Attach joins a container's streams; with start set it starts the
 	// container after attaching, so that no output is missed. The client's
@@ -417,7 +418,8 @@ type ContainersServer interface {
 	// Create makes a container and does not start it. The image must be there:
 	// NotFound is returned for a missing image and for nothing else.
 	Create(context.Context, *CreateRequest) (*CreateResponse, error)
-	// Start starts a container that does not run; a running one is left alone.
+	// Start starts a container that does not run; a running one is left alone,
+	// a paused one refused.
 	Start(context.Context, *StartRequest) (*StartResponse, error)
 	// Attach joins a container's streams; with start set it starts the
 	// container after attaching, so that no output is missed. The client's

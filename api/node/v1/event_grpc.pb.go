@@ -29,7 +29,7 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Events are what happened to containers, images, networks and volumes. The
-// agent keeps the last ones only, and none over its own end.
+// agent keeps the last ones only, also over its own end, but not over a reboot.
 type EventsClient interface {
 	// Watch gives the events since a time, then each as it happens, until the
 	// time of until, or for ever when that is unset.
@@ -68,7 +68,7 @@ type Events_WatchClient = grpc.ServerStreamingClient[Event]
 // for forward compatibility.
 //
 // Events are what happened to containers, images, networks and volumes. The
-// agent keeps the last ones only, and none over its own end.
+// agent keeps the last ones only, also over its own end, but not over a reboot.
 type EventsServer interface {
 	// Watch gives the events since a time, then each as it happens, until the
 	// time of until, or for ever when that is unset.

@@ -23,6 +23,7 @@ func inspection(info *nodev1.InspectResponse) inspected {
 		Mounts:          mountPoints(c.GetMounts()),
 		NetworkSettings: networkOf(info),
 		CgroupPath:      info.GetCgroupPath(),
+		ExecIDs:         info.GetExecIds(),
 	}
 	if args := c.GetArgs(); len(args) > 0 {
 		out.Path, out.Args = args[0], append(out.Args, args[1:]...)
@@ -155,7 +156,7 @@ func configOf(info *nodev1.InspectResponse) containerConfig {
 		out.Cmd = c.GetArgs()
 	}
 	for _, m := range spec.GetMounts() {
-		if m.GetType() == nodev1.Mount_VOLUME && m.GetAnonymous() {
+		if m.GetType() == nodev1.Mount_VOLUME && m.GetAnonymous() && !m.GetDetailed() {
 			if out.Volumes == nil {
 				out.Volumes = map[string]struct{}{}
 			}

@@ -30,20 +30,7 @@ func hostConfigOf(info *nodev1.InspectResponse) hostConfig {
 	for _, d := range spec.GetDevices() {
 		h.Devices = append(h.Devices, device{d.GetHostPath(), d.GetContainerPath(), d.GetPermissions()})
 	}
-	for _, m := range spec.GetMounts() {
-		if m.GetType() == nodev1.Mount_TMPFS {
-			if h.Tmpfs == nil {
-				h.Tmpfs = map[string]string{}
-			}
-			h.Tmpfs[m.GetTarget()] = tmpfsText(m)
-		}
-		if m.GetInherited() {
-			continue // VolumesFrom says so
-		}
-		if m.GetType() == nodev1.Mount_BIND || m.GetType() == nodev1.Mount_VOLUME && !m.GetAnonymous() {
-			h.Binds = append(h.Binds, bindText(m))
-		}
-	}
+	addMounts(&h, spec.GetMounts())
 	return h
 }
 

@@ -95,7 +95,7 @@ type (
 		PidsLimit            *int64
 		Annotations          map[string]string `json:",omitempty"`
 		VolumesFrom          []string
-		Mounts               []mountPoint `json:",omitempty"`
+		Mounts               []mountRequest `json:",omitempty"`
 		ShmSize              int64
 		Init                 *bool `json:",omitempty"`
 		Ulimits              []ulimit

@@ -14,10 +14,11 @@ import (
 
 func (f *createFlags) fillMounts(spec *nodev1.ContainerSpec) error {
 	parsers := []struct {
-		values []string
-		parse  func(string) (*nodev1.Mount, error)
+		values   []string
+		parse    func(string) (*nodev1.Mount, error)
+		detailed bool
 	}{
-		{f.volumes, parseVolume}, {f.mounts, parseMount}, {f.tmpfs, parseTmpfs},
+		{f.volumes, parseVolume, false}, {f.mounts, parseMount, true}, {f.tmpfs, parseTmpfs, false},
 	}
 	for _, p := range parsers {
 		for _, text := range p.values {
@@ -25,6 +26,7 @@ func (f *createFlags) fillMounts(spec *nodev1.ContainerSpec) error {
 			if err != nil {
 				return err
 			}
+			m.Detailed = p.detailed
 			if m.GetType() == nodev1.Mount_VOLUME && m.GetVolumeDriver() == "" {
 				m.VolumeDriver = f.volumeDriver
 			}
