@@ -2,6 +2,7 @@ package nodeapi
 
 import (
 	"context"
+	"errors"
 
 	"github.com/containerd/errdefs"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
@@ -26,17 +27,20 @@ func (s *containers) Attach(stream attachStream) error {
 	if err != nil {
 		return err
 	}
-	if !req.GetStart() && !running(c) {
-		return failf(errdefs.ErrFailedPrecondition, "You cannot attach to a stopped container, start it first")
+	if err := s.checkAttach(c, req.GetStart()); err != nil {
+		return err
 	}
-	ctx, cancel := s.bound(stream.Context())
+	bound, cancel := s.bound(stream.Context())
 	defer cancel()
+	ctx, leave := context.WithCancelCause(bound)
+	defer leave(nil)
 	st := &streams{
 		ctx: ctx,
 		receive: func() (input, error) {
 			m, err := stream.Recv()
-			return input{stdin: m.GetStdin(), closed: m.GetStdinClosed(), resize: m.GetResize()}, err
+			return input{stdin: m.GetStdin(), closed: m.GetStdinClosed(), resize: m.GetResize(), detach: m.GetDetach()}, err
 		},
+		leave: func() { leave(errLeft) },
 		send: func(o *nodev1.Output) error {
 			return stream.Send(&nodev1.AttachResponse{Message: &nodev1.AttachResponse_Output{Output: o}})
 		},
@@ -60,7 +64,27 @@ func (s *containers) Attach(stream attachStream) error {
 	s.emitContainer("attach", c)
 	release := s.hold(c)
 	defer release()
-	return s.serveAttach(ctx, stream, st, c, req.GetStart() && !running(c))
+	err = s.serveAttach(ctx, stream, st, c, req.GetStart() && !running(c))
+	if err != nil && errors.Is(context.Cause(ctx), errLeft) {
+		s.emitContainer("detach", c)
+		return nil
+	}
+	return err
+}
+
+// checkAttach refuses to attach to a container in docker's words.
+func (s *Server) checkAttach(c sandbox.Container, start bool) error {
+	switch {
+	case c.State == sandbox.ContainerPaused && start:
+		return errStartPaused
+	case c.State == sandbox.ContainerPaused:
+		return failf(errdefs.ErrFailedPrecondition, "You cannot attach to a paused container, unpause it first")
+	case start || running(c):
+		return nil
+	case s.restarting(c):
+		return failf(errdefs.ErrFailedPrecondition, "You cannot attach to a restarting container, wait until it is running")
+	}
+	return failf(errdefs.ErrFailedPrecondition, "You cannot attach to a stopped container, start it first")
 }
 
 // serveAttach serves the streams until the output ends, then tells the exit

@@ -147,17 +147,12 @@ func logPath(log *nodev1.Log) string {
 	return logName
 }
 
-// environment is what docker adds to the image's variables, with those of
-// links, then the person's own.
+// environment is what links and a person add to the image's variables. HOSTNAME
+// and TERM, which the image may set, are not for here.
 func environment(spec *nodev1.ContainerSpec, links []string) []*runtime.KeyValue {
-	all := []string{"HOSTNAME=" + spec.GetHostname()}
-	if spec.GetTty() {
-		all = append(all, "TERM=xterm")
-	}
-	all = append(all, links...)
 	var out []*runtime.KeyValue
 	at := map[string]int{}
-	for _, env := range append(all, spec.GetEnv()...) {
+	for _, env := range slices.Concat(links, spec.GetEnv()) {
 		name, value, set := strings.Cut(env, "=")
 		if !set {
 			continue

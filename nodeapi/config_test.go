@@ -49,7 +49,7 @@ func TestConfigurationOfAPlainContainer(t *testing.T) {
 	for _, e := range c.GetEnvs() {
 		env = append(env, e.GetKey()+"="+string(e.GetValue()))
 	}
-	if !slices.Equal(env, []string{"HOSTNAME=other", "A=c"}) {
+	if !slices.Equal(env, []string{"A=c", "HOSTNAME=other"}) {
 		t.Errorf("environment %q", env)
 	}
 	sec := c.GetLinux().GetSecurityContext()

@@ -3,14 +3,17 @@ package nodeapi
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // execStream is the server's side of an Exec call.
@@ -41,8 +44,8 @@ func (s *containers) Exec(stream execStream) error {
 		ContainerID: c.ID, Cmd: req.GetCommand(), Env: req.GetEnv(), Cwd: req.GetWorkingDir(),
 		User: req.GetUser(), Privileged: req.GetPrivileged(),
 	}
-	if req.GetTty() {
-		er.Env = append([]string{"TERM=xterm"}, er.Env...)
+	if !req.GetTty() {
+		er.Env = append(s.foreignTerm(stream.Context(), c), er.Env...)
 	}
 	if req.GetDetach() {
 		return s.execDetached(stream, er, req.GetTty())
@@ -95,7 +98,7 @@ func (s *containers) execAttached(stream execStream, er sandbox.ExecRequest, req
 		},
 	}
 	left := make(chan struct{})
-	st.left = left
+	st.leave = sync.OnceFunc(func() { close(left) })
 	st.open(wanted{stdin: req.GetStdin(), output: true, tty: req.GetTty(), size: req.GetSize()})
 	defer st.close()
 	if err := sendExecAttached(stream, er.ContainerID); err != nil {
@@ -169,6 +172,9 @@ func (s *Server) exec(ctx context.Context, er sandbox.ExecRequest) (int, error) 
 	return s.execAs(ctx, sandbox.NewID(), er)
 }
 
+// killedCode is the exit code of a process that SIGKILL ended.
+const killedCode = 137
+
 // execAs is exec under a name for those who hear of it.
 func (s *Server) execAs(ctx context.Context, execID string, er sandbox.ExecRequest) (int, error) {
 	c, err := s.sandboxes.Container(er.ContainerID)
@@ -176,13 +182,62 @@ func (s *Server) execAs(ctx context.Context, execID string, er sandbox.ExecReque
 		return 0, err
 	}
 	command := strings.Join(er.Cmd, " ")
+	defer s.executing(c.ID, execID)()
 	s.emitContainer("exec_create: "+command, c, "execID", execID)
 	s.emitContainer("exec_start: "+command, c, "execID", execID)
 	code, err := s.sandboxes.Exec(ctx, er)
-	if err == nil {
+	switch {
+	case err == nil:
 		s.emitContainer("exec_die", c, "execID", execID, "exitCode", strconv.Itoa(code))
+	case timedOut(err) || errors.Is(err, context.Canceled):
+		s.emitContainer("exec_die", c, "execID", execID, "exitCode", strconv.Itoa(killedCode))
 	}
 	return code, execFailure(err)
+}
+
+// executing notes that a process runs in a container, until ended is called.
+func (s *Server) executing(id, execID string) (ended func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.execs[id] = append(s.execs[id], execID)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.execs[id] = slices.DeleteFunc(s.execs[id], func(one string) bool { return one == execID })
+		if len(s.execs[id]) == 0 {
+			delete(s.execs, id)
+		}
+	}
+}
+
+// execsOf are the processes that run in a container beside its own, as far as
+// they were asked for here, the oldest first.
+func (s *Server) execsOf(id string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.execs[id])
+}
+
+// foreignTerm takes TERM away from a process that has no terminal, where the
+// container has it for its own terminal alone: neither a person nor the image
+// says so.
+func (s *Server) foreignTerm(ctx context.Context, c sandbox.Container) []string {
+	const name = "TERM"
+	if !c.Config.GetTty() || slices.ContainsFunc(c.Config.GetEnvs(), func(kv *runtime.KeyValue) bool { return kv.GetKey() == name }) {
+		return nil
+	}
+	// An image that is gone says nothing any more.
+	if img, err := s.images.Image(ctx, c.ImageID); err == nil && img.Config != nil &&
+		slices.ContainsFunc(img.Config.Config.Env, func(env string) bool { return strings.HasPrefix(env, name+"=") }) {
+		return nil
+	}
+	return []string{name}
+}
+
+// timedOut says whether a process was killed because its time was over. Whoever
+// runs it may find that out before our own clock does.
+func timedOut(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errdefs.IsDeadlineExceeded(err)
 }
 
 // execFailure words an unknown user as docker does.

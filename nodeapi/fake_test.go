@@ -308,7 +308,7 @@ func (f *fakeSandboxes) KillContainer(_ context.Context, id string, signal strin
 	return nil
 }
 
-func (f *fakeSandboxes) Exec(_ context.Context, req sandbox.ExecRequest) (int, error) {
+func (f *fakeSandboxes) Exec(ctx context.Context, req sandbox.ExecRequest) (int, error) {
 	switch req.Cmd[0] {
 	case "missing":
 		return 0, errors.New(`exec: "missing": executable file not found in $PATH`)
@@ -319,6 +319,9 @@ func (f *fakeSandboxes) Exec(_ context.Context, req sandbox.ExecRequest) (int, e
 	switch req.Cmd[0] {
 	case "cat":
 		_, _ = io.Copy(req.IO.Stdout, req.IO.Stdin)
+	case "sleep":
+		<-ctx.Done()
+		return 0, fmt.Errorf("exec in container %s: %w", req.ContainerID, ctx.Err())
 	case "env":
 		fmt.Fprint(req.IO.Stderr, strings.Join(req.Env, ","), " ", req.Cwd, " ", req.User, " ", req.Privileged)
 	}

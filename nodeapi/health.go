@@ -3,7 +3,6 @@ package nodeapi
 import (
 	"bytes"
 	"context"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -183,8 +182,8 @@ func (s *Server) checkHealth(ctx context.Context, c sandbox.Container, h *health
 			return
 		} else if now.State == sandbox.ContainerRunning {
 			run := s.runCheck(ctx, c, h.check)
-			if ctx.Err() != nil {
-				return
+			if ctx.Err() != nil || !s.runsOn(c.ID, h) {
+				return // it failed with what it was to check
 			}
 			status, changed := h.add(run)
 			s.keepHealth(c, h)
@@ -194,6 +193,12 @@ func (s *Server) checkHealth(ctx context.Context, c sandbox.Container, h *health
 		}
 		timer.Reset(h.pause(time.Now()))
 	}
+}
+
+// runsOn says whether a container is still in the run that is checked.
+func (s *Server) runsOn(id string, h *health) bool {
+	now, err := s.sandboxes.Container(id)
+	return err == nil && running(now) && now.StartedAt.Equal(h.begun)
 }
 
 // firstPause is how long it is to the first run of this agent.
@@ -256,21 +261,15 @@ func (s *Server) runCheck(ctx context.Context, c sandbox.Container, check *nodev
 	}
 	out := &boundedBuffer{}
 	start := time.Now()
-	execID := sandbox.NewID()
-	s.emitContainer("exec_create: "+strings.Join(cmd, " "), c, "execID", execID)
-	s.emitContainer("exec_start: "+strings.Join(cmd, " "), c, "execID", execID)
-	code, err := s.sandboxes.Exec(ctx, sandbox.ExecRequest{
-		ContainerID: c.ID, Cmd: cmd, IO: sandbox.IO{Stdout: out, Stderr: out},
+	code, err := s.exec(ctx, sandbox.ExecRequest{
+		ContainerID: c.ID, Cmd: cmd, Env: s.foreignTerm(ctx, c), IO: sandbox.IO{Stdout: out, Stderr: out},
 	})
 	run := &nodev1.HealthLog{Start: timestamppb.New(start), End: timestamppb.Now(), ExitCode: int32(code), Output: out.String()}
 	switch {
-	case ctx.Err() == context.DeadlineExceeded:
+	case timedOut(err):
 		run.ExitCode, run.Output = timedOutCode, "Health check exceeded timeout ("+timeout.String()+"): "+run.GetOutput()
 	case err != nil:
-		run.ExitCode, run.Output = timedOutCode, err.Error()
-	}
-	if ctx.Err() != context.Canceled {
-		s.emitContainer("exec_die", c, "execID", execID, "exitCode", strconv.Itoa(int(run.GetExitCode())))
+		run.ExitCode, run.Output = timedOutCode, strings.ToValidUTF8(err.Error(), "\ufffd")
 	}
 	return run
 }

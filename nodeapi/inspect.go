@@ -26,6 +26,7 @@ func (s *containers) Inspect(ctx context.Context, req *nodev1.InspectRequest) (*
 		Env: c.Env, WorkingDir: c.WorkingDir, LogPath: c.LogPath,
 		Rootfs: c.Rootfs, SnapshotKey: c.SnapshotKey, CgroupPath: c.CgroupPath,
 		StopSignal: c.StopSignal, PodId: c.PodID, Addresses: addresses(pod), Endpoints: s.endpoints(pod),
+		ExecIds: s.execsOf(c.ID),
 	}
 	sec := c.Config.GetLinux().GetSecurityContext()
 	resp.MaskedPaths, resp.ReadonlyPaths = sec.GetMaskedPaths(), sec.GetReadonlyPaths()

@@ -244,6 +244,8 @@ type Server struct {
 	// holds counts who waits for a container's exit code: it removes
 	// itself only after them.
 	holds map[string]int
+	// execs are the processes that run in containers beside their own.
+	execs map[string][]string
 	// keeps is what is remembered of containers by ID.
 	keeps map[string]*keep
 	// records is held while the record of a container's run is changed;
@@ -276,7 +278,7 @@ func New(deps Deps) (*Server, error) {
 		life:  life, end: end,
 		names: map[string]bool{}, ports: map[publishedPort]bool{}, users: map[*runtime.UserNamespace]bool{},
 		specs: map[string]*nodev1.ContainerSpec{}, leaving: map[chan struct{}]bool{}, holds: map[string]int{},
-		keeps: map[string]*keep{}, still: map[string]int{}, runs: map[string]runRecord{}, bootID: bootID(),
+		execs: map[string][]string{}, keeps: map[string]*keep{}, still: map[string]int{}, runs: map[string]runRecord{}, bootID: bootID(),
 	}
 	var err error
 	if s.volumes, err = volume.New(deps.Config.Volumes); err != nil {

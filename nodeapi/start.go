@@ -3,15 +3,22 @@ package nodeapi
 import (
 	"context"
 
+	"github.com/containerd/errdefs"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/sandbox"
 )
+
+// errStartPaused refuses to start what was started and paused.
+var errStartPaused = failf(errdefs.ErrFailedPrecondition, "cannot start a paused container, try unpause instead")
 
 // Start starts a container that does not run.
 func (s *containers) Start(ctx context.Context, req *nodev1.StartRequest) (*nodev1.StartResponse, error) {
 	c, err := s.find(req.GetContainer())
 	if err != nil {
 		return nil, err
+	}
+	if c.State == sandbox.ContainerPaused {
+		return nil, errStartPaused
 	}
 	if running(c) {
 		return &nodev1.StartResponse{Id: c.ID}, nil

@@ -24,8 +24,8 @@ type streams struct {
 
 	// resized, when not nil, is called with each new size of the terminal.
 	resized func(*nodev1.TerminalSize)
-	// left, when not nil, is closed when the client says that it leaves.
-	left chan struct{}
+	// leave, when not nil, is called when the client says that it leaves.
+	leave func()
 
 	sending sync.Mutex
 	stdin   *io.PipeWriter
@@ -85,9 +85,8 @@ func (s *streams) pump() {
 		if _, ok := sizeOf(in.resize); ok && s.resized != nil {
 			s.resized(in.resize)
 		}
-		if in.detach && s.left != nil {
-			close(s.left)
-			s.left = nil
+		if in.detach && s.leave != nil {
+			s.leave()
 		}
 		if s.stdin == nil {
 			continue

@@ -349,8 +349,12 @@ func TestExec(t *testing.T) {
 	if err != nil || len(p.Capabilities.Bounding) != len(knownCapabilities) || p.Cwd != "/srv" {
 		t.Errorf("%+v, %v", p, err)
 	}
+	p, err = Exec(base, ExecOptions{Args: []string{"sh"}, Env: []string{"PORT", "NEW", "NEW=1", "VERSION", "BYTES=b"}})
+	if err != nil || !cmp.Equal(p.Env, []string{"PATH=/bin", "HOSTNAME=pod-1", "BYTES=b", "NEW=1"}) {
+		t.Errorf("without some variables: %q, %v", p.Env, err)
+	}
 	for field, opts := range map[string]ExecOptions{
-		"cmd": {}, "env[0]": {Args: []string{"a"}, Env: []string{"x"}}, "cwd": {Args: []string{"a"}, Cwd: "rel"},
+		"cmd": {}, "env[0]": {Args: []string{"a"}, Env: []string{"=x"}}, "cwd": {Args: []string{"a"}, Cwd: "rel"},
 	} {
 		_, err := Exec(base, opts)
 		refused(t, field, err, field)

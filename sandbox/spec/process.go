@@ -116,6 +116,14 @@ func (e *environment) set(entry string) {
 	e.entries = append(e.entries, entry)
 }
 
+// unset takes a variable away; its entry is empty then.
+func (e *environment) unset(name string) {
+	if i, ok := e.at[name]; ok {
+		e.entries[i] = ""
+		delete(e.at, name)
+	}
+}
+
 func (e *environment) has(name string) bool {
 	_, ok := e.at[name]
 	return ok
@@ -215,12 +223,16 @@ func execEnv(p *specs.Process, opts ExecOptions) error {
 		e.set("TERM=xterm")
 	}
 	for i, entry := range opts.Env {
+		if entry != "" && !strings.ContainsAny(entry, "=\x00") {
+			e.unset(entry)
+			continue
+		}
 		if err := checkEnv(entry); err != nil {
 			return invalid(fmt.Sprintf("env[%d]", i), "%v", err)
 		}
 		e.set(entry)
 	}
-	p.Env = e.entries
+	p.Env = slices.DeleteFunc(e.entries, func(entry string) bool { return entry == "" })
 	return nil
 }
 

@@ -161,7 +161,8 @@ type Features struct {
 type ExecOptions struct {
 	// Args is the command; it must not be empty.
 	Args []string
-	// Env, as "NAME=value", is added to and overrides the container's.
+	// Env, as "NAME=value", is added to and overrides the container's; NAME
+	// alone takes the container's away.
 	Env []string
 	// Cwd is absolute; empty means the container's.
 	Cwd string

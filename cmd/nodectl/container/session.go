@@ -25,9 +25,8 @@ type link interface {
 	sendStdinClosed() error
 	sendSize(size *nodev1.TerminalSize) error
 	receive() (reply, error)
-	// sendDetach tells that the person leaves; false where the other side
-	// need not know.
-	sendDetach() bool
+	// sendDetach tells that the person leaves: the other side ends the call.
+	sendDetach() error
 }
 
 // reply is a message of the agent.
@@ -126,12 +125,7 @@ func (s *session) copyInput(cancel context.CancelCauseFunc) {
 		switch {
 		case errors.Is(err, terminal.ErrDetached):
 			s.left.Store(true)
-			if s.send(func() error {
-				if s.link.sendDetach() {
-					return nil
-				}
-				return err
-			}) != nil {
+			if s.send(s.link.sendDetach) != nil {
 				cancel(err)
 				return
 			}
@@ -217,8 +211,9 @@ func (l *attachLink) receive() (reply, error) {
 	return r, nil
 }
 
-// sendDetach has nobody to tell: a container goes on without clients.
-func (l *attachLink) sendDetach() bool { return false }
+func (l *attachLink) sendDetach() error {
+	return l.stream.Send(&nodev1.AttachRequest{Message: &nodev1.AttachRequest_Detach{Detach: true}})
+}
 
 // execLink is a link made of an Exec stream.
 type execLink struct {
@@ -260,6 +255,6 @@ func (l *execLink) receive() (reply, error) {
 	return r, nil
 }
 
-func (l *execLink) sendDetach() bool {
-	return l.stream.Send(&nodev1.ExecRequest{Message: &nodev1.ExecRequest_Detach{Detach: true}}) == nil
+func (l *execLink) sendDetach() error {
+	return l.stream.Send(&nodev1.ExecRequest{Message: &nodev1.ExecRequest_Detach{Detach: true}})
 }
