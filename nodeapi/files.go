@@ -139,8 +139,11 @@ func (f files) unmountTmpfs(key string) error {
 		return err
 	}
 	for _, target := range targets {
-		err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
+		var err error
+		for err == nil { // two starts at once may have mounted two
+			err = unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		}
+		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("unmount tmpfs %s: %w", target, err)
 		}
 	}

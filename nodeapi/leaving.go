@@ -15,18 +15,19 @@ import (
 // wait for cgroups, network and mounts to go. Whoever could see the rest of it
 // waits in settle.
 
-// unseenLimit is how long others wait for what is left of earlier agents to go.
+// unseenLimit is how long others wait for what is to go: what hangs over a disk or
+// a network must not hold up those who only look.
 const unseenLimit = 5 * time.Second
 
 // leave begins the removal of a container that has ended. After Close it is
 // left to the next agent.
 func (s *Server) leave(c sandbox.Container) {
-	s.goUnseen(0, func(ctx context.Context) { s.removeLogged(ctx, c) })
+	s.goUnseen(func(ctx context.Context) { s.removeLogged(ctx, c) })
 }
 
-// goUnseen does in the background what nobody is to see the midst of. Others wait
-// for it no longer than limit, if that is not zero.
-func (s *Server) goUnseen(limit time.Duration, work func(ctx context.Context)) {
+// goUnseen does in the background what nobody is to see the midst of, as far as
+// that does not take too long.
+func (s *Server) goUnseen(work func(ctx context.Context)) {
 	done := make(chan struct{})
 	s.mu.Lock()
 	s.leaving[done] = true
@@ -39,9 +40,7 @@ func (s *Server) goUnseen(limit time.Duration, work func(ctx context.Context)) {
 	})
 	if !s.goBackground(func(ctx context.Context) {
 		defer gone()
-		if limit > 0 {
-			defer time.AfterFunc(limit, gone).Stop()
-		}
+		defer time.AfterFunc(unseenLimit, gone).Stop()
 		work(ctx)
 	}) {
 		gone()

@@ -314,7 +314,7 @@ func New(deps Deps) (*Server, error) {
 	s.networks.Serve(s.namesOf)
 	s.recordMemberships()
 	empty := s.emptyPods()
-	s.goUnseen(unseenLimit, func(ctx context.Context) { s.discardPods(ctx, empty) })
+	s.goUnseen(func(ctx context.Context) { s.discardPods(ctx, empty) })
 	s.goBackground(s.upkeep)
 	s.goBackground(s.rotateLogs)
 	return s, nil

@@ -39,34 +39,59 @@ func (s *Server) start(ctx context.Context, c sandbox.Container, streams *sandbo
 	if err != nil {
 		return nil, err
 	}
+	spec := s.spec(pod)
+	release, err := s.makeReady(ctx, c, pod, spec)
+	if err != nil {
+		s.notStarted(c, spec)
+		return nil, err
+	}
+	attachment, err := s.sandboxes.StartContainer(ctx, c.ID, streams)
+	release()
+	now, gone := s.sandboxes.Container(c.ID)
+	if gone == nil && !running(now) {
+		s.warnOf(c, s.unmountVolumes(c), "unmount volumes") // its end came before the release
+	}
+	switch {
+	case gone != nil:
+	case err == nil:
+		s.tellStart(now)
+	case ctx.Err() == nil && !running(now): // else it was started by another, or goes on without its caller
+		s.notStarted(c, spec)
+	}
+	return attachment, err
+}
+
+// makeReady makes what a container finds when it starts; the caller calls release
+// once it has.
+func (s *Server) makeReady(ctx context.Context, c sandbox.Container, pod sandbox.Pod, spec *nodev1.ContainerSpec) (release func(), err error) {
 	if err := s.checkJoined(pod); err != nil {
 		return nil, err
 	}
-	spec := s.spec(pod)
+	release = func() {}
 	if spec != nil {
 		if err := s.revive(ctx, pod, spec); err != nil {
 			return nil, err
 		}
-		if err := s.mountVolumes(ctx, spec); err != nil {
+		if release, err = s.useVolumes(ctx, spec); err != nil {
 			return nil, err
 		}
 		if err := s.files.mountTmpfs(podKey(pod), spec.GetMounts()); err != nil {
+			release()
 			return nil, err
 		}
 	}
 	if err := s.checkLinks(c, pod, spec); err != nil {
+		release()
 		return nil, err
 	}
-	attachment, err := s.sandboxes.StartContainer(ctx, c.ID, streams)
-	if err != nil && spec.GetAutoRemove() {
+	return release, nil
+}
+
+// notStarted removes a container that was to remove itself, and did not start.
+func (s *Server) notStarted(c sandbox.Container, spec *nodev1.ContainerSpec) {
+	if spec.GetAutoRemove() {
 		s.goBackground(func(ctx context.Context) { s.removeLogged(ctx, c) })
 	}
-	if err == nil {
-		if now, err := s.sandboxes.Container(c.ID); err == nil {
-			s.tellStart(now)
-		}
-	}
-	return attachment, err
 }
 
 // revive gives a container its namespaces and its network back that a reboot

@@ -43,9 +43,11 @@ func (s *Server) findVolume(name string) (volume.Volume, error) {
 	return v, err
 }
 
-// removeVolume removes a volume that no container uses.
+// removeVolume removes a volume that no container uses; one that is used is
+// ErrFailedPrecondition.
 func (s *Server) removeVolume(name string) error {
-	if err := s.volumes.Remove(name); err != nil {
+	used := func(name string) bool { return len(s.volumeUses()[name]) > 0 }
+	if err := s.volumes.Remove(name, used); err != nil {
 		return err
 	}
 	s.emit(eventVolume, "destroy", name, map[string]string{"driver": volume.Driver})
@@ -66,11 +68,7 @@ func anonymousVolumes(spec *nodev1.ContainerSpec) []string {
 // removeAnonymous removes those volumes of a container that was removed which
 // no other container took over.
 func (s *Server) removeAnonymous(names []string) error {
-	uses := s.volumeUses()
 	for _, name := range names {
-		if len(uses[name]) > 0 {
-			continue
-		}
 		if err := s.removeVolume(name); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
 			return err
 		}
@@ -86,7 +84,7 @@ func (s *Server) removeLeft() error {
 	if err != nil || len(names) == 0 {
 		return err
 	}
-	s.goUnseen(unseenLimit, func(context.Context) {
+	s.goUnseen(func(context.Context) {
 		if err := s.removeAnonymous(names); err != nil {
 			logrus.WithError(err).Warn("cannot remove volumes of containers that are gone")
 			return // the next agent tries again
@@ -96,17 +94,28 @@ func (s *Server) removeLeft() error {
 	return nil
 }
 
-// mountVolumes makes the files of a container's volumes be there.
-func (s *Server) mountVolumes(ctx context.Context, spec *nodev1.ContainerSpec) error {
+// useVolumes makes the files of a container's volumes be there, and keeps them
+// there until release is called, which is when it runs or was not started: then
+// unmountVolumes knows what to do.
+func (s *Server) useVolumes(ctx context.Context, spec *nodev1.ContainerSpec) (release func(), err error) {
+	var all []func()
+	release = func() {
+		for _, one := range all {
+			one()
+		}
+	}
 	for _, m := range spec.GetMounts() {
 		if m.GetType() != nodev1.Mount_VOLUME {
 			continue
 		}
-		if _, err := s.volumes.Mount(ctx, m.GetSource()); err != nil {
-			return err
+		one, err := s.volumes.Use(ctx, m.GetSource())
+		if err != nil {
+			release()
+			return nil, err
 		}
+		all = append(all, one)
 	}
-	return nil
+	return release, nil
 }
 
 // unmountVolumes takes away the mounts of volumes that no running container

@@ -144,10 +144,27 @@ func (s *Store) Mount(ctx context.Context, name string) (string, error) {
 	return target, nil
 }
 
-// Unmount takes away what Mount mounted. Containers that run keep theirs.
+// Use is Mount for who is about to start a container: until release is called
+// the volume is neither unmounted nor removed.
+func (s *Store) Use(ctx context.Context, name string) (release func(), err error) {
+	s.mu.Lock()
+	release = s.hold(name)
+	s.mu.Unlock()
+	if _, err := s.Mount(ctx, name); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// Unmount takes away what Mount mounted, unless somebody is about to use it.
+// Containers that run keep theirs.
 func (s *Store) Unmount(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.held[name] > 0 {
+		return nil
+	}
 	return s.unmount(name)
 }
 

@@ -45,11 +45,11 @@ func TestServerThatDoesNotAnswer(t *testing.T) {
 	if size, err := s.Size(t.Context(), "far"); err != nil || size != 0 {
 		t.Errorf("size %d, %v", size, err)
 	}
-	if err := s.Remove("far"); !errdefs.IsFailedPrecondition(err) {
+	if err := s.Remove("far", nil); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("removed: %v", err)
 	}
 	close(release)
-	testenv.Eventually(t, 10*time.Second, "the volume can be removed", func() error { return s.Remove("far") })
+	testenv.Eventually(t, 10*time.Second, "the volume can be removed", func() error { return s.Remove("far", nil) })
 }
 
 // What a server gives in time stays, and the kernel is not asked again; an
@@ -85,7 +85,7 @@ func TestNetworkedVolumes(t *testing.T) {
 	if !errors.Is(err, unix.EACCES) || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "password=********") || asked != 2 {
 		t.Errorf("asked %d times, got %v", asked, err)
 	}
-	if err := s.Remove("home"); err != nil {
+	if err := s.Remove("home", nil); err != nil {
 		t.Error(err)
 	}
 }

@@ -185,15 +185,20 @@ func (s *Store) Hold(spec Spec) (v Volume, made bool, release func(), err error)
 	if err != nil {
 		return v, false, nil, err
 	}
-	s.held[v.Name]++
-	name := v.Name
-	return v.clone(), made, sync.OnceFunc(func() {
+	return v.clone(), made, s.hold(v.Name), nil
+}
+
+// hold counts one more who relies on a volume, until release is called; mu is
+// held.
+func (s *Store) hold(name string) (release func()) {
+	s.held[name]++
+	return sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.held[name]--; s.held[name] == 0 {
 			delete(s.held, name)
 		}
-	}), nil
+	})
 }
 
 // Create makes a volume. One of the same name and options is returned as it
@@ -266,30 +271,43 @@ func (s *Store) make(v Volume) (err error) {
 	return atomicfile.SyncDir(s.root)
 }
 
-// Remove removes a volume. One that is held is ErrFailedPrecondition; whether
-// a container uses it is for the caller to know.
-func (s *Store) Remove(name string) error {
+// Remove removes a volume. One that is held, or that used says containers use,
+// is ErrFailedPrecondition. used is asked while nobody can begin to hold the
+// volume, so that who held it until now has told of it by then; nil is asked
+// nothing. It must not call the Store.
+func (s *Store) Remove(name string, used func(name string) bool) error {
 	s.mu.Lock()
-	if _, ok := s.volumes[name]; !ok {
-		s.mu.Unlock()
-		return fmt.Errorf("volume %s: %w", name, errdefs.ErrNotFound)
+	err := s.removable(name, used)
+	gone := ""
+	if err == nil {
+		gone, err = s.retire(name)
 	}
-	if s.held[name] > 0 {
-		s.mu.Unlock()
-		return fmt.Errorf("volume %s is about to be used: %w", name, errdefs.ErrFailedPrecondition)
-	}
-	if s.mounting[name] != nil {
-		s.mu.Unlock()
-		return fmt.Errorf("volume %s is being mounted: %w", name, errdefs.ErrFailedPrecondition)
-	}
-	gone, err := s.retire(name)
 	s.mu.Unlock()
+	if errdefs.IsNotFound(err) || errdefs.IsFailedPrecondition(err) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
 	// Large trees take long, and nobody waits for the name.
 	if err := s.discard(gone); err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)
+	}
+	return nil
+}
+
+// removable says why a volume cannot be removed; mu is held.
+func (s *Store) removable(name string, used func(name string) bool) error {
+	_, ok := s.volumes[name]
+	switch {
+	case !ok:
+		return fmt.Errorf("volume %s: %w", name, errdefs.ErrNotFound)
+	case s.held[name] > 0:
+		return fmt.Errorf("volume %s is about to be used: %w", name, errdefs.ErrFailedPrecondition)
+	case s.mounting[name] != nil:
+		return fmt.Errorf("volume %s is being mounted: %w", name, errdefs.ErrFailedPrecondition)
+	case used != nil && used(name):
+		return fmt.Errorf("volume %s is in use: %w", name, errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }

@@ -73,15 +73,15 @@ func TestHeldVolumesStay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Remove("data"); !errdefs.IsFailedPrecondition(err) {
+	if err := s.Remove("data", nil); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("got %v", err)
 	}
 	release()
 	release()
-	if err := s.Remove("data"); err != nil {
+	if err := s.Remove("data", nil); err != nil {
 		t.Error(err)
 	}
-	if err := s.Remove("data"); !errdefs.IsNotFound(err) {
+	if err := s.Remove("data", nil); !errdefs.IsNotFound(err) {
 		t.Errorf("got %v", err)
 	}
 	if entries, err := os.ReadDir(s.root); err != nil || len(entries) > 0 {
@@ -241,7 +241,7 @@ func TestMounts(t *testing.T) {
 	}
 	// A removal takes the mount away, and not what is mounted.
 	for _, name := range []string{"tmp", "bind"} {
-		if err := s.Remove(name); err != nil {
+		if err := s.Remove(name, nil); err != nil {
 			t.Error(err)
 		}
 	}
