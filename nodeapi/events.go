@@ -142,15 +142,38 @@ func (s *Server) emitUses(action string, c sandbox.Container) {
 func (s *Server) tellStart(c sandbox.Container) {
 	s.telling.Lock()
 	defer s.telling.Unlock()
-	s.mu.Lock()
-	k := s.kept(c.ID)
-	told := c.StartedAt.IsZero() || k.began.Equal(c.StartedAt)
-	k.began = c.StartedAt
-	s.mu.Unlock()
-	if told || c.Owner != sandbox.OwnerNodectl {
+	if !s.noteStart(c) {
 		return
 	}
 	s.emitUses("mount", c)
 	s.emitNetworks("connect", c)
 	s.emitContainer("start", c)
+}
+
+// tellLostStart tells of the start of a container that an earlier agent did not
+// tell of, since it was killed before that.
+func (s *Server) tellLostStart(c sandbox.Container) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	if !s.noteStart(c) {
+		return
+	}
+	if last := s.log.Last(eventContainer, c.ID, "create", "start", "die"); last == "create" || last == "die" {
+		s.emitContainerAt(c.StartedAt, "start", c)
+	}
+}
+
+// noteStart says whether the start of a container is news.
+func (s *Server) noteStart(c sandbox.Container) bool {
+	if c.StartedAt.IsZero() || c.Owner != sandbox.OwnerNodectl || !s.isThere(c) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.kept(c.ID)
+	if k.began.Equal(c.StartedAt) {
+		return false
+	}
+	k.began = c.StartedAt
+	return true
 }

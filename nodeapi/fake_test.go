@@ -404,6 +404,9 @@ func (f *fakeSandboxes) PodDetail(context.Context, string) (*sandbox.PodDetail, 
 
 // fakeLayers has the folders of layers, by key; each lies on the one after it.
 type fakeLayers struct {
+	// measured, when not nil, is called while the size of a container is read.
+	measured func()
+
 	dirs    map[string]string
 	parents map[string]string
 }
@@ -423,6 +426,9 @@ func (f *fakeLayers) LayerDirs(key string) ([]string, error) {
 }
 
 func (f *fakeLayers) ChainUsage(_ context.Context, key string) (own, all int64, err error) {
+	if f.measured != nil {
+		f.measured()
+	}
 	return 10, 30, nil
 }
 

@@ -50,8 +50,10 @@ type keep struct {
 	ended time.Time
 	// restart is the start that is to come; nil when there is none.
 	restart *restart
-	// pause is how long the next restart waits.
-	pause time.Duration
+	// pause is how long the next restart waits, and paused the end that the last
+	// one waited after.
+	pause  time.Duration
+	paused time.Time
 	// health is its health check that runs; nil when there is none.
 	health *health
 }

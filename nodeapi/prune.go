@@ -22,7 +22,7 @@ func (s *containers) Prune(ctx context.Context, req *nodev1.PruneContainersReque
 		if err != nil {
 			size = 0 // it is told, and no reason to keep the container
 		}
-		if err := s.remove(ctx, c, false); err != nil {
+		if err := s.remove(ctx, c, removal{}); err != nil {
 			if ctx.Err() != nil {
 				return nil, err
 			}

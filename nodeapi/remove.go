@@ -38,46 +38,42 @@ func (s *containers) Remove(ctx context.Context, req *nodev1.RemoveRequest) (*no
 		if c.Owner == sandbox.OwnerNodectl {
 			name = "/" + c.Config.GetMetadata().GetName()
 		}
-		return nil, failf(errdefs.ErrFailedPrecondition,
-			"cannot remove container %q: container is %s: stop the container before removing or force remove", name, state)
+		remedy := ": stop the container before removing or force remove"
+		if c.State == sandbox.ContainerPaused {
+			remedy = " and must be unpaused first"
+		}
+		return nil, failf(errdefs.ErrFailedPrecondition, "cannot remove container %q: container is %s%s", name, state, remedy)
 	}
 	if err := s.stoppedByPerson(c); err != nil {
 		return nil, err
 	}
-	if err := s.remove(ctx, c, req.GetVolumes()); err != nil {
+	if err := s.remove(ctx, c, removal{volumes: req.GetVolumes(), force: req.GetForce()}); err != nil {
 		return nil, err
 	}
 	return &nodev1.RemoveResponse{}, nil
 }
 
-// remove removes a container whole, and its anonymous volumes where asked.
-// Callers of one container share one removal, which goes on when they leave.
-func (s *Server) remove(ctx context.Context, c sandbox.Container, withVolumes bool) error {
+// removal says how a container is removed.
+type removal struct {
+	// volumes removes its anonymous volumes too; one that removes itself takes
+	// them along anyway.
+	volumes bool
+	// force kills it where it runs, which is refused otherwise.
+	force bool
+}
+
+// remove removes a container whole. Callers of one container share one removal,
+// which goes on when they leave.
+func (s *Server) remove(ctx context.Context, c sandbox.Container, how removal) error {
 	done := s.removals.DoChan(c.ID, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
-		defer cancel()
-		var anonymous []string
-		if spec := s.specOf(c); withVolumes || spec.GetAutoRemove() {
-			anonymous = anonymousVolumes(spec)
+		ended := make(chan error, 1)
+		if !s.goBackground(func(context.Context) { ended <- s.removeNow(context.WithoutCancel(ctx), c, how) }) {
+			return nil, failf(errdefs.ErrUnavailable, "the agent is stopping")
 		}
-		if err := s.endToRemove(ctx, c); err != nil {
+		if err := <-ended; err != nil {
 			return nil, fmt.Errorf("remove container %s: %w", c.ID, err)
 		}
-		// What is noted of volumes is theirs alone once the container is gone.
-		gone, err := s.volumes.Leave(anonymous)
-		if err != nil {
-			return nil, fmt.Errorf("remove container %s: %w", c.ID, err)
-		}
-		if err := s.sandboxes.RemoveContainer(ctx, c.ID); err != nil {
-			gone() // they stay, as it does
-			return nil, fmt.Errorf("remove container %s: %w", c.ID, err)
-		}
-		if c.Owner != sandbox.OwnerNodectl {
-			return nil, nil
-		}
-		s.emitContainer("destroy", c)
-		s.forget(c.ID)
-		return nil, s.removeRest(ctx, c, anonymous, gone)
+		return nil, nil
 	})
 	select {
 	case r := <-done:
@@ -85,6 +81,40 @@ func (s *Server) remove(ctx context.Context, c sandbox.Container, withVolumes bo
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// removeNow is remove for the one who does it. What an earlier one left undone
+// after the container was gone is done.
+func (s *Server) removeNow(ctx context.Context, c sandbox.Container, how removal) error {
+	ctx, unbind := s.bound(ctx)
+	defer unbind()
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	var anonymous []string
+	if spec := s.specOf(c); how.volumes || spec.GetAutoRemove() {
+		anonymous = anonymousVolumes(spec)
+	}
+	there, err := s.endToRemove(ctx, c, how.force)
+	if err != nil {
+		return err
+	}
+	// What is noted of volumes is theirs alone once the container is gone.
+	gone, err := s.volumes.Leave(anonymous)
+	if err != nil {
+		return err
+	}
+	if err := s.sandboxes.RemoveContainer(ctx, c.ID); err != nil {
+		gone() // they stay, as it does
+		return err
+	}
+	if c.Owner != sandbox.OwnerNodectl {
+		return nil
+	}
+	if there {
+		s.emitContainer("destroy", c)
+	}
+	s.forget(c.ID)
+	return s.removeRest(ctx, c, anonymous, gone)
 }
 
 // removeRest removes the pod of a container that is gone, and its volumes. Where
@@ -108,23 +138,29 @@ func (s *Server) removeRest(ctx context.Context, c sandbox.Container, volumes []
 }
 
 // endToRemove kills a container that runs, so that its end is told of before
-// its removal.
-func (s *Server) endToRemove(ctx context.Context, c sandbox.Container) error {
+// its removal, and says whether it is there.
+func (s *Server) endToRemove(ctx context.Context, c sandbox.Container, force bool) (there bool, err error) {
 	now, err := s.sandboxes.Container(c.ID)
-	if err != nil || c.Owner != sandbox.OwnerNodectl {
-		return nil // a missing one is found so by who removes it
+	if err != nil {
+		return false, nil
+	}
+	if running(now) && !force {
+		return true, failf(errdefs.ErrFailedPrecondition, "container %s has been started meanwhile", c.ID)
+	}
+	if c.Owner != sandbox.OwnerNodectl {
+		return true, nil
 	}
 	if running(now) {
 		s.emitContainer("kill", c, "signal", signalText("SIGKILL"))
 		if err := s.sandboxes.StopContainer(ctx, c.ID, 0); err != nil {
-			return err
+			return true, err
 		}
 		if now, err = s.sandboxes.Container(c.ID); err != nil {
-			return nil
+			return false, nil
 		}
 	}
 	s.tellEnd(now)
-	return nil
+	return true, nil
 }
 
 // discardPod removes a nodectl pod with all that is in it, and the files made
@@ -161,7 +197,7 @@ const (
 // removeLogged removes a container that removes itself. A removal that fails
 // is tried again in the background until it succeeds.
 func (s *Server) removeLogged(ctx context.Context, c sandbox.Container) {
-	err := s.remove(ctx, c, true)
+	err := s.remove(ctx, c, removal{volumes: true, force: true})
 	if err == nil || ctx.Err() != nil {
 		return
 	}
@@ -175,7 +211,7 @@ func (s *Server) removeLogged(ctx context.Context, c sandbox.Container) {
 				return
 			case <-timer.C:
 			}
-			if s.remove(ctx, c, true) == nil {
+			if s.remove(ctx, c, removal{volumes: true, force: true}) == nil {
 				return
 			}
 			pause = min(2*pause, lastRetry)

@@ -96,24 +96,33 @@ func (s *Server) restartLater(c sandbox.Container, first bool) bool {
 	if k.pause == 0 {
 		k.pause = min(run.Pause, lastPause) // an earlier agent's
 	}
-	if k.pause <= 0 || c.FinishedAt.Sub(c.StartedAt) >= steadyRun {
-		k.pause = firstPause
-	}
-	pause := k.pause
+	pause := k.nextPause(c)
 	if first {
 		// It has waited while no agent ran.
 		pause = min(max(pause-time.Since(c.FinishedAt), 0), pause)
 	}
-	next := min(2*k.pause, lastPause)
-	k.pause = next
 	ctx, cancel := context.WithCancel(s.life)
-	mine := &restart{cancel: cancel, next: next}
+	mine := &restart{cancel: cancel, next: k.pause}
 	k.restart = mine
 	s.mu.Unlock()
 	if !s.goBackground(func(context.Context) { s.restartAfter(ctx, c, mine, pause) }) {
 		cancel()
 	}
 	return true
+}
+
+// nextPause is how long the restart after an end is to wait, and makes the one
+// after it wait for longer. A run that was long enough makes it short again, once:
+// a start that failed was no run.
+func (k *keep) nextPause(c sandbox.Container) time.Duration {
+	steady := c.Reason != reasonStartError && c.FinishedAt.Sub(c.StartedAt) >= steadyRun && !k.paused.Equal(c.FinishedAt)
+	if k.pause <= 0 || steady {
+		k.pause = firstPause
+	}
+	k.paused = c.FinishedAt
+	pause := k.pause
+	k.pause = min(2*pause, lastPause)
+	return pause
 }
 
 // restartAfter starts a container after a pause, unless that is called off.
@@ -216,7 +225,9 @@ func (s *Server) stoppedByPerson(c sandbox.Container) error {
 func (s *Server) startedByPerson(c sandbox.Container) error {
 	s.cancelRestart(c.ID)
 	s.mu.Lock()
-	s.kept(c.ID).pause = 0
+	if k := s.keeps[c.ID]; k != nil {
+		k.pause = 0
+	}
 	s.mu.Unlock()
 	return s.changeRun(c, func(r *runRecord) { r.Stopped, r.Restarts, r.Pause, r.BootID = false, 0, 0, s.bootID })
 }

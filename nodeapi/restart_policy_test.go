@@ -5,6 +5,7 @@ import (
 	"time"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/sandbox"
 	"google.golang.org/grpc/codes"
 )
 
@@ -162,6 +163,30 @@ func TestRestartPauses(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.noFiles()
+}
+
+// A start that fails is no run that makes the next pause short again, however long
+// the run before it was.
+func TestPausesGrowWhileStartsFail(t *testing.T) {
+	began := time.Now()
+	c := sandbox.Container{StartedAt: began, FinishedAt: began.Add(time.Hour)}
+	k := &keep{pause: 8 * firstPause}
+	pauses := []time.Duration{k.nextPause(c), k.nextPause(c)} // not even begun
+	c.FinishedAt, c.Reason = began.Add(2*time.Hour), reasonStartError
+	for range 12 {
+		pauses = append(pauses, k.nextPause(c))
+	}
+	want := firstPause
+	for i, pause := range pauses {
+		if pause != want {
+			t.Errorf("pause %d is %s, not %s", i, pause, want)
+		}
+		want = min(2*want, lastPause)
+	}
+	c.StartedAt, c.Reason = c.FinishedAt, ""
+	if c.FinishedAt = c.StartedAt.Add(steadyRun); k.nextPause(c) != firstPause {
+		t.Error("a run of its own is not counted")
+	}
 }
 
 func TestWrongPoliciesAreRefused(t *testing.T) {

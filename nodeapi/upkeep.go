@@ -29,6 +29,11 @@ func (s *Server) catchUp(c sandbox.Container, first bool) {
 	}
 	switch c.State {
 	case sandbox.ContainerRunning, sandbox.ContainerPaused:
+		if first {
+			s.tellLostStart(c)
+		} else {
+			s.tellStart(c)
+		}
 		s.watchHealth(c)
 		s.tellLostOOM(c)
 	case sandbox.ContainerExited:
@@ -66,24 +71,16 @@ func (s *Server) followChanges(ctx context.Context, changes <-chan sandbox.Event
 
 // changed acts on one change of a container.
 func (s *Server) changed(e sandbox.Event, c sandbox.Container) {
-	if c.Owner != sandbox.OwnerNodectl {
-		return
+	if c.Owner != sandbox.OwnerNodectl || !s.isThere(c) {
+		return // who removed it has told
 	}
 	switch e.Type {
 	case sandbox.EventStarted:
-		if _, err := s.sandboxes.Container(c.ID); err != nil {
-			return // who started it has told
-		}
 		s.tellStart(c)
 		s.watchHealth(c)
 	case sandbox.EventOOM:
-		if _, err := s.sandboxes.Container(c.ID); err == nil {
-			s.tellOOM(c)
-		}
+		s.tellOOM(c)
 	case sandbox.EventStopped:
-		if _, err := s.sandboxes.Container(c.ID); err != nil {
-			return // who removed it has told
-		}
 		s.tellEnd(c)
 		s.afterEnd(c, false)
 	}
@@ -94,7 +91,7 @@ func (s *Server) changed(e sandbox.Event, c sandbox.Container) {
 func (s *Server) tellEnd(c sandbox.Container) {
 	s.telling.Lock()
 	defer s.telling.Unlock()
-	if c.State != sandbox.ContainerExited || !s.noteEnd(c) {
+	if c.State != sandbox.ContainerExited || !s.isThere(c) || !s.noteEnd(c) {
 		return
 	}
 	s.emitEnd(c)
@@ -102,8 +99,18 @@ func (s *Server) tellEnd(c sandbox.Container) {
 	s.emitNetworks("disconnect", c)
 }
 
+// isThere says whether a container was not removed since: what is remembered of
+// one that was is forgotten, and all of it told.
+func (s *Server) isThere(c sandbox.Container) bool {
+	_, err := s.sandboxes.Container(c.ID)
+	return err == nil
+}
+
 // noteEnd says whether the end of a container is news.
 func (s *Server) noteEnd(c sandbox.Container) bool {
+	if c.Owner != sandbox.OwnerNodectl {
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.kept(c.ID)

@@ -34,9 +34,12 @@ func (s *containers) Wait(ctx context.Context, req *nodev1.WaitRequest) (*nodev1
 	return &nodev1.WaitResponse{ExitCode: personExit(c)}, nil
 }
 
+// reasonStartError is that of a container that could not be started.
+const reasonStartError = "StartError"
+
 // personExit is a container's exit code; of one that could not be started it is docker's in place of CRI's.
 func personExit(c sandbox.Container) int32 {
-	if c.Reason != "StartError" || c.Owner != sandbox.OwnerNodectl {
+	if c.Reason != reasonStartError || c.Owner != sandbox.OwnerNodectl {
 		return int32(c.ExitCode)
 	}
 	for _, kind := range []struct {
