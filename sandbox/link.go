@@ -48,11 +48,11 @@ func (m *Manager) watch(events <-chan supervisor.Event) {
 		}
 		var err error
 		ctx, cancel := context.WithTimeout(m.linkCtx, m.cfg.RecoveryTimeout)
-		if events, err = m.connect(ctx); err == nil {
-			err = m.findExits(ctx)
-		}
+		events, err = m.connect(ctx)
 		cancel()
 		if err == nil {
+			// Again and again until it succeeds: no event tells of these.
+			m.background("look for missed exits", m.findExits)
 			m.log.Info("connected to the supervisor again")
 			m.noteAgent("nodeagent has a supervisor again; it goes on with the containers that run")
 			pause = m.cfg.retryPause / 10

@@ -357,7 +357,8 @@ func TestNoSupervisorAtStart(t *testing.T) {
 	clean(t, w, m)
 }
 
-// A lost connection is made again, and what ended meanwhile is found.
+// A lost connection is made again, and what ended meanwhile is found, though not
+// at once.
 func TestSupervisorHangsUp(t *testing.T) {
 	w, m := start(t)
 	_, id := running(t, m)
@@ -365,7 +366,11 @@ func TestSupervisorHangsUp(t *testing.T) {
 	fakeSupervisor{w}.hangUp()
 	eventually(t, "disconnected", func() bool { _, err := m.supervisor(); return errdefs.IsUnavailable(err) })
 	fakeSupervisor{w}.end(id, supervisor.Exit{Code: 3})
+	w.setFail("List", errors.New("too much to do"))
+	before := w.count("List")
 	w.setFail("Connect", nil)
+	eventually(t, "connected", func() bool { return w.count("List") > before })
+	w.setFail("List", nil)
 	if c, err := m.WaitContainer(t.Context(), id); err != nil || c.ExitCode != 3 {
 		t.Errorf("container %+v, %v", c, err)
 	}
