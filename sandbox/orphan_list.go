@@ -140,7 +140,10 @@ func (m *Manager) RemoveOrphan(ctx context.Context, o Orphan) error {
 func (m *Manager) removeOrphan(ctx context.Context, o Orphan) error {
 	switch o.Kind {
 	case OrphanPod:
-		return errors.Join(m.unmountAll(o.Path), m.clearOrphan(ctx, o.ID))
+		if err := m.unmountAll(o.Path); err != nil {
+			return err
+		}
+		return m.clearOrphan(ctx, o.ID)
 	case OrphanContainer:
 		if sup, err := m.supervisor(); err == nil && isID(o.ID) {
 			if _, err := sup.Delete(ctx, o.ID); err != nil {
