@@ -71,6 +71,8 @@ type Manager struct {
 
 	events events
 	usage  usages
+	// looks counts the looks at processes that hang, see hanging.
+	looks atomic.Int32
 }
 
 // New finds all pods and containers again, takes up what a killed agent left

@@ -16,6 +16,8 @@ const (
 	// hangingTimeout is how long that may take: the path that a process
 	// hangs in is read from its memory, which may hang too.
 	hangingTimeout = time.Second
+	// maxLooks is how many looks may hang, each of which holds a thread.
+	maxLooks = 8
 )
 
 // stops lists the stops under way as operations. They are none: who asked may
@@ -70,8 +72,13 @@ func (m *Manager) hanging(path string) []string {
 	if err != nil {
 		return nil
 	}
+	if m.looks.Add(1) > maxLooks {
+		m.looks.Add(-1)
+		return []string{"processes that are not looked at, since earlier looks hang"}
+	}
 	done := make(chan []string, 1)
 	go func() {
+		defer m.looks.Add(-1)
 		var waits []string
 		for _, pid := range pids[:min(len(pids), maxHanging)] {
 			for _, t := range blocked.Threads(pid) {
