@@ -31,11 +31,14 @@ func (m *Manager) PortForward(ctx context.Context, podID string, port uint16, st
 		return fmt.Errorf("forward port %d of pod %s: it is %s: %w", port, s.ID, s.State, errdefs.ErrFailedPrecondition)
 	}
 	conn, err := m.dialPod(ctx, s, port)
+	if err == nil {
+		defer conn.Close()
+		err = splice(ctx, conn.(*net.TCPConn), stream)
+	}
 	if err != nil {
 		return fmt.Errorf("forward port %d of pod %s: %w", port, s.ID, err)
 	}
-	defer conn.Close()
-	return splice(ctx, conn.(*net.TCPConn), stream)
+	return nil
 }
 
 // dialPod connects to the pod's localhost. The socket is made inside the
@@ -54,10 +57,15 @@ func (m *Manager) dialPod(ctx context.Context, s *podState, port uint16) (conn n
 		}
 		return errors.Join(errs...)
 	}
-	if s.NetNS == "" {
-		return conn, dial()
+	netns := s.NetNS
+	if target := networkTarget(s.Config); target != "" {
+		netns = m.nsPath(target, namespace.Net)
 	}
-	err = m.ns.Run(ctx, s.NetNS, namespace.Net, dial)
+	if netns == "" {
+		err = dial()
+	} else {
+		err = m.ns.Run(ctx, netns, namespace.Net, dial)
+	}
 	return conn, err
 }
 
@@ -84,7 +92,7 @@ func splice(ctx context.Context, conn *net.TCPConn, stream io.ReadWriteCloser) e
 	_, err := io.Copy(conn, stream)
 	_ = conn.CloseWrite()
 	if err := errors.Join(<-toStream, err); err != nil && ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("forward port: %w", err)
+		return err
 	}
 	return ctx.Err()
 }
