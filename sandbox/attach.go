@@ -28,7 +28,7 @@ func (m *Manager) Attach(ctx context.Context, containerID string, streams IO) er
 	}
 	defer client.abandon()
 	if err := sup.Attach(ctx, s.ID, client.remote()); err != nil {
-		return fmt.Errorf("attach to container %s: %w", s.ID, err)
+		return fmt.Errorf("attach to container %s: %w", s.ID, unsaid(err, "attach to container "+s.ID))
 	}
 	client.handedOver()
 	if s.Config.GetTty() && streams.Size != (TerminalSize{}) {

@@ -79,10 +79,14 @@ func logPath(directory, name string) (string, error) {
 // resolveSource finds a mount's source on the host, links followed.
 func resolveSource(field string, mt *runtime.Mount) (string, error) {
 	source, err := filepath.EvalSymlinks(mt.GetHostPath())
-	if err != nil {
-		return "", fmt.Errorf("%shost_path: %s: %w", field, mt.GetHostPath(), missing(err))
+	if err == nil {
+		return source, nil
 	}
-	return source, nil
+	var at *os.PathError
+	if errors.As(err, &at) && at.Path == mt.GetHostPath() {
+		err = at.Err // a link's target is worth telling, the path itself is not
+	}
+	return "", fmt.Errorf("%shost_path: %s: %w", field, mt.GetHostPath(), missing(err))
 }
 
 // missing gives a missing file its kind, also one looked for below a file.

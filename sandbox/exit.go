@@ -78,7 +78,7 @@ func (m *Manager) cleanUp(ctx context.Context, c *container) error {
 	}
 	id := c.get().ID
 	if _, err := sup.Delete(ctx, id); err != nil {
-		return fmt.Errorf("delete container %s from the supervisor: %w", id, err)
+		return fmt.Errorf("delete container %s from the supervisor: %w", id, unsaid(err, "delete container "+id))
 	}
 	return m.unmountContainer(id)
 }

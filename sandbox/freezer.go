@@ -73,7 +73,7 @@ func (f *freezer) freeze(ctx context.Context) error {
 			return err
 		}
 		if err := sup.Pause(ctx, s.ID); err != nil {
-			return err
+			return fmt.Errorf("container %s: %w", s.ID, unsaid(err, "pause container "+s.ID))
 		}
 	}
 	return nil
@@ -113,7 +113,7 @@ func (m *Manager) thawContainer(ctx context.Context, c *container) error {
 	}
 	id := c.get().ID
 	if err := sup.Resume(ctx, id); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
-		return fmt.Errorf("thaw container %s: %w", id, err)
+		return fmt.Errorf("thaw container %s: %w", id, unsaid(err, "resume container "+id))
 	}
 	return m.changeContainer(c, func(s *containerState) {
 		s.Frozen = false

@@ -33,7 +33,7 @@ func (m *Manager) KillContainer(ctx context.Context, containerID string, signal 
 		m.noteSignal(s, sig, at, recorder.Caller(ctx), err)
 	}
 	if err != nil {
-		return fmt.Errorf("kill container %s: %w", s.ID, err)
+		return fmt.Errorf("kill container %s: %w", s.ID, unsaid(err, "signal container "+s.ID))
 	}
 	return nil
 }

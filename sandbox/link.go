@@ -86,7 +86,7 @@ func unsaid(err error, words string) error {
 		return nil
 	}
 	if rest, ok := strings.CutPrefix(err.Error(), words); ok {
-		return shortened{error: err, text: rest}
+		return shortened{error: err, text: strings.TrimPrefix(strings.TrimPrefix(rest, ":"), " ")}
 	}
 	return err
 }

@@ -39,7 +39,7 @@ func (m *Manager) setPaused(ctx context.Context, verb, id string, want Container
 	}
 	sup, err := m.supervisor()
 	if err == nil {
-		err = unsaid(do(sup, ctx, id), verb+" container "+id+": ")
+		err = unsaid(do(sup, ctx, id), verb+" container "+id)
 	}
 	if err == nil {
 		err = m.changeContainer(c, func(s *containerState) { s.State = want })

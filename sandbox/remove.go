@@ -95,5 +95,5 @@ func (m *Manager) forget(ctx context.Context, s *containerState) error {
 		return err
 	}
 	_, err = sup.Delete(ctx, s.ID)
-	return err
+	return unsaid(err, "delete container "+s.ID)
 }

@@ -22,10 +22,10 @@ func (m *Manager) RemovePod(ctx context.Context, podID string) error {
 	if err != nil {
 		return fmt.Errorf("remove pod: %w", err)
 	}
-	if err := m.StopPod(ctx, p.get().ID); err != nil {
-		return fmt.Errorf("remove pod %s: %w", p.get().ID, err)
-	}
 	id := p.get().ID
+	if err := m.StopPod(ctx, id); err != nil {
+		return fmt.Errorf("remove pod %s: %w", id, unsaid(err, "stop pod "+id))
+	}
 	_, err = m.join(ctx, work{
 		key:  "remove pod " + id,
 		what: "remove pod " + id, verb: "remove pod", pod: id,

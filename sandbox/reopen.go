@@ -20,7 +20,7 @@ func (m *Manager) ReopenLog(ctx context.Context, containerID string) error {
 	}
 	sup, err := m.supervisor()
 	if err == nil {
-		err = sup.ReopenLog(ctx, s.ID)
+		err = unsaid(sup.ReopenLog(ctx, s.ID), "reopen log of container "+s.ID)
 	}
 	if err != nil {
 		return fmt.Errorf("reopen log of container %s: %w", s.ID, err)

@@ -31,7 +31,7 @@ func (m *Manager) RevivePod(ctx context.Context, podID string) error {
 	}
 	// One that is still being stopped is stopped to the end first.
 	if err := m.StopPod(ctx, s.ID); err != nil {
-		return fmt.Errorf("revive pod %s: %w", s.ID, err)
+		return fmt.Errorf("revive pod %s: %w", s.ID, unsaid(err, "stop pod "+s.ID))
 	}
 	_, err = m.join(ctx, work{
 		key: "revive pod " + s.ID, what: "revive pod " + s.ID, verb: "revive pod", pod: s.ID,

@@ -51,13 +51,13 @@ func (s *Server) Resize(_ context.Context, req *v1.ResizeRequest) (*v1.Empty, er
 	}
 	c, err := s.findRunning(req.Id)
 	if err != nil {
-		return nil, fmt.Errorf("resize terminal: %w", err)
+		return nil, fmt.Errorf("resize terminal of %w", err)
 	}
 	c.mu.Lock()
 	streams := c.io
 	c.mu.Unlock()
 	if streams == nil {
-		return nil, fmt.Errorf("resize terminal: %w", c.notRunning())
+		return nil, fmt.Errorf("resize terminal of %w", c.notRunning())
 	}
 	if err := streams.Resize(uint16(req.Width), uint16(req.Height)); err != nil {
 		return nil, fmt.Errorf("resize terminal of container %s: %w", c.id, err)
@@ -69,13 +69,13 @@ func (s *Server) Resize(_ context.Context, req *v1.ResizeRequest) (*v1.Empty, er
 func (s *Server) ReopenLog(_ context.Context, req *v1.ContainerRequest) (*v1.Empty, error) {
 	c, err := s.findRunning(req.Id)
 	if err != nil {
-		return nil, fmt.Errorf("reopen log: %w", err)
+		return nil, fmt.Errorf("reopen log of %w", err)
 	}
 	c.mu.Lock()
 	streams := c.io
 	c.mu.Unlock()
 	if streams == nil {
-		return nil, fmt.Errorf("reopen log: %w", c.notRunning())
+		return nil, fmt.Errorf("reopen log of %w", c.notRunning())
 	}
 	if err := streams.ReopenLog(); err != nil {
 		return nil, fmt.Errorf("reopen log of container %s: %w", c.id, err)
