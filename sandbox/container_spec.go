@@ -48,6 +48,9 @@ func (m *Manager) specification(ctx context.Context, c *containerState, p *pod, 
 		SeccompProfile: profile, DefaultMasks: c.Owner == OwnerNodectl, Extra: c.Extra,
 		PidsLimit: cmp.Or(handler.PidsLimit, m.cfg.PidsLimit), NoHostDevices: handler.NoHostDevices,
 	}
+	if in.UIDMappings, in.GIDMappings, _, err = spec.ParseUserNamespace(namespaceOptions(s.Config).GetUsernsOptions()); err != nil {
+		return nil, err
+	}
 	if c.Extra != nil {
 		in.DefaultMasks = in.DefaultMasks && !c.Extra.Unmasked
 		if err := m.shareNamespaces(&in, c.Extra); err != nil {

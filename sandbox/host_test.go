@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -201,6 +202,13 @@ func TestRealUserNamespace(t *testing.T) {
 		if err := unix.Stat(path, &st); err != nil || st.Uid != 1000000 || st.Gid != 1000000 {
 			t.Errorf("%s belongs to %d:%d, %v", path, st.Uid, st.Gid, err)
 		}
+	}
+	unmapped := containerRequest(podID, "unmapped")
+	unmapped.Config.Linux = &runtime.LinuxContainerConfig{SecurityContext: &runtime.LinuxContainerSecurityContext{
+		RunAsUser: &runtime.Int64Value{Value: 70000},
+	}}
+	if _, err := m.CreateContainer(t.Context(), unmapped); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("as a user that is not mapped: %v", err)
 	}
 	if err := m.RemovePod(t.Context(), podID); err != nil {
 		t.Fatal(err)
