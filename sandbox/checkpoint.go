@@ -178,7 +178,7 @@ func (r *checkpointing) copyLayer(ctx context.Context, c *container) error {
 		return err
 	}
 	out := bufio.NewWriter(f)
-	err = checkpoint.WriteLayer(ctx, out, upper)
+	err = r.deps.PackLayer(ctx, out, upper)
 	return errors.Join(err, out.Flush(), f.Close())
 }
 

@@ -188,6 +188,9 @@ type Deps struct {
 	// ApplyLayer unpacks a tar, which it distrusts and closes, into an
 	// empty upper folder of an overlay on lowers, the nearest first.
 	ApplyLayer func(ctx context.Context, r io.ReadCloser, dir string, lowers []string) error
+	// PackLayer writes such an upper folder, which nobody changes meanwhile, as
+	// the tar of an OCI layer.
+	PackLayer func(ctx context.Context, w io.Writer, dir string) error
 	// Connect gives a connection to the node's supervisor, and starts one
 	// when there is none. It is called again when a connection is lost.
 	Connect func(ctx context.Context) (Supervisor, error)

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
 	"github.com/nodeagent/nodeagent/imageservice"
+	"github.com/nodeagent/nodeagent/imageservice/pack"
 	"github.com/nodeagent/nodeagent/imageservice/unpack"
 	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/network/userdefined"
@@ -55,6 +57,16 @@ func applyLayer(ctx context.Context, r io.ReadCloser, dir string, lowers []strin
 		Dir: dir, Lowers: func(context.Context) ([]*unpack.Lower, error) { return below, nil },
 	})
 	return err
+}
+
+// packLayer writes the writable layer of a container for a checkpoint.
+func packLayer(ctx context.Context, w io.Writer, dir string) error {
+	root, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return pack.Tree(ctx, w, root, pack.Options{Layer: true})
 }
 
 // mounter mounts what the snapshotter gives.

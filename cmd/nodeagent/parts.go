@@ -245,6 +245,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) (err error) {
 		Connect:    d.connect,
 		Recorder:   d.recorder,
 		ApplyLayer: applyLayer,
+		PackLayer:  packLayer,
 	})
 	if err != nil {
 		return err
