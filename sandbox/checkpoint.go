@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/nodeagent/nodeagent/internal/atomicfile"
 	"github.com/nodeagent/nodeagent/internal/undo"
 	"github.com/nodeagent/nodeagent/sandbox/checkpoint"
 )
@@ -224,7 +225,14 @@ func (r *checkpointing) writeArchive(ctx context.Context, c *container, location
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	return giveName(f, location)
+	// It may be what is restored after the machine is started anew.
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := giveName(f, location); err != nil {
+		return err
+	}
+	return atomicfile.SyncDir(filepath.Dir(location))
 }
 
 // giveName gives a file without a name one, in place of what had it.

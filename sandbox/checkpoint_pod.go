@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/nodeagent/nodeagent/internal/atomicfile"
 )
 
 // podCheckpointName is the file in a pod's checkpoint that tells of the rest.
@@ -166,5 +168,5 @@ func (r *checkpointing) writePod(ctx context.Context, p *pod, containers []*cont
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(output, podCheckpointName), data, 0o600)
+	return atomicfile.WriteSync(filepath.Join(output, podCheckpointName), data, 0o600)
 }
