@@ -145,7 +145,7 @@ func readArchive(t *testing.T, path string) *checkpoint.Archive {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	got, err := checkpoint.Read(f, t.TempDir(), checkpoint.Limits{})
+	got, err := checkpoint.Read(t.Context(), f, t.TempDir(), checkpoint.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
+	"github.com/cyphar/filepath-securejoin/pathrs-lite"
+	"golang.org/x/sys/unix"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/internal/undo"
@@ -152,23 +154,18 @@ func (r *podRestore) createContainers(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// openRegular opens a file that is no symbolic link, FIFO or device.
+// openRegular opens a file that is no symbolic link, FIFO or device. It is
+// looked at before it is opened, and opened is what was looked at.
 func openRegular(path string) (*os.File, error) {
-	st, err := os.Lstat(path)
+	handle, err := os.OpenFile(path, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file", path)
+	defer handle.Close()
+	if st, err := handle.Stat(); err != nil || !st.Mode().IsRegular() {
+		return nil, errors.Join(fmt.Errorf("%s is no regular file", path), err)
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	if opened, err := f.Stat(); err != nil || !os.SameFile(st, opened) {
-		return nil, errors.Join(fmt.Errorf("%s was replaced", path), err, f.Close())
-	}
-	return f, nil
+	return pathrs.Reopen(handle, unix.O_RDONLY)
 }
 
 // restoresDir holds what containers are restored from until they start.
@@ -191,7 +188,7 @@ func (r *creation) readArchive(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	defer f.Close()
-	if r.archive, err = checkpoint.Read(f, dir, checkpoint.Limits{}); err != nil {
+	if r.archive, err = checkpoint.Read(ctx, f, dir, checkpoint.Limits{}); err != nil {
 		return err
 	}
 	if r.archive.Rootfs {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -111,7 +112,7 @@ func TestWriteRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	got, err := Read(&buf, dir, Limits{})
+	got, err := Read(t.Context(), &buf, dir, Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,8 +127,11 @@ func TestWriteRead(t *testing.T) {
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Write(cancelled, io.Discard, content); err != context.Canceled {
+	if err := Write(cancelled, io.Discard, content); !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end: %v", err)
+	}
+	if _, err := Read(cancelled, &buf, t.TempDir(), Limits{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("reading after the end: %v", err)
 	}
 }
 
@@ -163,7 +167,7 @@ func TestHostileArchives(t *testing.T) {
 		{"large", good(item{name: "checkpoint/a.img", body: strings.Repeat("x", 64<<10)}), errdefs.IsResourceExhausted},
 	} {
 		dir := t.TempDir()
-		_, err := Read(bytes.NewReader(pack(t, test.items)), dir, Limits{Bytes: 32 << 10, Entries: 7})
+		_, err := Read(t.Context(), bytes.NewReader(pack(t, test.items)), dir, Limits{Bytes: 32 << 10, Entries: 7})
 		if err == nil || !test.want(err) {
 			t.Errorf("%s: got %v", test.name, err)
 		}
@@ -184,7 +188,7 @@ func TestCVE2024_8676(t *testing.T) {
 	}
 	items := good()
 	items[1].body = string(body)
-	got, err := Read(bytes.NewReader(pack(t, items)), t.TempDir(), Limits{})
+	got, err := Read(t.Context(), bytes.NewReader(pack(t, items)), t.TempDir(), Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +206,7 @@ func TestCVE2024_8676(t *testing.T) {
 func TestCVE2026_53492(t *testing.T) {
 	items := good(item{name: "status.dump", body: `{"annotations":{"cdi.k8s.io/x":"vendor.com/gpu=all"}}`})
 	dir := t.TempDir()
-	if _, err := Read(bytes.NewReader(pack(t, items)), dir, Limits{}); err != nil {
+	if _, err := Read(t.Context(), bytes.NewReader(pack(t, items)), dir, Limits{}); err != nil {
 		t.Error(err)
 	}
 	within(t, dir)
@@ -215,7 +219,7 @@ func TestCVE2026_53489(t *testing.T) {
 	for _, name := range []string{"container.log", "checkpoint/dump.log", RootfsName, ImagesName} {
 		items := good(item{name: name, kind: tar.TypeSymlink, link: victim}, item{name: name, body: "x"})
 		dir := t.TempDir()
-		if _, err := Read(bytes.NewReader(pack(t, items)), dir, Limits{}); !errdefs.IsInvalidArgument(err) {
+		if _, err := Read(t.Context(), bytes.NewReader(pack(t, items)), dir, Limits{}); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: got %v", name, err)
 		}
 		within(t, dir)
@@ -231,7 +235,7 @@ func TestCVE2026_53489(t *testing.T) {
 func TestCVE2026_50195(t *testing.T) {
 	items := good()
 	items[0].body = `{"name":"web","rootfsImageName":"registry.k8s.io/pause:3.10","rootfsImageRef":"sha256:evil"}`
-	got, err := Read(bytes.NewReader(pack(t, items)), t.TempDir(), Limits{})
+	got, err := Read(t.Context(), bytes.NewReader(pack(t, items)), t.TempDir(), Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +295,7 @@ func TestHolesAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if _, err := Read(&buf, dir, Limits{Bytes: 1 << 20}); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "holes") {
+	if _, err := Read(t.Context(), &buf, dir, Limits{Bytes: 1 << 20}); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "holes") {
 		t.Errorf("%v", err)
 	}
 }

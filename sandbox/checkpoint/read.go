@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"archive/tar"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,8 +49,8 @@ var ignored = map[string]bool{
 // Read reads an archive and puts CRIU's images into the folder "checkpoint"
 // and the writable layer into "rootfs-diff.tar" of dir, an existing, empty
 // folder that its owner removes, after an error too. A bad archive fails with
-// ErrInvalidArgument, a large one with ErrResourceExhausted.
-func Read(r io.Reader, dir string, limits Limits) (*Archive, error) {
+// ErrInvalidArgument, a large one with ErrResourceExhausted. It ends when ctx does.
+func Read(ctx context.Context, r io.Reader, dir string, limits Limits) (*Archive, error) {
 	limits = limits.withDefaults()
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -59,7 +60,7 @@ func Read(r io.Reader, dir string, limits Limits) (*Archive, error) {
 	if err := root.Mkdir(ImagesName, 0o700); err != nil {
 		return nil, fmt.Errorf("read checkpoint: %w", err)
 	}
-	archive, err := read(r, limits, func(name string, in io.Reader) error { return store(root, name, in) })
+	archive, err := read(untilDone{ctx, r}, limits, func(name string, in io.Reader) error { return store(root, name, in) })
 	if err != nil {
 		return nil, fmt.Errorf("read checkpoint: %w", err)
 	}

@@ -9,8 +9,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -27,7 +25,7 @@ type Content struct {
 	Rootfs string
 }
 
-// Write writes an archive to w. It ends between two files when ctx does.
+// Write writes an archive to w. It ends when ctx does.
 func Write(ctx context.Context, w io.Writer, c Content) error {
 	out := tar.NewWriter(w)
 	for _, part := range []struct {
@@ -49,12 +47,7 @@ func Write(ctx context.Context, w io.Writer, c Content) error {
 		return err
 	}
 	if c.Rootfs != "" {
-		root, name, err := openParent(c.Rootfs)
-		if err != nil {
-			return err
-		}
-		defer root.Close()
-		if err := copyFile(out, root, name, RootfsName, c.Config.CheckpointedAt); err != nil {
+		if err := copyFile(ctx, out, c.Rootfs, RootfsName, c.Config.CheckpointedAt); err != nil {
 			return err
 		}
 	}
@@ -66,11 +59,6 @@ func Write(ctx context.Context, w io.Writer, c Content) error {
 
 // writeImages writes CRIU's files, in order of their names.
 func writeImages(ctx context.Context, out *tar.Writer, c Content) error {
-	root, err := os.OpenRoot(c.Images)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
 	entries, err := os.ReadDir(c.Images)
 	if err != nil {
 		return err
@@ -79,28 +67,19 @@ func writeImages(ctx context.Context, out *tar.Writer, c Content) error {
 	if err := out.WriteHeader(header); err != nil {
 		return err
 	}
-	slices.SortFunc(entries, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	for _, e := range entries {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		if !e.Type().IsRegular() {
 			continue // a link to the parent's images, which there is not
 		}
-		if err := copyFile(out, root, e.Name(), path.Join(ImagesName, e.Name()), c.Config.CheckpointedAt); err != nil {
+		if err := copyFile(ctx, out, path.Join(c.Images, e.Name()), path.Join(ImagesName, e.Name()), c.Config.CheckpointedAt); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func openParent(file string) (*os.Root, string, error) {
-	root, err := os.OpenRoot(path.Dir(file))
-	return root, path.Base(file), err
-}
-
-func copyFile(out *tar.Writer, root *os.Root, from, to string, at time.Time) error {
-	f, err := root.Open(from)
+func copyFile(ctx context.Context, out *tar.Writer, from, to string, at time.Time) error {
+	f, err := os.Open(from)
 	if err != nil {
 		return err
 	}
@@ -109,7 +88,7 @@ func copyFile(out *tar.Writer, root *os.Root, from, to string, at time.Time) err
 	if err != nil {
 		return err
 	}
-	return writeFile(out, to, f, st.Size(), at)
+	return writeFile(out, to, untilDone{ctx, f}, st.Size(), at)
 }
 
 func writeFile(out *tar.Writer, name string, r io.Reader, size int64, at time.Time) error {
@@ -121,4 +100,18 @@ func writeFile(out *tar.Writer, name string, r io.Reader, size int64, at time.Ti
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil
+}
+
+// untilDone reads until its context is done: an image of a memory takes long.
+type untilDone struct {
+	ctx context.Context
+	io.Reader
+}
+
+// Read is io.Reader's.
+func (u untilDone) Read(p []byte) (int, error) {
+	if err := context.Cause(u.ctx); err != nil {
+		return 0, err
+	}
+	return u.Reader.Read(p)
 }
