@@ -3,7 +3,6 @@ package nodeapi
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/docker/go-units"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/nodeapi/crilog"
 	"github.com/nodeagent/nodeagent/sandbox"
 )
 
@@ -69,12 +69,12 @@ func (s *Server) rotateLog(ctx context.Context, c sandbox.Container, r rotation)
 		return err
 	}
 	for n := r.files - 1; n > 1; n-- {
-		if err := os.Rename(rotatedLog(c.LogPath, n-1), rotatedLog(c.LogPath, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Rename(crilog.Rotated(c.LogPath, n-1), crilog.Rotated(c.LogPath, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
 	if r.files > 1 {
-		err = os.Rename(c.LogPath, rotatedLog(c.LogPath, 1))
+		err = os.Rename(c.LogPath, crilog.Rotated(c.LogPath, 1))
 	} else {
 		err = os.Remove(c.LogPath)
 	}
@@ -83,6 +83,3 @@ func (s *Server) rotateLog(ctx context.Context, c sandbox.Container, r rotation)
 	}
 	return s.sandboxes.ReopenLog(ctx, c.ID)
 }
-
-// rotatedLog is the n-th of the logs that were rotated, the latest first.
-func rotatedLog(path string, n int) string { return fmt.Sprintf("%s.%d", path, n) }

@@ -32,7 +32,7 @@ func (s *containers) Logs(req *nodev1.LogsRequest, stream logsStream) error {
 	}
 	ctx, cancel := s.bound(stream.Context())
 	defer cancel()
-	o := crilog.Options{Tail: req.GetTail()}
+	o := crilog.Options{Tail: req.GetTail(), Older: rotationOf(s.specOf(c).GetLog()).files - 1}
 	if req.GetSince() != nil {
 		o.Since = req.GetSince().AsTime()
 	}
@@ -47,19 +47,6 @@ func (s *containers) Logs(req *nodev1.LogsRequest, stream logsStream) error {
 		}
 	}
 	b := &logBatch{stream: stream}
-	older, tail, err := olderLogs(ctx, c.LogPath, rotationOf(s.specOf(c).GetLog()).files, req.GetTail())
-	if err != nil {
-		return err
-	}
-	for _, path := range older {
-		past := o
-		past.Tail, past.Follow = tail, nil
-		tail = allLines
-		if err := crilog.Read(ctx, path, past, b.add, nil); err != nil {
-			return err
-		}
-	}
-	o.Tail = tail
 	return crilog.Read(ctx, c.LogPath, o, b.add, b.flush)
 }
 
@@ -74,46 +61,6 @@ func (s *Server) remembered(ctx context.Context, name string, err error) error {
 		return err
 	}
 	return failf(errdefs.ErrNotFound, "No such container: %s (it was removed; what it wrote last is shown by: nodectl why %s)", name, name)
-}
-
-// allLines is a tail of everything.
-const allLines = -1
-
-// olderLogs are the logs that were rotated and are asked for, the oldest
-// first, and how many lines of the end of the first one read.
-func olderLogs(ctx context.Context, path string, files int, tail int64) ([]string, int64, error) {
-	var older []string
-	missing := tail
-	for n := 0; n < files; n++ {
-		if n > 0 {
-			older = append([]string{rotatedLog(path, n)}, older...)
-		}
-		if tail < 0 {
-			continue
-		}
-		if n == files-1 {
-			break
-		}
-		lines := int64(0)
-		at := path
-		if n > 0 {
-			at = rotatedLog(path, n)
-		}
-		err := crilog.Read(ctx, at, crilog.Options{Tail: missing}, func(e crilog.Entry) error {
-			if !e.Partial {
-				lines++
-			}
-			return nil
-		}, nil)
-		if err != nil {
-			return nil, 0, err
-		}
-		if lines >= missing {
-			break
-		}
-		missing -= lines
-	}
-	return older, missing, nil
 }
 
 // ended returns a channel that is closed once the container has ended.

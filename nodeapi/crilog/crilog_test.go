@@ -96,7 +96,7 @@ func TestTailAgreesWithCounting(t *testing.T) {
 		}
 		f := strings.NewReader(b.String())
 		for n := 1; n <= len(starts); n++ {
-			got, err := tailOffset(f, int64(n))
+			got, _, err := tailOffset(f, int64(n))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -184,7 +184,7 @@ func FuzzParse(f *testing.F) {
 func FuzzTail(f *testing.F) {
 	f.Add(line(0, "stdout", "F", "a")+line(0, "stdout", "P", "b"), int64(1))
 	f.Fuzz(func(t *testing.T, content string, n int64) {
-		offset, err := tailOffset(strings.NewReader(content), n)
+		offset, _, err := tailOffset(strings.NewReader(content), n)
 		if err != nil || offset < 0 || offset > int64(len(content)) {
 			t.Fatalf("offset %d of %d bytes: %v", offset, len(content), err)
 		}

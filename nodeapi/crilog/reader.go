@@ -24,13 +24,15 @@ type Options struct {
 	// Follow, when not nil, makes Read go on until the channel is closed
 	// and all that was written by then is read.
 	Follow <-chan struct{}
+	// Older is how many of the files that Rotated names belong to the log.
+	Older int
 }
 
 // Read gives the entries of the log at path to emit, oldest first, until the
 // log ends, emit fails, or ctx is done. pause, when not nil, is called each
 // time Read has given all there is for now. A log that does not exist yet is
-// an empty one. A log that is rotated while it is followed is read to its end
-// and then the new one.
+// an empty one. A log that is rotated while it is read is read to its end and
+// then the next one, so that nothing is left out or given twice.
 func Read(ctx context.Context, path string, o Options, emit func(Entry) error, pause func() error) error {
 	r := &reader{path: path, options: o, emit: emit, pause: pause}
 	if r.pause == nil {
@@ -38,10 +40,7 @@ func Read(ctx context.Context, path string, o Options, emit func(Entry) error, p
 	}
 	defer r.close()
 	if o.Follow == nil {
-		if err := r.open(o.Tail); err != nil {
-			return err
-		}
-		return r.finish(r.drain(ctx))
+		return r.finish(r.begin(ctx))
 	}
 	return r.finish(r.follow(ctx))
 }
@@ -86,7 +85,7 @@ func (r *reader) follow(ctx context.Context) error {
 	if err := watcher.Add(filepath.Dir(r.path)); err != nil {
 		return fmt.Errorf("follow log: %w", err)
 	}
-	if err := r.open(r.options.Tail); err != nil {
+	if err := r.begin(ctx); err != nil {
 		return err
 	}
 	var expired <-chan time.Time
@@ -136,10 +135,16 @@ func (r *reader) advance(ctx context.Context) error {
 		if err := r.drain(ctx); err != nil {
 			return err
 		}
+		next := r.next()
 		r.close()
-		if err := r.open(-1); err != nil {
+		f, err := os.Open(next)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
+		r.take(f)
 	}
 }
 
@@ -156,28 +161,38 @@ func (r *reader) rotated() (bool, error) {
 	return err == nil && !os.SameFile(now, open), err
 }
 
-// open opens the log at the tail-th line from its end. A missing one leaves
-// the reader without a file.
-func (r *reader) open(tail int64) error {
-	f, err := os.Open(r.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// begin reads what there is of the log's files, the oldest first, from the first
+// line asked for on. The newest stays open; a missing one leaves the reader
+// without a file.
+func (r *reader) begin(ctx context.Context) error {
+	files, err := openAll(r.path, r.options.Older)
+	defer func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}()
 	if err != nil {
-		return err
+		return fmt.Errorf("read log: %w", err)
 	}
-	r.file, r.partial, r.skip = f, nil, false
-	if tail >= 0 {
-		offset, err := tailOffset(f, tail)
-		if err != nil {
-			return fmt.Errorf("read log: %w", err)
-		}
-		if _, err := f.Seek(offset, io.SeekStart); err != nil {
-			return fmt.Errorf("read log: %w", err)
+	first, err := seekTail(files, r.options.Tail)
+	if err != nil {
+		return fmt.Errorf("read log: %w", err)
+	}
+	for i := first; i >= 0; i-- {
+		r.close()
+		r.take(files[i])
+		files = files[:i]
+		if err := r.drain(ctx); err != nil {
+			return err
 		}
 	}
-	r.buf = bufio.NewReaderSize(f, 64<<10)
 	return nil
+}
+
+// take makes a file the one that is read.
+func (r *reader) take(f *os.File) {
+	r.file, r.partial, r.skip = f, nil, false
+	r.buf = bufio.NewReaderSize(f, 64<<10)
 }
 
 func (r *reader) close() {

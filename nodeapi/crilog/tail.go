@@ -11,12 +11,12 @@ const tailBlock = 64 << 10
 // maxHeader is as much of a line as Parse needs to tell its kind.
 const maxHeader = 256
 
-// tailOffset returns where the last n lines of a log begin. Parts of one line
-// count as one, as far as they stand together.
-func tailOffset(f io.ReadSeeker, n int64) (int64, error) {
+// tailOffset returns where the last n lines of a log begin, and how many of them
+// it lacks. Parts of one line count as one, as far as they stand together.
+func tailOffset(f io.ReadSeeker, n int64) (offset, missing int64, err error) {
 	end, err := f.Seek(0, io.SeekEnd)
 	if err != nil || n == 0 {
-		return end, err
+		return end, 0, err
 	}
 	t := tailer{want: n, lineEnd: end, unfinished: true}
 	block := make([]byte, tailBlock)
@@ -26,10 +26,10 @@ func tailOffset(f io.ReadSeeker, n int64) (int64, error) {
 		size := min(pos, tailBlock)
 		pos -= size
 		if _, err := f.Seek(pos, io.SeekStart); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if _, err := io.ReadFull(f, block[:size]); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		data := append(append([]byte(nil), block[:size]...), carry...)
 		last := len(data)
@@ -39,16 +39,16 @@ func tailOffset(f io.ReadSeeker, n int64) (int64, error) {
 				break
 			}
 			if t.line(pos+int64(i)+1, data[i+1:last]) {
-				return t.lineEnd, nil
+				return t.lineEnd, 0, nil
 			}
 			last = i
 		}
 		carry = append([]byte(nil), data[:min(last, maxHeader)]...)
 	}
 	if t.line(0, carry) {
-		return t.lineEnd, nil
+		return t.lineEnd, 0, nil
 	}
-	return 0, nil
+	return 0, t.want, nil
 }
 
 // tailer counts lines from the end.
