@@ -144,7 +144,7 @@ func (s *Server) addUpkeep(m *nodev1.Container, c sandbox.Container, pod sandbox
 	if s.restarting(c) {
 		m.State = stateRestarting
 	}
-	if hasCheck(spec.GetHealth()) {
+	if hasCheck(spec.GetHealth()) && !c.StartedAt.IsZero() {
 		m.Health = healthStarting
 		if status, _, _ := s.knownHealth(c).state(); status != "" {
 			m.Health = status

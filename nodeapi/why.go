@@ -74,15 +74,18 @@ func (s *Server) subject(ctx context.Context, name string) (subject, error) {
 	if name == "" {
 		return subject{}, failf(errdefs.ErrInvalidArgument, "No such object: %s", name)
 	}
-	if pod, err := s.findPod(name); err == nil && pod.Owner == sandbox.OwnerCRI {
+	pod, ambiguous := s.findPod(name)
+	if ambiguous == nil && pod.Owner == sandbox.OwnerCRI {
 		return podSubject(pod), nil
 	}
 	c, err := s.find(name)
 	if err == nil {
 		return s.containerSubject(c), nil
 	}
-	if errdefs.IsInvalidArgument(err) {
-		return subject{}, err
+	for _, err := range []error{err, ambiguous} {
+		if errdefs.IsInvalidArgument(err) {
+			return subject{}, err
+		}
 	}
 	return s.former(ctx, name)
 }
@@ -274,12 +277,30 @@ func (s *Server) describe(ctx context.Context, of subject, entries []recorder.En
 	about.ExitCode, about.Reason, about.Message = c.ExitCode, c.Reason, recorder.Plain(c.Message)
 	about.Restarting = s.restarting(c)
 	if running(c) {
+		about.Health = s.healthStory(c)
 		about.FullDisk = fullDisk(c.LogPath)
 		if detail, err := s.sandboxes.ContainerDetail(ctx, c.ID); err == nil {
 			about.Usage = sandbox.UsageOf(detail.Cgroup)
 		}
 	}
 	return about
+}
+
+// healthStory is what is known of a container's health check; zero without one.
+func (s *Server) healthStory(c sandbox.Container) diagnosis.Health {
+	check := s.specOf(c).GetHealth()
+	if !hasCheck(check) {
+		return diagnosis.Health{}
+	}
+	status, streak, log := s.knownHealth(c).state()
+	told := diagnosis.Health{Unhealthy: status == healthUnhealthy, Streak: int(streak), Command: strings.Join(check.GetTest()[1:], " ")}
+	if check.GetTest()[0] == "CMD-SHELL" {
+		told.Command = fmt.Sprintf("/bin/sh -c %q", check.GetTest()[1])
+	}
+	if len(log) > 0 {
+		told.Output = log[len(log)-1].GetOutput()
+	}
+	return told
 }
 
 // fullDisk is the folder of a log, if its disk has no room left.
@@ -301,7 +322,7 @@ func (s *Server) underway(of subject) string {
 			}
 		}
 	}
-	if s.operations == nil {
+	if s.operations == nil || of.pod == "" { // one that was refused has no ID, like what is just being made
 		return ""
 	}
 	var found *sandbox.Operation
@@ -453,13 +474,15 @@ const logLines = 10
 func (s *Server) lastLog(ctx context.Context, of subject, entries []recorder.Entry) []string {
 	var lines []string
 	if c, err := s.sandboxes.Container(of.container); err == nil && c.LogPath != "" {
-		_ = crilog.Read(ctx, c.LogPath, crilog.Options{Tail: logLines}, func(e crilog.Entry) error {
-			lines = append(lines, strings.ToValidUTF8(string(e.Data), "?"))
+		o := crilog.Options{Tail: logLines, Older: rotationOf(s.specOf(c).GetLog()).files - 1}
+		_ = crilog.Read(ctx, c.LogPath, o, func(e crilog.Entry) error {
+			// A line may have any number of parts.
+			lines = append(lines[max(0, len(lines)-logLines+1):], strings.ToValidUTF8(string(e.Data), "?"))
 			return nil
-		}, func() error { return nil })
+		}, nil)
 	}
 	if len(lines) > 0 {
-		return lines[max(0, len(lines)-logLines):]
+		return lines
 	}
 	for _, e := range slices.Backward(entries) {
 		if e.Kind == recorder.KindExit && e.Container == of.container && e.Exit != nil {

@@ -57,6 +57,18 @@ type Subject struct {
 	FullDisk string
 	// Restarting says that its restart policy is to start it again.
 	Restarting bool
+	// Health is what its health check said; zero without one.
+	Health Health
+}
+
+// Health is what the health check of a container that runs said.
+type Health struct {
+	Unhealthy bool
+	// Streak is how often in a row it failed, Output what it wrote last.
+	Streak int
+	Output string
+	// Command is what is run, as a shell takes it.
+	Command string
 }
 
 // Story is what is told of a Subject.
@@ -104,13 +116,13 @@ func Container(c Subject) Story {
 		c.exited(&s)
 		if c.Restarting {
 			s.State += " Its restart policy is to start it again."
-			s.hint("Keep it from that with: nodectl update --restart no %s", c.Names.Container)
+			s.hint("Keep it from that with: nodectl update --restart no %s", c.name())
 		}
 	case Gone:
 		c.gone(&s)
 	default:
 		s.State = "Nobody knows: the supervisor, which runs it, does not answer."
-		s.hint("Look at it with: nodectl info")
+		s.hint("See what is wrong with it, and what to do, with: nodectl doctor")
 	}
 	if c.Underway != "" {
 		s.Cause = replaced(s.Cause, rightNow+c.Underway)
@@ -169,9 +181,25 @@ func (c Subject) running(s *Story) {
 			s.Cause += " " + c.ago(e.At) + by(e.By)
 		}
 		s.Cause += "."
-		s.hint("Let it go on with: nodectl unpause")
+		s.hint("Let it go on with: nodectl unpause %s", c.name())
+	}
+	if c.Health.Unhealthy {
+		s.Cause = replaced(s.Cause, fmt.Sprintf("Its health check failed, %s in a row.", times(c.Health.Streak)))
+		if said := strings.TrimSpace(c.Health.Output); said != "" {
+			s.Cause = join(s.Cause, "The last time it said: "+quoted(said))
+		}
+		s.hint("Run the check by hand with: nodectl exec %s %s", c.name(), c.Health.Command)
+		s.hint("Nothing starts it anew because of that; you can, with: nodectl restart %s", c.name())
 	}
 	c.pressed(s)
+}
+
+// name is what nodectl calls it.
+func (c Subject) name() string {
+	if c.Names.Owner == "cri" {
+		return c.Names.Namespace + "/" + c.Names.Pod + "/" + c.Names.Container
+	}
+	return c.Names.Container
 }
 
 // pressed tells when limits make a container slow, or nearly kill it.

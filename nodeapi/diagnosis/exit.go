@@ -138,7 +138,7 @@ func (c Subject) killed(s *Story) {
 		return
 	}
 	s.Cause = unsent + ", and neither did the kernel for want of memory, which it would have counted: somebody on this machine did, or a process in the pod."
-	s.hint("Nobody can tell afterwards who it was. Look at who was logged in (last) and at what kills by itself (systemd-oomd, earlyoom); for the next time: auditctl -a always,exit -S kill -F a1=9")
+	s.hint("Nobody can tell afterwards who it was. Look at who was logged in (last) and at what kills by itself (systemd-oomd, earlyoom); for the next time: auditctl -a always,exit -F arch=b64 -S kill -F a1=9, and read it with: ausearch -sc kill")
 }
 
 // killedAfter says whether SIGKILL followed.
