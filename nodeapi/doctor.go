@@ -2,6 +2,7 @@ package nodeapi
 
 import (
 	"context"
+	"time"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/nodeapi/doctor"
@@ -20,7 +21,7 @@ func (s *debug) Doctor(ctx context.Context, req *nodev1.DoctorRequest) (*nodev1.
 		m := &nodev1.Finding{Level: levels[f.Level], Check: f.Check, Text: f.Text, Remedy: f.Remedy, Fixable: f.Fix != nil}
 		// What is only noted may be as somebody wants it.
 		if req.GetFix() && f.Fix != nil && f.Level >= doctor.Warning {
-			if err := f.Fix(ctx); err != nil {
+			if err := mend(ctx, f); err != nil {
 				m.FixError = err.Error()
 			} else {
 				m.Fixed = true
@@ -29,4 +30,13 @@ func (s *debug) Doctor(ctx context.Context, req *nodev1.DoctorRequest) (*nodev1.
 		resp.Findings = append(resp.Findings, m)
 	}
 	return resp, nil
+}
+
+// mendTimeout bounds one mending: a leftover mount may hang.
+const mendTimeout = time.Minute
+
+func mend(ctx context.Context, f doctor.Finding) error {
+	ctx, cancel := context.WithTimeout(ctx, mendTimeout)
+	defer cancel()
+	return f.Fix(ctx)
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -170,7 +171,8 @@ func (h Host) criu(_ context.Context, r *report) {
 	r.ok("%s", path)
 }
 
-// hostSocket looks at who may connect to the agent.
+// socket looks at who may connect to the agent, or make others connect to what is
+// not the agent.
 func (h Host) socket(_ context.Context, r *report) {
 	if h.Socket == "" {
 		return
@@ -184,12 +186,30 @@ func (h Host) socket(_ context.Context, r *report) {
 		f := r.add(Problem, fmt.Sprintf("chmod 600 %s", h.Socket), "%s has mode %04o: whoever can connect is root on this machine", h.Socket, mode)
 		f.Fix = func(context.Context) error { return os.Chmod(h.Socket, 0o600) }
 	}
-	for dir := filepath.Dir(h.Socket); dir != "/"; dir = filepath.Dir(dir) {
-		if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o002 != 0 && info.Mode()&os.ModeSticky == 0 {
+	if owner := ownerOf(info); owner != os.Getuid() {
+		r.add(Problem, "chown root: "+h.Socket, "%s belongs to user %d, who may connect and so is root on this machine", h.Socket, owner)
+	}
+	for dir := filepath.Dir(h.Socket); dir != "/" && dir != "."; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil {
+			continue
+		}
+		if info.Mode().Perm()&0o002 != 0 && info.Mode()&os.ModeSticky == 0 {
 			r.add(Problem, "chmod o-w "+dir, "everybody may put another socket in place of %s: %s has mode %04o", h.Socket, dir, info.Mode().Perm())
+		}
+		if owner := ownerOf(info); owner != os.Getuid() && owner != 0 {
+			r.add(Problem, "chown root: "+dir, "user %d may put another socket in place of %s: %s is theirs", owner, h.Socket, dir)
 		}
 	}
 	if len(r.findings) == 0 {
 		r.ok("%s, for root alone", h.Socket)
 	}
+}
+
+// ownerOf is whom a file belongs to.
+func ownerOf(info os.FileInfo) int {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(st.Uid)
+	}
+	return 0
 }

@@ -42,9 +42,12 @@ func (h Host) room(r *report, dir string, seen map[unix.Fsid]bool) *unix.Statfs_
 		return nil
 	}
 	seen[fs.Fsid] = true
-	remedy := "nodectl system prune"
-	if dir != h.AgentRoot && dir != h.AgentState {
-		remedy = "du -x " + dir + " | sort -n | tail, and remove what is not needed"
+	remedy, what := "du -x "+dir+" | sort -n | tail, and remove what is not needed", "what containers write to logs there is lost when it is full"
+	switch dir {
+	case h.AgentRoot:
+		remedy, what = "nodectl system df, and nodectl system prune", "kubelet evicts pods when images take too much"
+	case h.AgentState:
+		what = "no pod can be started when it is full"
 	}
 	if level := littleness(fs.Ffree, fs.Files); fs.Files > 0 && level != OK {
 		r.add(level, remedy, "%s has only %d of %d inodes free: files cannot be made when they run out", dir, fs.Ffree, fs.Files)
@@ -52,10 +55,6 @@ func (h Host) room(r *report, dir string, seen map[unix.Fsid]bool) *unix.Statfs_
 	level := littleness(fs.Bavail, fs.Blocks)
 	if level == OK {
 		return &fs
-	}
-	what := "kubelet evicts pods when images take too much"
-	if dir != h.AgentRoot && dir != h.AgentState {
-		what = "what containers write to logs there is lost when it is full"
 	}
 	r.add(level, remedy, "%s has only %s free of %s: %s", dir,
 		units.BytesSize(float64(uint64(fs.Bsize)*fs.Bavail)), units.BytesSize(float64(uint64(fs.Bsize)*fs.Blocks)), what)
