@@ -21,8 +21,10 @@ const verifyEvery = 200 * time.Millisecond
 
 // Verify reads all that is stored and tells what is wrong.
 func (s *store) Verify(req *nodev1.VerifyStoreRequest, stream grpc.ServerStreamingServer[nodev1.VerifyStoreResponse]) error {
+	ctx, cancel := s.bound(stream.Context())
+	defer cancel()
 	var told time.Time
-	sum, err := s.images.Verify(stream.Context(), imageservice.VerifyOptions{
+	sum, err := s.images.Verify(ctx, imageservice.VerifyOptions{
 		Repair: req.GetRepair(),
 		Found: func(f imageservice.Finding) error {
 			return stream.Send(&nodev1.VerifyStoreResponse{Message: &nodev1.VerifyStoreResponse_Finding{Finding: &nodev1.StoreFinding{

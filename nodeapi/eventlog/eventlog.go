@@ -80,10 +80,11 @@ func (l *Log) Last(kind, id string, actions ...string) string {
 // until ctx is done, until has passed, or each fails, whose error it returns.
 // A zero since means from now on, a zero until for ever.
 func (l *Log) Watch(ctx context.Context, since, until time.Time, each func(Event) error) error {
+	var over <-chan time.Time
 	if !until.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, until)
-		defer cancel()
+		timer := time.NewTimer(time.Until(until))
+		defer timer.Stop()
+		over = timer.C
 	}
 	next := l.start(since)
 	for {
@@ -102,10 +103,9 @@ func (l *Log) Watch(ctx context.Context, since, until time.Time, each func(Event
 		}
 		select {
 		case <-more:
+		case <-over:
+			return nil
 		case <-ctx.Done():
-			if !until.IsZero() && !time.Now().Before(until) {
-				return nil
-			}
 			return ctx.Err()
 		}
 	}
