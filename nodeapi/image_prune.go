@@ -2,7 +2,6 @@ package nodeapi
 
 import (
 	"context"
-	"strings"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/imageservice"
@@ -31,22 +30,5 @@ func pruneWants(img imageservice.Image, req *nodev1.PruneImagesRequest) bool {
 			return false
 		}
 	}
-	for _, want := range req.GetLabels() {
-		if !hasLabel(labels, want) {
-			return false
-		}
-	}
-	for _, unwanted := range req.GetWithoutLabels() {
-		if hasLabel(labels, unwanted) {
-			return false
-		}
-	}
-	return true
-}
-
-// hasLabel looks for NAME or NAME=VALUE.
-func hasLabel(labels map[string]string, want string) bool {
-	name, value, exact := strings.Cut(want, "=")
-	have, ok := labels[name]
-	return ok && (!exact || have == value)
+	return hasLabels(labels, req.GetLabels()) && !hasAnyLabel(labels, req.GetWithoutLabels())
 }

@@ -32,15 +32,5 @@ func pruned(n userdefined.Network, req *nodev1.PruneNetworksRequest) bool {
 	if until := req.GetUntil(); until != nil && n.CreatedAt.After(until.AsTime()) {
 		return false
 	}
-	for _, want := range req.GetLabels() {
-		if !hasLabel(n.Labels, want) {
-			return false
-		}
-	}
-	for _, not := range req.GetLabelsNot() {
-		if hasLabel(n.Labels, not) {
-			return false
-		}
-	}
-	return true
+	return hasLabels(n.Labels, req.GetLabels()) && !hasAnyLabel(n.Labels, req.GetLabelsNot())
 }

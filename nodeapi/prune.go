@@ -2,6 +2,7 @@ package nodeapi
 
 import (
 	"context"
+	"strings"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/sandbox"
@@ -45,4 +46,25 @@ func (s *Server) prunable(c sandbox.Container, req *nodev1.PruneContainersReques
 		return false
 	}
 	return hasLabels(c.Config.GetLabels(), req.GetLabels()) && !hasAnyLabel(c.Config.GetLabels(), req.GetWithoutLabels())
+}
+
+// hasLabels says whether labels have all of wanted, NAME or NAME=VALUE.
+func hasLabels(labels map[string]string, wanted []string) bool {
+	for _, want := range wanted {
+		if !hasAnyLabel(labels, []string{want}) {
+			return false
+		}
+	}
+	return true
+}
+
+// hasAnyLabel says whether labels have one of wanted.
+func hasAnyLabel(labels map[string]string, wanted []string) bool {
+	for _, want := range wanted {
+		name, value, exact := strings.Cut(want, "=")
+		if have, ok := labels[name]; ok && (!exact || have == value) {
+			return true
+		}
+	}
+	return false
 }

@@ -21,6 +21,9 @@ const (
 // namespace is the Kubernetes namespace of nodectl's pods.
 const namespace = "nodectl"
 
+// idLength is that of an ID, in hexadecimal digits.
+const idLength = 64
+
 // podKey returns the key of a nodectl pod's folders.
 func podKey(pod sandbox.Pod) string { return pod.Config.GetAnnotations()[annotationKey] }
 
@@ -29,6 +32,11 @@ func podKey(pod sandbox.Pod) string { return pod.Config.GetAnnotations()[annotat
 // prefix of its ID.
 func (s *Server) find(name string) (sandbox.Container, error) {
 	name = strings.TrimPrefix(name, "/")
+	if len(name) == idLength { // most calls of nodectl name what it has just made
+		if c, err := s.sandboxes.Container(name); err == nil && c.ID == name {
+			return c, nil
+		}
+	}
 	var byPrefix []sandbox.Container
 	var byName *sandbox.Container
 	all := s.sandboxes.Containers()

@@ -2,7 +2,6 @@ package nodeapi
 
 import (
 	"context"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
@@ -32,25 +31,4 @@ func (s *volumes) Prune(ctx context.Context, req *nodev1.PruneVolumesRequest) (*
 	}
 	s.emitPrune(eventVolume, resp.GetReclaimedBytes())
 	return resp, nil
-}
-
-// hasLabels says whether labels have all of wanted, NAME or NAME=VALUE.
-func hasLabels(labels map[string]string, wanted []string) bool {
-	for _, want := range wanted {
-		if !hasAnyLabel(labels, []string{want}) {
-			return false
-		}
-	}
-	return true
-}
-
-// hasAnyLabel says whether labels have one of wanted.
-func hasAnyLabel(labels map[string]string, wanted []string) bool {
-	for _, want := range wanted {
-		name, value, exact := strings.Cut(want, "=")
-		if have, ok := labels[name]; ok && (!exact || have == value) {
-			return true
-		}
-	}
-	return false
 }
