@@ -36,15 +36,6 @@ func TestCreateContainer(t *testing.T) {
 	if got.PodID != testID("aa") || got.Config.GetMetadata().GetName() != "c" || got.Keep {
 		t.Errorf("got %+v", got)
 	}
-	if got.PodConfig.GetMetadata().GetName() != "pod-aa" {
-		t.Errorf("without sandbox_config the pod's own is not used: %v", got.PodConfig)
-	}
-	_, err = h.CreateContainer(t.Context(), &runtime.CreateContainerRequest{
-		PodSandboxId: "aa", Config: containerConfig("c"), SandboxConfig: podConfig("given"),
-	})
-	if err != nil || got.PodConfig.GetMetadata().GetName() != "given" {
-		t.Error(got.PodConfig, err)
-	}
 }
 
 func TestCreateContainerRefuses(t *testing.T) {

@@ -21,14 +21,10 @@ func (s *Server) CreateContainer(ctx context.Context, req *runtime.CreateContain
 	if err != nil {
 		return nil, err
 	}
-	podConfig := req.GetSandboxConfig()
-	if podConfig == nil {
-		podConfig = pod.Config
-	}
+	// The pod's configuration in the request is that of RunPodSandbox once more.
 	id, err := s.sandboxes.CreateContainer(ctx, sandbox.CreateContainerRequest{
-		PodID:     pod.ID,
-		Config:    req.GetConfig(),
-		PodConfig: podConfig,
+		PodID:  pod.ID,
+		Config: req.GetConfig(),
 	})
 	if errors.Is(err, sandbox.ErrImageVolume) {
 		// kubelet knows by the first word that an image volume is to blame.

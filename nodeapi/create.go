@@ -182,7 +182,7 @@ func (m *making) removePod(ctx context.Context) error {
 // createContainer makes the container in the pod.
 func (m *making) createContainer(ctx context.Context) error {
 	id, err := m.server.sandboxes.CreateContainer(ctx, sandbox.CreateContainerRequest{
-		PodID: m.podID, Config: m.config.container, PodConfig: m.config.pod, ID: m.id, Keep: true, Folder: m.spec.GetRootfs(), Extra: m.config.extra,
+		PodID: m.podID, Config: m.config.container, ID: m.id, Keep: true, Folder: m.spec.GetRootfs(), Extra: m.config.extra,
 	})
 	m.id = id
 	return err

@@ -78,7 +78,6 @@ type creation struct {
 	*Manager
 	*containerState
 	pod       *pod
-	podConfig *runtime.PodSandboxConfig
 	image     Image
 	container *container
 	// checkpoint is the archive's path and archive what was read of it,
@@ -93,7 +92,7 @@ func (m *Manager) createContainer(ctx context.Context, op *operation, p *pod, re
 		id = newID()
 	}
 	op.about(podState.ID, id)
-	r := &creation{Manager: m, pod: p, podConfig: podState.Config, checkpoint: req.checkpoint, containerState: &containerState{
+	r := &creation{Manager: m, pod: p, checkpoint: req.checkpoint, containerState: &containerState{
 		Container: Container{
 			ID: id, PodID: podState.ID, Owner: podState.Owner, State: ContainerCreated, Config: req.Config,
 			ImageRef: req.Config.GetImage().GetImage(), CreatedAt: now(), SnapshotKey: id,
@@ -173,7 +172,7 @@ func (m *Manager) releaseImage(id string) {
 
 // placeLog decides where the log goes and makes the folders for it.
 func (r *creation) placeLog(context.Context) (err error) {
-	r.LogDirectory = r.podConfig.GetLogDirectory()
+	r.LogDirectory = r.pod.get().Config.GetLogDirectory()
 	r.LogPath, err = logPath(r.LogDirectory, r.Config.GetLogPath())
 	if err != nil || r.LogPath == "" {
 		return err

@@ -144,7 +144,7 @@ func (r *podRestore) createContainers(ctx context.Context) error {
 		}
 		name := config.GetMetadata().GetName()
 		id, err := r.CreateContainer(context.WithoutCancel(ctx), CreateContainerRequest{
-			PodID: r.podID, Config: config, PodConfig: r.req.Config, checkpoint: r.archives[name],
+			PodID: r.podID, Config: config, checkpoint: r.archives[name],
 		})
 		if err != nil {
 			return err

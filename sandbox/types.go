@@ -158,9 +158,8 @@ type RunPodRequest struct {
 // CreateContainerRequest asks for a container in a pod.
 type CreateContainerRequest struct {
 	// PodID may be a unique prefix.
-	PodID     string
-	Config    *runtime.ContainerConfig
-	PodConfig *runtime.PodSandboxConfig
+	PodID  string
+	Config *runtime.ContainerConfig
 	// ID is a fresh one of NewID, for who must know it before the container
 	// is there; empty means any.
 	ID string
