@@ -51,7 +51,8 @@ func parseMountinfo(r io.Reader, root string) ([]*hierarchy, error) {
 	var out []*hierarchy
 	seen := make(map[string]bool)
 	scanner := bufio.NewScanner(io.LimitReader(r, maxMountinfo))
-	scanner.Buffer(make([]byte, 0, 4096), 64<<10)
+	// An overlay on many layers has a long line, which must not be the end.
+	scanner.Buffer(make([]byte, 0, 4096), maxMountinfo)
 	for scanner.Scan() {
 		h, key := parseMount(scanner.Text())
 		if h == nil || seen[key] || !within(h.mountpoint, root) {

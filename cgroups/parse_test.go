@@ -42,6 +42,15 @@ func TestParseMountinfo(t *testing.T) {
 	}
 }
 
+// The long line of another mount is no reason not to find the cgroups.
+func TestParseMountinfoOfManyLayers(t *testing.T) {
+	line := "40 1 0:40 / /merged rw - overlay overlay rw,lowerdir=" + strings.Repeat("/var/lib/layers/1:", 10_000) + "\n"
+	found, err := parseMountinfo(strings.NewReader(line+hybridMountinfo), DefaultRoot)
+	if err != nil || len(found) == 0 {
+		t.Errorf("%d hierarchies, %v", len(found), err)
+	}
+}
+
 func TestParseBlkio(t *testing.T) {
 	var table ioTable
 	parseBlkio([]byte("8:0 Read 10\n8:0 Write 20\n8:0 Sync 5\n8:16 Read 1\n8:0 Total 30\nTotal 31\n"), &table, false)
