@@ -28,7 +28,8 @@ func findUser(passwd []byte, wanted func(*entry) bool) *entry {
 // parseUser reads "name:password:uid:gid:comment:home:shell"; nil for a line
 // that is not one.
 func parseUser(line string) *entry {
-	f := strings.Split(line, ":")
+	// The file may be one line of colons, and each field costs a string's head.
+	f := strings.SplitN(line, ":", 8)
 	if len(f) < 4 || !goodName(f[0]) {
 		return nil
 	}
@@ -48,7 +49,7 @@ func parseUser(line string) *entry {
 // of group(5) until it returns false.
 func eachGroup(group []byte, fn func(name string, gid uint32, members string) bool) {
 	for line := range bytes.Lines(group) {
-		f := strings.Split(string(bytes.TrimRight(line, "\r\n")), ":")
+		f := strings.SplitN(string(bytes.TrimRight(line, "\r\n")), ":", 5)
 		if len(f) < 3 || !goodName(f[0]) {
 			continue
 		}
