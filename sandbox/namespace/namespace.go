@@ -214,8 +214,8 @@ func enter(path string, kind Kind) error {
 	return nil
 }
 
-// Sysctls writes network sysctls in the pinned namespace at path; owner is
-// as for the namespaces' making: nil without a user namespace.
+// Sysctls writes network sysctls in the pinned namespace at path. The kernel
+// lets the host's root do so whoever owns the namespace.
 func Sysctls(ctx context.Context, path string, values map[string]string) error {
 	return Run(ctx, path, Net, func() error { return writeSysctls(values, []Kind{Net}, -1, nil) })
 }

@@ -9,11 +9,12 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/sandbox/spec"
 )
 
 // sysctlPath turns a name into the kind of namespace it belongs to and the
-// path below /proc/sys. A name may be written with dots or with slashes,
-// whichever comes first is the separator (sysctl(8)).
+// path below /proc/sys.
 func sysctlPath(name string) (Kind, string, error) {
 	bad := func(why string) (Kind, string, error) {
 		return "", "", fmt.Errorf("sysctl %q: %s: %w", name, why, errdefs.ErrInvalidArgument)
@@ -21,18 +22,7 @@ func sysctlPath(name string) (Kind, string, error) {
 	if len(name) > 255 {
 		return bad("name too long")
 	}
-	path := name
-	if i := strings.IndexAny(name, "./"); i >= 0 && name[i] == '.' {
-		path = strings.Map(func(r rune) rune {
-			switch r {
-			case '.':
-				return '/'
-			case '/':
-				return '.'
-			}
-			return r
-		}, name)
-	}
+	path := spec.SysctlPath(name) // what was checked is what is written
 	for part := range strings.SplitSeq(path, "/") {
 		if part == "" || part == "." || part == ".." {
 			return bad("not a sysctl name")
