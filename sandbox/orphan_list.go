@@ -195,6 +195,7 @@ func (m *Manager) sweep() {
 		case <-tick.C:
 		}
 		m.sweepOrphans()
+		m.usage.keep(m.knownIDs())
 	}
 }
 

@@ -72,6 +72,13 @@ func (u usages) drop(id string) {
 	u.details.Drop(id)
 }
 
+// keep forgets all pods and containers but those that are known.
+func (u usages) keep(known map[string]bool) {
+	u.groups.Keep(known)
+	u.layers.Keep(known)
+	u.details.Keep(known)
+}
+
 // noUsage is that of what does not run.
 func noUsage() reading { return reading{stats: &cgroups.Stats{At: now()}} }
 

@@ -8,6 +8,7 @@ package collector
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -111,6 +112,14 @@ func (c *Collector[V]) Drop(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.entries, key)
+}
+
+// Keep forgets all keys but some. Who asked while one was dropped has made it
+// known again, for good.
+func (c *Collector[V]) Keep(wanted map[string]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.entries, func(key string, _ *entry[V]) bool { return !wanted[key] })
 }
 
 // Get gives a reading of the key that is not older than Age, or, where

@@ -39,6 +39,9 @@ func TestReadingsAreShared(t *testing.T) {
 	want(t, c, "b", counted(&calls), 2)
 	c.Drop("a")
 	want(t, c, "a", counted(&calls), 3)
+	c.Keep(map[string]bool{"b": true})
+	want(t, c, "a", counted(&calls), 4)
+	want(t, c, "b", counted(&calls), 2)
 }
 
 func TestOldReadingsAreMadeAgain(t *testing.T) {
