@@ -41,8 +41,8 @@ func (m *Manager) runEnded(ctx context.Context, c *container, seen *containerSta
 		if err := m.changeContainer(c, func(s *containerState) { s.end(exit) }); err != nil {
 			m.log.WithError(err).Warnf("record exit of container %s", s.ID)
 		}
-		m.noteExit(ctx, c.get(), exit)
 		m.publish(EventStopped, s.ID, c.pod)
+		m.noteExit(ctx, c.get(), exit)
 	}
 	return m.cleanUp(ctx, c)
 }

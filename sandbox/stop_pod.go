@@ -57,6 +57,7 @@ func (m *Manager) finishStop(p *pod) {
 			}
 		}
 		p.retrying.Store(false)
+		m.finishStop(p) // of one that failed just now
 		return nil
 	})
 }
