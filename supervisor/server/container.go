@@ -112,12 +112,21 @@ func (s *Server) findRunning(id string) (*container, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.status != supervisor.StatusRunning && c.status != supervisor.StatusPaused {
+	if c.runs() != nil {
 		return nil, c.notRunning()
 	}
 	return c, nil
+}
+
+// runs returns nil of a container that runs or is paused, else why it is none,
+// in words that follow its name.
+func (c *container) runs() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.status != supervisor.StatusRunning && c.status != supervisor.StatusPaused {
+		return fmt.Errorf("it is not running: %w", errdefs.ErrFailedPrecondition)
+	}
+	return nil
 }
 
 func (c *container) notRunning() error {

@@ -54,9 +54,12 @@ func (s *Server) Exec(ctx context.Context, req *v1.ExecRequest) (*v1.ExecRespons
 	if err := validateID("exec", req.ExecId); err != nil {
 		return nil, fmt.Errorf("exec in container %s: %w", req.ContainerId, err)
 	}
-	c, err := s.findRunning(req.ContainerId)
+	c, err := s.find(req.ContainerId)
 	if err != nil {
-		return nil, fmt.Errorf("exec in %w", err)
+		return nil, fmt.Errorf("exec %s in %w", req.ExecId, err)
+	}
+	if err := c.runs(); err != nil {
+		return nil, fmt.Errorf("exec %s in container %s: %w", req.ExecId, c.id, err)
 	}
 	process, err := s.execProcess(req, files)
 	if err != nil {
@@ -172,8 +175,8 @@ func (s *Server) exec(ctx context.Context, c *container, execID string, process 
 	}
 	if err != nil {
 		c.removeExec(execID, e)
-		if _, rerr := s.findRunning(c.id); rerr != nil {
-			return 0, rerr
+		if ended := c.runs(); ended != nil {
+			return 0, ended
 		}
 		return 0, err
 	}
@@ -218,11 +221,11 @@ func (c *container) addExec(execID string, e *execution) error {
 	defer c.mu.Unlock()
 	switch {
 	case c.status != supervisor.StatusRunning:
-		return fmt.Errorf("container is %s: %w", c.status, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("it is %s: %w", c.status, errdefs.ErrFailedPrecondition)
 	case c.execs[execID] != nil:
 		return errdefs.ErrAlreadyExists
 	case len(c.execs) >= maxExecs:
-		return fmt.Errorf("container has %d execs: %w", maxExecs, errdefs.ErrResourceExhausted)
+		return fmt.Errorf("it has %d execs: %w", maxExecs, errdefs.ErrResourceExhausted)
 	}
 	if c.execs == nil {
 		c.execs = map[string]*execution{}

@@ -95,12 +95,14 @@ func TestFailedExec(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := n.Exec(t.Context(), supervisor.Exec{ContainerID: "none", ExecID: "x", Process: execProcess("true")}); !errdefs.IsNotFound(err) {
+	if _, err := n.Exec(t.Context(), supervisor.Exec{ContainerID: "none", ExecID: "x", Process: execProcess("true")}); !errdefs.IsNotFound(err) || !strings.HasPrefix(err.Error(), "exec x in container none: ") {
 		t.Errorf("exec in an unknown container: %v", err)
 	}
 	n.start(n.container("two", "true"))
 	n.exit("two")
-	if _, err := n.Exec(t.Context(), supervisor.Exec{ContainerID: "two", ExecID: "x", Process: execProcess("true")}); !errdefs.IsFailedPrecondition(err) {
+	if _, err := n.Exec(t.Context(), supervisor.Exec{ContainerID: "two", ExecID: "x", Process: execProcess("true")}); !errdefs.IsFailedPrecondition(err) ||
+		// What the agent says already is what it takes off the beginning.
+		!strings.HasPrefix(err.Error(), "exec x in container two: it is not running") {
 		t.Errorf("exec in an ended container: %v", err)
 	}
 }
