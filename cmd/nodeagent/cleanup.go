@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -60,13 +61,15 @@ func cleanup(ctx context.Context, cfg Config, purge bool) error {
 	if err != nil {
 		return err
 	}
-	if err := unmountBelow(cfg.State); err != nil {
-		return err
+	for _, folder := range []string{cfg.State, filepath.Join(cfg.Root, "volumes")} {
+		if err := unmountBelow(folder); err != nil {
+			return err
+		}
 	}
 	if !purge {
 		return nil
 	}
-	return errors.Join(unmountBelow(cfg.Root), os.RemoveAll(cfg.State), os.RemoveAll(cfg.Root))
+	return errors.Join(removeFolder(cfg.State), removeFolder(cfg.Root))
 }
 
 // takeAway ends all pods, then what they shared.
@@ -91,20 +94,76 @@ func (d *daemon) takeAway(ctx context.Context) error {
 	return d.supervisor.Shutdown(ctx)
 }
 
-// unmountBelow takes away what is still mounted in folder, deepest first.
+// removeFolder removes a folder and what is in it. One that is a symbolic link,
+// or has a file system mounted on it, was made by somebody else: it is emptied.
+func removeFolder(folder string) error {
+	// A volume may be a folder of the host, so nothing is removed before all
+	// of them are unmounted.
+	if err := unmountBelow(folder); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(folder)
+	for _, entry := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(folder, entry.Name())))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	info, lerr := os.Lstat(folder)
+	if err = errors.Join(err, lerr); err != nil || !info.IsDir() {
+		return err
+	}
+	if err := os.Remove(folder); !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	return nil
+}
+
+// unmountBelow takes away what is still mounted below folder, and nothing that
+// is mounted on the folder itself.
 func unmountBelow(folder string) error {
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(folder))
+	real, err := filepath.EvalSymlinks(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("list mounts below %s: %w", folder, err)
 	}
+	for {
+		mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+			return !strings.HasPrefix(m.Mountpoint, real+"/"), false
+		})
+		if err != nil {
+			return fmt.Errorf("list mounts below %s: %w", folder, err)
+		}
+		if len(mounts) == 0 {
+			return nil
+		}
+		if err := unmountAll(mounts); err != nil {
+			return err
+		}
+	}
+}
+
+// unmountAll takes mounts away, the deepest first. It fails when it can do so
+// with none of them: one may be hidden by another, and has its turn later.
+func unmountAll(mounts []*mountinfo.Info) error {
 	slices.SortFunc(mounts, func(a, b *mountinfo.Info) int {
 		return strings.Count(b.Mountpoint, "/") - strings.Count(a.Mountpoint, "/")
 	})
+	var first error
+	gone := 0
 	for _, m := range mounts {
-		logrus.WithField("path", m.Mountpoint).Warn("unmount what was left")
-		if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			return fmt.Errorf("unmount %s: %w", m.Mountpoint, err)
+		err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err == nil {
+			logrus.WithField("path", m.Mountpoint).Warn("unmounted what was left")
+			gone++
+		} else if first == nil {
+			first = fmt.Errorf("unmount %s: %w", m.Mountpoint, err)
 		}
 	}
-	return nil
+	if gone > 0 {
+		return nil
+	}
+	return first
 }

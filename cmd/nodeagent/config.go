@@ -138,8 +138,7 @@ func parseConfig(raw []byte, cfg *Config) error {
 	if errors.As(err, &strict) && len(strict.Errors) > 0 {
 		first := strict.Errors[0]
 		line, _ := first.Position()
-		key := strings.Join(first.Key(), ".")
-		return fmt.Errorf("line %d: unknown key %q%s", line, key, suggestion(key))
+		return fmt.Errorf("line %d: unknown key %q%s", line, strings.Join(first.Key(), "."), suggestion(first.Key()))
 	}
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
@@ -166,9 +165,9 @@ func (c *Config) validate() error {
 	if _, err := c.socketPath(); err != nil {
 		return err
 	}
-	if c.MetricsAddress != "" {
-		if _, _, err := net.SplitHostPort(c.MetricsAddress); err != nil {
-			return fmt.Errorf("metrics_address: %w", err)
+	for key, address := range map[string]string{"stream_address": c.StreamAddress, "metrics_address": c.MetricsAddress} {
+		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
+			return fmt.Errorf("%s: %w", key, err)
 		}
 	}
 	if err := c.validateSnapshotters(); err != nil {

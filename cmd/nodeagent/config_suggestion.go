@@ -3,18 +3,23 @@ package main
 import (
 	"fmt"
 	"reflect"
+	"strings"
 )
 
 // maxSuggestionDistance is how many letters a key may be off and still be
 // taken for another.
 const maxSuggestionDistance = 3
 
-// suggestion is the known key nearest to key, as a half sentence, or "".
-func suggestion(key string) string {
+// suggestion is the known key nearest to one that is not, whose parts are those
+// of its tables, as a half sentence, or "".
+func suggestion(parts []string) string {
 	best, bestDistance := "", maxSuggestionDistance+1
-	t := reflect.TypeFor[Config]()
+	t, key := reflect.TypeFor[Config](), parts[0]
+	if len(parts) == 3 && key == "handlers" {
+		t, key = reflect.TypeFor[Handler](), parts[2]
+	}
 	for i := range t.NumField() {
-		known := t.Field(i).Tag.Get("toml")
+		known, _, _ := strings.Cut(t.Field(i).Tag.Get("toml"), ",")
 		if d := editDistance(key, known); d < bestDistance {
 			best, bestDistance = known, d
 		}

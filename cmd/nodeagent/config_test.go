@@ -17,6 +17,8 @@ func TestParseConfigRefusals(t *testing.T) {
 		"nothing like it":   {"zzzzzzzzzzzz = 1\n", `line 1: unknown key "zzzzzzzzzzzz"`},
 		"not TOML":          {"root = \n", "line 1"},
 		"wrong type":        {"root = 7\n", "line 1"},
+		"a table's name":    {"[handler.x]\n", `unknown key "handler.x"; did you mean "handlers"?`},
+		"in a table":        {"[handlers.x]\nnetwrk = \"y\"\n", `line 2: unknown key "handlers.x.netwrk"; did you mean "network"?`},
 		"table out of date": {"[plugins]\nx = 1\n", "unknown key"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -34,6 +36,8 @@ func TestValidateNamesTheKey(t *testing.T) {
 		"root":                   func(c *Config) { c.Root = "var/lib" },
 		"state":                  func(c *Config) { c.State = c.Root + "/state" },
 		"listen":                 func(c *Config) { c.Listen = "tcp://127.0.0.1:1" },
+		"stream_address":         func(c *Config) { c.StreamAddress = "localhost" },
+		"metrics_address":        func(c *Config) { c.MetricsAddress = "9324" },
 		"snapshotter":            func(c *Config) { c.Snapshotter = "aufs" },
 		"cgroup_driver":          func(c *Config) { c.CgroupDriver = "sysd" },
 		"cgroup_parent":          func(c *Config) { c.CgroupParent = "/../x" },
