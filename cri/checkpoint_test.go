@@ -129,7 +129,7 @@ func TestRestorePodFields(t *testing.T) {
 		{func(r *runtime.RestorePodRequest) { r.RuntimeHandler = "none" }, "runtime_handler"},
 		{func(r *runtime.RestorePodRequest) { r.Options = map[string]string{"x": ""} }, `"x"`},
 		{func(r *runtime.RestorePodRequest) { r.ContainerConfigs = nil }, "container_configs"},
-		{func(r *runtime.RestorePodRequest) { r.ContainerConfigs[1].Image = nil }, "container_configs[1]"},
+		{func(r *runtime.RestorePodRequest) { r.ContainerConfigs[1].Image = nil }, "container_configs[1].image.image: is missing"},
 		{func(r *runtime.RestorePodRequest) { r.ContainerConfigs[1].Image.Image = "/c.tar" }, "is a path"},
 		{func(r *runtime.RestorePodRequest) { r.ContainerConfigs[1].Metadata.Name = "a" }, "container_configs[1].metadata.name"},
 	} {

@@ -14,7 +14,7 @@ import (
 // CreateContainer makes a container in a pod without starting it. A repeated
 // request joins the one under way.
 func (s *Server) CreateContainer(ctx context.Context, req *runtime.CreateContainerRequest) (*runtime.CreateContainerResponse, error) {
-	if err := validateContainerConfig(req.GetConfig()); err != nil {
+	if err := validateContainerConfig("config", req.GetConfig()); err != nil {
 		return nil, err
 	}
 	pod, err := s.pod("pod_sandbox_id", req.GetPodSandboxId())
@@ -37,33 +37,34 @@ func (s *Server) CreateContainer(ctx context.Context, req *runtime.CreateContain
 }
 
 // validateContainerConfig checks what must be there; what it means is for the
-// sandbox to judge, which knows pod and image.
-func validateContainerConfig(config *runtime.ContainerConfig) error {
+// sandbox to judge, which knows pod and image. at is the request's field that
+// config is.
+func validateContainerConfig(at string, config *runtime.ContainerConfig) error {
 	switch {
 	case config == nil:
-		return missing("config")
+		return missing(at)
 	case config.GetMetadata() == nil:
-		return missing("config.metadata")
+		return missing(at + ".metadata")
 	case config.GetMetadata().GetName() == "":
-		return missing("config.metadata.name")
+		return missing(at + ".metadata.name")
 	case config.GetImage().GetImage() == "":
-		return missing("config.image.image")
+		return missing(at + ".image.image")
 	case path.IsAbs(config.GetImage().GetImage()):
 		// Elsewhere that restores an archive, and takes the image from it.
-		return invalid("config.image.image", "is a path; checkpoints are restored by RestorePod")
+		return invalid(at+".image.image", "is a path; checkpoints are restored by RestorePod")
 	}
 	for i, mount := range config.GetMounts() {
 		if mount.GetContainerPath() == "" {
-			return missing(fmt.Sprintf("config.mounts[%d].container_path", i))
+			return missing(fmt.Sprintf("%s.mounts[%d].container_path", at, i))
 		}
 	}
 	security := config.GetLinux().GetSecurityContext()
 	hasUser := security.GetRunAsUser() != nil || security.GetRunAsUsername() != ""
 	if security.GetRunAsGroup() != nil && !hasUser {
-		return invalid("config.linux.security_context.run_as_group", "needs run_as_user or run_as_username")
+		return invalid(at+".linux.security_context.run_as_group", "needs run_as_user or run_as_username")
 	}
 	if security.GetRunAsUser() != nil && security.GetRunAsUsername() != "" {
-		return invalid("config.linux.security_context", "has both run_as_user and run_as_username")
+		return invalid(at+".linux.security_context", "has both run_as_user and run_as_username")
 	}
 	return nil
 }

@@ -54,12 +54,13 @@ func (s *Server) validateRestorePod(ctx context.Context, req *runtime.RestorePod
 	}
 	seen := map[string]bool{}
 	for i, config := range req.GetContainerConfigs() {
-		if err := validateContainerConfig(config); err != nil {
-			return fmt.Errorf("container_configs[%d]: %w", i, err)
+		at := fmt.Sprintf("container_configs[%d]", i)
+		if err := validateContainerConfig(at, config); err != nil {
+			return err
 		}
 		name := config.GetMetadata().GetName()
 		if seen[name] {
-			return invalid(fmt.Sprintf("container_configs[%d].metadata.name", i), fmt.Sprintf("%.140q repeats", name))
+			return invalid(at+".metadata.name", fmt.Sprintf("%.140q repeats", name))
 		}
 		seen[name] = true
 	}
