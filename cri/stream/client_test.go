@@ -97,6 +97,15 @@ type spdyClient struct {
 
 func dialSPDY(t *testing.T, link string, protocol string) *spdyClient {
 	t.Helper()
+	raw := upgrade(t, link, protocol)
+	conn := must[httpstream.Connection](t)(spdy.NewClientConnection(raw))
+	t.Cleanup(func() { _ = conn.Close() })
+	return &spdyClient{raw: raw, conn: conn}
+}
+
+// upgrade asks for SPDY.
+func upgrade(t *testing.T, link string, protocol string) *onceClosed {
+	t.Helper()
 	u := must[*url.URL](t)(url.Parse(link))
 	raw := &onceClosed{Conn: must[net.Conn](t)(net.Dial("tcp", u.Host))}
 	t.Cleanup(func() { _ = raw.Close() })
@@ -109,9 +118,7 @@ func dialSPDY(t *testing.T, link string, protocol string) *spdyClient {
 	if resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get(httpstream.HeaderProtocolVersion) != protocol {
 		t.Fatalf("upgrade: %v %v", resp.Status, resp.Header)
 	}
-	conn := must[httpstream.Connection](t)(spdy.NewClientConnection(raw))
-	t.Cleanup(func() { _ = conn.Close() })
-	return &spdyClient{raw: raw, conn: conn}
+	return raw
 }
 
 // onceClosed may be closed again without an error, which spdystream would wait

@@ -17,6 +17,8 @@ type conn struct {
 	// hijacked is set once the connection no longer belongs to net/http.
 	hijacked atomic.Bool
 	closed   atomic.Bool
+	// waiting: it has shown no token yet. The server's mu guards it.
+	waiting bool
 	// life is done when the connection is over.
 	life context.Context
 	end  context.CancelFunc
@@ -64,6 +66,23 @@ func (s *Server) forget(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
+	s.admitLocked(c)
+}
+
+// admit lets the connection of a request no longer count as one that waits.
+func (s *Server) admit(ctx context.Context) {
+	if c, ok := ctx.Value(connKey{}).(*conn); ok {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.admitLocked(c)
+	}
+}
+
+func (s *Server) admitLocked(c *conn) {
+	if c.waiting {
+		c.waiting = false
+		s.waiting--
+	}
 }
 
 // trackedListener wraps each connection and lets the server know of it.
@@ -72,21 +91,36 @@ type trackedListener struct {
 	server *Server
 }
 
-// Accept waits for the next connection.
+// Accept waits for the next connection. Who comes when too many wait is sent
+// away: every user of the node, and every container in its network, can connect.
 func (l *trackedListener) Accept() (net.Conn, error) {
-	raw, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		raw, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c, err := l.server.track(raw)
+		if c != nil || err != nil {
+			return c, err
+		}
 	}
-	c := &conn{Conn: raw, server: l.server}
-	c.life, c.end = context.WithCancel(context.Background())
-	l.server.mu.Lock()
-	defer l.server.mu.Unlock()
-	if l.server.stopped {
-		c.end()
+}
+
+// track makes a connection one of the server's; nil when too many wait.
+func (s *Server) track(raw net.Conn) (net.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopped:
 		_ = raw.Close()
 		return nil, net.ErrClosed
+	case s.waiting >= s.config.MaxWaiting:
+		_ = raw.Close()
+		return nil, nil
 	}
-	l.server.conns[c] = struct{}{}
+	c := &conn{Conn: raw, server: s, waiting: true}
+	c.life, c.end = context.WithCancel(context.Background())
+	s.conns[c] = struct{}{}
+	s.waiting++
 	return c, nil
 }

@@ -1,11 +1,12 @@
 // Package stream serves the streams of exec, attach and port-forward over
-// HTTP, as SPDY/3.1 and as WebSocket (v4.channel.k8s.io and older).
+// HTTP, as SPDY/3.1 and as WebSocket (v5.channel.k8s.io and older).
 //
 // An RPC leaves what it prepared under a random token and answers with a URL
-// that holds it. The URL works once, for a minute. The protocols are those of
-// k8s.io/cri-streaming; the server around them is ours so that a session ends
-// when its client's connection does, also where nothing is being written, and
-// so that Stop can end every session and wait for it.
+// that holds it. The URL works once, for a minute. Framing is that of
+// k8s.io/streaming, and port-forward over WebSocket that of k8s.io/cri-streaming;
+// the rest is ours, so that a session ends when its client's connection does,
+// also where nothing is being written, so that Stop can end every session and
+// wait for it, and so that what clients open and send has bounds.
 package stream
 
 import (
@@ -23,6 +24,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 )
 
 // Runtime runs what is streamed; the life story of each method is at
@@ -45,6 +47,9 @@ type Config struct {
 	CreationTimeout time.Duration
 	// TokenLife is how long a URL can be used; default one minute.
 	TokenLife time.Duration
+	// MaxWaiting is how many connections may be open that have shown no token;
+	// default 1000, as there are no more tokens.
+	MaxWaiting int
 	// Log gets sessions that failed; default the standard logger.
 	Log *logrus.Entry
 }
@@ -61,9 +66,9 @@ type Server struct {
 	address string
 	stopped bool
 	conns   map[*conn]struct{}
-	// calls are those of sessions under way. A session whose client went
-	// before it opened its streams is none: the library waits for them until
-	// CreationTimeout, whatever becomes of the connection.
+	// waiting is how many of them have shown no token.
+	waiting int
+	// calls are those of sessions under way.
 	calls sync.WaitGroup
 
 	// served is closed when the accepting goroutine has ended.
@@ -83,6 +88,9 @@ func New(config Config, runtime Runtime) *Server {
 	}
 	if config.TokenLife == 0 {
 		config.TokenLife = time.Minute
+	}
+	if config.MaxWaiting == 0 {
+		config.MaxWaiting = maxTickets
 	}
 	if config.Log == nil {
 		config.Log = logrus.NewEntry(logrus.StandardLogger())
@@ -194,8 +202,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	// A session that failed half-way leaves its connection open otherwise.
+	s.admit(r.Context())
+	// A session that failed half-way leaves its connection open otherwise, and
+	// one whose client is gone may be writing to it.
 	defer closeHijacked(r.Context())
+	defer context.AfterFunc(r.Context(), func() { closeHijacked(r.Context()) })()
 	session := newSession(r.Context(), s, ticket)
 	defer session.end()
 
@@ -204,29 +215,18 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 
 // run speaks the protocol that the client asks for.
 func (s *Server) run(w http.ResponseWriter, r *http.Request, session *session) {
-	ticket := session.ticket
-	options := &remotecommand.Options{
-		Stdin: ticket.wanted.Stdin, Stdout: ticket.wanted.Stdout, Stderr: ticket.wanted.Stderr, TTY: ticket.wanted.TTY,
-	}
-	isV5 := offers(r, remotecommand.StreamProtocolV5Name)
-	forward := func(w http.ResponseWriter, r *http.Request) {
+	ticket, forward := session.ticket, session.ticket.kind == kindPortForward
+	switch websocket := wsstream.IsWebSocketRequest(r); {
+	case forward && offers(r, tunnelProtocol):
+		tunnel(w, r, func(w http.ResponseWriter, r *http.Request) { s.serveForward(w, r, session) })
+	case forward && websocket:
 		portforward.ServePortForward(w, r, session, ticket.id, "", &portforward.V4Options{Ports: ticket.ports},
 			s.config.IdleTimeout, s.config.CreationTimeout, portforward.SupportedProtocols)
-	}
-	switch {
-	case ticket.kind == kindExec && isV5:
-		s.serveV5(w, r, session, v5.exec)
-	case ticket.kind == kindExec:
-		remotecommand.ServeExec(w, r, session, "", "", ticket.id, ticket.cmd, options,
-			s.config.IdleTimeout, s.config.CreationTimeout, remotecommand.SupportedStreamingProtocols)
-	case ticket.kind == kindAttach && isV5:
-		s.serveV5(w, r, session, v5.attach)
-	case ticket.kind == kindAttach:
-		remotecommand.ServeAttach(w, r, session, "", "", ticket.id, options,
-			s.config.IdleTimeout, s.config.CreationTimeout, remotecommand.SupportedStreamingProtocols)
-	case offers(r, tunnelProtocol):
-		tunnel(w, r, forward)
+	case forward:
+		s.serveForward(w, r, session)
+	case websocket:
+		s.serveWebSocket(w, r, session)
 	default:
-		forward(w, r)
+		s.serveSPDY(w, r, session)
 	}
 }

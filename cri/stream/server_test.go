@@ -18,7 +18,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"go.uber.org/goleak"
-	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 )
 
 // echo is a command that writes its input twice and ends with a code.
@@ -155,20 +154,18 @@ func TestResize(t *testing.T) {
 	ws.readAll(t)
 }
 
-func TestPassSizesKeepsTheLast(t *testing.T) {
-	in := make(chan remotecommand.TerminalSize)
-	sizes, release := passSizes(t.Context(), in)
-	for i := range uint16(100) {
-		in <- remotecommand.TerminalSize{Width: i}
+func TestReadSizesKeepsTheLast(t *testing.T) {
+	text := ""
+	for i := range 100 {
+		text += fmt.Sprintf(`{"Width":%d,"Height":1}`, i)
 	}
-	close(in)
-	var last sandbox.TerminalSize
-	for size := range sizes {
-		last = size
-	}
-	release()
-	if last.Width != 99 {
+	sizes := make(chan sandbox.TerminalSize, 1)
+	readSizes(strings.NewReader(text), sizes)
+	if last := <-sizes; last.Width != 99 {
 		t.Errorf("got %v", last)
+	}
+	if more, ok := <-sizes; ok {
+		t.Errorf("and %v", more)
 	}
 }
 

@@ -3,23 +3,14 @@ package stream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
-	"time"
 
-	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/sirupsen/logrus"
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
-	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
-	utilexec "k8s.io/utils/exec"
 )
 
-var (
-	_ remotecommand.Executor    = (*session)(nil)
-	_ remotecommand.Attacher    = (*session)(nil)
-	_ portforward.PortForwarder = (*session)(nil)
-)
+var _ portforward.PortForwarder = (*session)(nil)
 
 // session is one redeemed ticket: what the protocols call to run it.
 type session struct {
@@ -76,51 +67,25 @@ func (s *session) done() {
 	s.server.calls.Done()
 }
 
-// ExecInContainer runs the ticket's command. A command that ends with another
-// code than zero is an error of the type by which the protocol tells the code.
-func (s *session) ExecInContainer(_ context.Context, _, _, containerID string, cmd []string,
-	stdin io.Reader, stdout, stderr io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize, _ time.Duration) error {
+// call makes one call of the runtime's.
+func (s *session) call(do func() error) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
 	defer s.done()
-	streams, release := s.streams(stdin, stdout, stderr, resize)
-	defer release()
-	code, err := s.runtime.Exec(s.ctx, sandbox.ExecRequest{ContainerID: containerID, Cmd: cmd, IO: streams})
-	if err != nil {
-		return s.failed(err)
-	}
-	if code != 0 {
-		return utilexec.CodeExitError{Err: fmt.Errorf("exit code %d", code), Code: code}
-	}
-	return nil
-}
-
-// AttachContainer attaches to the ticket's container.
-func (s *session) AttachContainer(_ context.Context, _, _, containerID string,
-	stdin io.Reader, stdout, stderr io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	if err := s.begin(); err != nil {
-		return err
-	}
-	defer s.done()
-	streams, release := s.streams(stdin, stdout, stderr, resize)
-	defer release()
-	return s.failed(s.runtime.Attach(s.ctx, containerID, streams))
+	return s.failed(do())
 }
 
 // PortForward serves one connection to a port.
 func (s *session) PortForward(_ context.Context, podID, _ string, port int32, stream io.ReadWriteCloser) error {
-	if err := s.begin(); err != nil {
-		return err
-	}
-	defer s.done()
-	return s.failed(s.runtime.PortForward(s.ctx, podID, uint16(port), stream))
+	return s.call(func() error { return s.runtime.PortForward(s.ctx, podID, uint16(port), stream) })
 }
 
 // failed logs an error, unless the client went and caused it.
 func (s *session) failed(err error) error {
-	if err == nil {
-		return nil
+	var code exitCode
+	if err == nil || errors.As(err, &code) {
+		return err
 	}
 	if s.ctx.Err() != nil {
 		s.log.WithError(err).Debug("stream ended by its client")
@@ -128,28 +93,4 @@ func (s *session) failed(err error) error {
 		s.log.WithError(err).Warn("stream failed")
 	}
 	return err
-}
-
-// streams picks the streams that the client asked for: WebSocket has all of
-// them, wanted or not. release ends the passing on of terminal sizes.
-func (s *session) streams(stdin io.Reader, stdout, stderr io.WriteCloser, resize <-chan remotecommand.TerminalSize) (sandbox.IO, func()) {
-	wanted := s.ticket.wanted
-	streams := sandbox.IO{TTY: wanted.TTY}
-	if wanted.Stdin {
-		streams.Stdin = stdin
-	}
-	if wanted.Stdout {
-		streams.Stdout = stdout
-	}
-	if wanted.Stderr && !wanted.TTY {
-		streams.Stderr = stderr
-	}
-	if resize == nil {
-		return streams, func() {}
-	}
-	sizes, release := passSizes(s.ctx, resize)
-	if wanted.TTY {
-		streams.Resize = sizes
-	}
-	return streams, release
 }

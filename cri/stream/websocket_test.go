@@ -15,8 +15,6 @@ import (
 	"k8s.io/streaming/pkg/httpstream/spdy"
 )
 
-const v5Protocol = "v5.channel.k8s.io"
-
 // In version 5 a client ends its input, and only that.
 func TestExecV5(t *testing.T) {
 	untilEnd := func(_ context.Context, req sandbox.ExecRequest) (int, error) {
