@@ -13,7 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// CVE-2021-41103, CVE-2024-25621: folders that let users of the machine reach what is in containers. Nobody but root
+// CVE-2021-41103, CVE-2021-41091, CVE-2024-25621: folders that let users of the machine reach what is in containers. Nobody but root
 // gets into any of ours, except that the root of a user namespace passes to the root filesystem.
 func TestCVE202141103FoldersAndSockets(t *testing.T) {
 	n := newNode(t)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -113,6 +114,35 @@ func TestCVE202531133LinksInImages(t *testing.T) {
 			}
 			host.unchanged(fmt.Sprintf("image %d, terminal %v, started: %v", i, tty, err))
 		}
+	}
+}
+
+// CVE-2022-23648: volumes that an image declares, whose paths lead out of the container by themselves or by links in the
+// image, so that what is copied into them are files of the host.
+func TestCVE202223648VolumesOfImages(t *testing.T) {
+	n := newNode(t)
+	host := newCanary(t)
+	folder := up + host.dir
+	paths := []string{folder, "/data/../.." + folder, "relative" + folder, "/data", "/data/below", "/absolute", "/deep/link/x"}
+	ref := shared.registry.imageWith(t, "volumes", func(c *ocispec.ImageConfig) {
+		c.Volumes = map[string]struct{}{}
+		for _, path := range paths {
+			c.Volumes[path] = struct{}{}
+		}
+	}, link("data", folder), link("absolute", host.dir), &tar.Header{Typeflag: tar.TypeDir, Name: "deep"}, link("deep/link", filepath.Dir(folder)))
+	n.pull(ref)
+	const look = `find / -path /proc -prune -o -name secret -exec cat {} +; cat /data/secret /absolute/secret; for d in / /data /absolute /deep/link/x; do echo written > $d/secret; done; true`
+	ctr := shell("volumes", look)
+	ctr.Image.Image = ref
+	id, logs := n.running(ctr)
+	n.exited(id)
+	said := n.logText(filepath.Join(logs, ctr.LogPath))
+	host.unchanged("by kubelet")
+	out := n.Nodectl("run", "--rm", ref, "sh", "-c", look)
+	host.unchanged("by nodectl")
+	t.Logf("kubelet's container says %.300q, nodectl's, with exit code %d, %.300q %.300q", said, out.Code, out.Stdout, out.Stderr)
+	if strings.Contains(said+out.Stdout, "of the host") {
+		t.Error("a volume shows the host's file")
 	}
 }
 

@@ -132,6 +132,12 @@ func gone(name string) *tar.Header {
 // image puts a layer on top of busybox, and returns the reference of the image made so.
 func (r *registry) image(t testing.TB, name string, headers ...*tar.Header) string {
 	t.Helper()
+	return r.imageWith(t, name, func(*ocispec.ImageConfig) {}, headers...)
+}
+
+// imageWith is image with another configuration, too.
+func (r *registry) imageWith(t testing.TB, name string, change func(*ocispec.ImageConfig), headers ...*tar.Header) string {
+	t.Helper()
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
 	for _, header := range headers {
@@ -153,6 +159,7 @@ func (r *registry) image(t testing.TB, name string, headers ...*tar.Header) stri
 	top := r.put(ocispec.MediaTypeImageLayer, layer.Bytes())
 	manifest.Layers = append(manifest.Layers, top)
 	config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, top.Digest)
+	change(&config.Config)
 	manifest.Config = r.document(t, ocispec.MediaTypeImageConfig, config)
 	desc := r.document(t, ocispec.MediaTypeImageManifest, manifest)
 	r.mu.Lock()
