@@ -159,6 +159,13 @@ func (c *Config) validate() error {
 			return fmt.Errorf("%s: %q is not an absolute path below /", key, path)
 		}
 	}
+	for key, paths := range map[string][]string{"certs_dirs": c.CertsDirs, "cni_bin_dirs": c.CNIBinDirs, "cdi_spec_dirs": c.CDISpecDirs} {
+		for _, path := range paths {
+			if !filepath.IsAbs(path) {
+				return fmt.Errorf("%s: %q is not an absolute path", key, path)
+			}
+		}
+	}
 	if within(c.Root, c.State) || within(c.State, c.Root) {
 		return fmt.Errorf("root %s and state %s: one must not lie in the other", c.Root, c.State)
 	}

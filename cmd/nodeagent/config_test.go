@@ -36,6 +36,7 @@ func TestValidateNamesTheKey(t *testing.T) {
 		"root":                   func(c *Config) { c.Root = "var/lib" },
 		"state":                  func(c *Config) { c.State = c.Root + "/state" },
 		"listen":                 func(c *Config) { c.Listen = "tcp://127.0.0.1:1" },
+		"cni_bin_dirs":           func(c *Config) { c.CNIBinDirs = []string{"/opt/cni/bin", "bin"} },
 		"stream_address":         func(c *Config) { c.StreamAddress = "localhost" },
 		"metrics_address":        func(c *Config) { c.MetricsAddress = "9324" },
 		"snapshotter":            func(c *Config) { c.Snapshotter = "aufs" },
