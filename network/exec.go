@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -73,7 +74,13 @@ func (e *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, en
 	name, ok := strings.CutPrefix(path, builtinPath)
 	if !ok {
 		defer timing.Of(ctx, "plugin "+filepath.Base(path))()
-		return e.m.execute(ctx, path, stdin, environ)
+		out, err := e.m.execute(ctx, path, stdin, environ)
+		if err == nil && slices.Contains(environ, "CNI_COMMAND=ADD") {
+			if err := checkResult(out); err != nil {
+				return nil, fmt.Errorf("plugin %s: %w", path, err)
+			}
+		}
+		return out, err
 	}
 	defer timing.Of(ctx, "plugin "+name)()
 	call := &builtin.Call{Conf: stdin}

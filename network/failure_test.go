@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containernetworking/cni/pkg/types/create"
+	"github.com/containernetworking/cni/pkg/version"
 	"github.com/vishvananda/netlink"
 
 	"github.com/nodeagent/nodeagent/internal/failpoint"
@@ -272,6 +274,44 @@ head -c 3000000 /dev/zero`)
 		t.Errorf("got %v", err)
 	}
 	checkNothing(t, m, data)
+}
+
+// TestNullInResult: a list with a null in it is an error of the plugin's, and
+// not the agent's end.
+func TestNullInResult(t *testing.T) {
+	rooted(t)
+	t.Cleanup(func() { tidy(t) })
+	cfg := testConfig(t)
+	data := t.TempDir()
+	script(t, cfg, "fail", `[ "$CNI_COMMAND" = ADD ] || exit 0
+echo '{"cniVersion": "1.0.0", "interfaces": [null], "ips": [{"address": "10.0.0.1/24"}]}'`)
+	writeConf(t, cfg, "10-test.conflist", chained(data))
+	m := newManager(t, cfg)
+	if err := addError(m, newPod(t)); err == nil || !strings.Contains(err.Error(), "interfaces[0] is null") {
+		t.Errorf("got %v", err)
+	}
+	checkNothing(t, m, data)
+}
+
+// FuzzResult: what is not refused can be read, and told on in every version.
+func FuzzResult(f *testing.F) {
+	f.Add([]byte(`{"cniVersion": "1.1.0", "interfaces": [{"name": "a", "sandbox": "/x"}], "ips": [{"address": "10.0.0.1/24", "interface": 0}], "routes": [{"dst": "0.0.0.0/0"}]}`))
+	f.Add([]byte(`{"cniVersion": "0.4.0", "interfaces": [null], "ips": [{"version": "6", "address": "fd00::1/64", "interface": -1}]}`))
+	f.Add([]byte(`{"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.1/24", "routes": [null]}, "ip6": null}`))
+	f.Add([]byte(`{"cniVersion": "1.0.0", "ips": [{"interface": 5}], "routes": [{}], "dns": null}`))
+	f.Fuzz(func(t *testing.T, printed []byte) {
+		if checkResult(printed) != nil {
+			return
+		}
+		raw, err := create.CreateFromBytes(printed)
+		if err != nil {
+			return
+		}
+		_, _ = resultOf(raw, "x", InterfaceName)
+		for _, version := range version.All.SupportedVersions() {
+			_, _ = raw.GetAsVersion(version)
+		}
+	})
 }
 
 // TestExhaustedRange: the pod that gets no address gets nothing.
