@@ -171,7 +171,12 @@ func (l *lease) Reserve(id, ifName string, ip net.IP, rangeID string) (bool, err
 	path := filepath.Join(l.dir, name)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_EXCL|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return false, nil
+		// Who writes holds the lock until something is in the file: an empty one is
+		// of a process that was killed, or of a power cut, and nobody gives it back.
+		if holder, ok := l.holder(name); !ok || holder != "" {
+			return false, nil
+		}
+		f, err = os.OpenFile(path, os.O_RDWR, 0)
 	}
 	if err != nil {
 		return false, err
@@ -209,7 +214,7 @@ func overwrite(path, text string) error {
 
 // LastReservedIP returns the address last taken of a range set.
 func (l *lease) LastReservedIP(rangeID string) (net.IP, error) {
-	data, err := os.ReadFile(filepath.Join(l.dir, lastFile+rangeID))
+	data, err := atomicfile.Read(filepath.Join(l.dir, lastFile+rangeID), maxLease)
 	if err != nil {
 		return nil, err
 	}

@@ -94,6 +94,32 @@ func TestSharedWithThePlugin(t *testing.T) {
 	}
 }
 
+// A process that was killed between making an address's file and writing into it
+// takes no address away for ever.
+func TestEmptyLeaseIsFree(t *testing.T) {
+	dir := t.TempDir()
+	conf := fmt.Appendf(nil, `{"cniVersion": "1.0.0", "name": "net", "ipam": {"type": "host-local", "dataDir": %q, "subnet": "10.77.0.0/30"}}`, dir)
+	if err := os.MkdirAll(filepath.Join(dir, "net"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "net", "10.77.0.2"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &Plugins{}
+	if _, err := p.Run(t.Context(), "host-local", call("ADD", "pod", conf)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Run(t.Context(), "host-local", call("ADD", "other", conf)); err == nil {
+		t.Error("an address was given away twice")
+	}
+	if _, err := p.Run(t.Context(), "host-local", call("DEL", "pod", conf)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "net", "10.77.0.2")); !os.IsNotExist(err) {
+		t.Errorf("the address was not given back: %v", err)
+	}
+}
+
 // TestHeldLock: a process that never lets go of the lock costs the caller its
 // deadline, not forever.
 func TestHeldLock(t *testing.T) {
