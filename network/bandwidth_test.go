@@ -47,7 +47,7 @@ func TestBandwidth(t *testing.T) {
 	ways(t, func(t *testing.T, cfg Config) {
 		m := newManager(t, cfg)
 		a := newPod(t)
-		a.Annotations = map[string]string{ingressAnnotation: "10M", egressAnnotation: "2500k"}
+		a.Annotations = map[string]string{ingressAnnotation: "10M", egressAnnotation: "8M"}
 		result := mustAdd(t, m, a)
 		if err := m.Check(context.Background(), a); err != nil {
 			t.Error(err)

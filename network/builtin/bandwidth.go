@@ -64,8 +64,8 @@ func parseBandwidth(raw []byte) (network string, l limits, err error) {
 	}
 	for _, pair := range [][2]uint64{{l.IngressRate, l.IngressBurst}, {l.EgressRate, l.EgressBurst}} {
 		rate, burst := pair[0], pair[1]
-		if (rate == 0) != (burst == 0) || burst/8 >= math.MaxUint32 {
-			return "", limits{}, fmt.Errorf("bandwidth: rate %d with burst %d: both or none, and a burst below 4 GiB: %w", rate, burst, errdefs.ErrInvalidArgument)
+		if (rate == 0) != (burst == 0) || rate != 0 && rate < 8 || burst/8 >= math.MaxUint32 {
+			return "", limits{}, fmt.Errorf("bandwidth: rate %d with burst %d: both or none, a byte at least, and a burst below 4 GiB: %w", rate, burst, errdefs.ErrInvalidArgument)
 		}
 	}
 	return conf.Name, l, nil
@@ -83,7 +83,7 @@ func (p *Plugins) bandwidthAdd(ctx context.Context, c *Call) (*current.Result, e
 	if err != nil {
 		return nil, err
 	}
-	result, err := passOn(p, ctx, c)
+	result, err := passOn(c)
 	if err != nil || l == (limits{}) {
 		return result, err
 	}
@@ -140,12 +140,12 @@ func (p *Plugins) bandwidthDel(_ context.Context, c *Call) (*current.Result, err
 }
 
 // bandwidthCheck compares the shapers with what they should be.
-func (p *Plugins) bandwidthCheck(ctx context.Context, c *Call) (*current.Result, error) {
+func (p *Plugins) bandwidthCheck(_ context.Context, c *Call) (*current.Result, error) {
 	network, l, err := parseBandwidth(c.Conf)
 	if err != nil || l == (limits{}) {
 		return nil, err
 	}
-	result, err := passOn(p, ctx, c)
+	result, err := passOn(c)
 	if err != nil {
 		return nil, err
 	}
@@ -236,18 +236,22 @@ func divert(ctx context.Context, h *netlink.Handle, from netlink.Link, name stri
 	return to, nil
 }
 
-// shaper is a token bucket filter for a rate and a burst, as the plugin's is.
+// shaper is a token bucket filter for a rate and a burst, as the plugin's is. A
+// burst of more than the time the kernel can be told of, some minutes, is one of
+// that time: the plugin's is what its bits happen to say then, and may be too
+// small for a packet.
 func shaper(link netlink.Link, rate, burst uint64) *netlink.Tbf {
-	bytes, bucket := rate/8, burst/8
-	units := float64(netlink.TIME_UNITS_PER_SEC)
-	fill := uint32(float64(bucket) * units / float64(bytes))
+	bytes, bucket := float64(rate/8), float64(burst/8)
+	fill := bucket * float64(netlink.TIME_UNITS_PER_SEC) / bytes
 	return &netlink.Tbf{
 		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
-		Rate:       bytes,
-		Limit:      uint32(float64(bytes)*shaperLatency) + uint32(bucket),
-		Buffer:     uint32(float64(fill) * netlink.TickInUsec()),
+		Rate:       rate / 8,
+		Limit:      atMost32(bytes*shaperLatency + bucket),
+		Buffer:     atMost32(math.Trunc(fill) * netlink.TickInUsec()),
 	}
 }
+
+func atMost32(n float64) uint32 { return uint32(min(n, math.MaxUint32)) }
 
 func shape(h *netlink.Handle, link netlink.Link, rate, burst uint64) error {
 	if err := h.QdiscAdd(shaper(link, rate, burst)); err != nil {

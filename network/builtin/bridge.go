@@ -112,6 +112,11 @@ func allocate(ctx context.Context, c *Call, conf *bridgeConf) (*current.Result, 
 	if len(from.IPs) == 0 {
 		return nil, fmt.Errorf("ipam %s gave no address: %w", conf.IPAM.Type, errdefs.ErrUnavailable)
 	}
+	for _, config := range from.IPs {
+		if !prefixOf(config.Address).IsValid() {
+			return nil, fmt.Errorf("ipam %s gave %s for an address: %w", conf.IPAM.Type, config.Address.String(), errdefs.ErrUnavailable)
+		}
+	}
 	result := &current.Result{CNIVersion: current.ImplementedSpecVersion, IPs: from.IPs, Routes: from.Routes, DNS: from.DNS}
 	if conf.DNS.Nameservers != nil || conf.DNS.Search != nil || conf.DNS.Options != nil || conf.DNS.Domain != "" {
 		result.DNS = conf.DNS

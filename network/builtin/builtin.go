@@ -9,6 +9,8 @@
 //   - a host port that another pod of the agent has is refused;
 //   - the host's end of a veth pair has a name derived from the pod's ID, so
 //     that it is found again without any record;
+//   - a burst that takes a slow link longer than the kernel can be told of is
+//     that long, where the plugin's number overflows;
 //   - before IPv6 forwarding is switched on, interfaces whose routes come
 //     from router advertisements are made to keep accepting them.
 //
@@ -207,8 +209,8 @@ func parseResult(raw []byte, version string) (*current.Result, error) {
 	return current.NewResultFromResult(result)
 }
 
-// passOn is ADD of a plugin that changes nothing.
-func passOn(_ *Plugins, _ context.Context, c *Call) (*current.Result, error) {
+// passOn is what came before a plugin that changes nothing of it.
+func passOn(c *Call) (*current.Result, error) {
 	result, err := previous(c.Conf)
 	if err == nil && result == nil {
 		err = fmt.Errorf("must come after another plugin: %w", errdefs.ErrInvalidArgument)

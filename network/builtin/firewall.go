@@ -81,8 +81,8 @@ func forwarding(c *Call) (nat.Forwarding, *current.Result, error) {
 }
 
 // firewallAdd lets through what the pod sends, and the answers.
-func (p *Plugins) firewallAdd(ctx context.Context, c *Call) (*current.Result, error) {
-	if _, err := passOn(p, ctx, c); err != nil {
+func (p *Plugins) firewallAdd(_ context.Context, c *Call) (*current.Result, error) {
+	if _, err := passOn(c); err != nil {
 		return nil, err
 	}
 	f, result, err := forwarding(c)

@@ -75,7 +75,7 @@ func (p *Plugins) portmapAdd(_ context.Context, c *Call) (*current.Result, error
 	if err != nil {
 		return nil, err
 	}
-	result, err := passOn(p, nil, c)
+	result, err := passOn(c)
 	if err != nil || len(conf.RuntimeConfig.PortMappings) == 0 {
 		return result, err
 	}
@@ -125,7 +125,7 @@ func (p *Plugins) portmapCheck(_ context.Context, c *Call) (*current.Result, err
 	if err != nil {
 		return nil, err
 	}
-	result, err := passOn(p, nil, c)
+	result, err := passOn(c)
 	if err != nil {
 		return nil, err
 	}
