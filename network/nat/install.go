@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -56,14 +58,31 @@ func (t *Table) connect() (*nftables.Conn, error) {
 		t.disconnect()
 	}
 	if t.conn == nil {
-		conn, err := nftables.New(nftables.AsLasting())
+		conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(t.prepareSocket))
 		if err != nil {
 			return nil, err
 		}
 		t.conn = conn
 	}
 	t.clean = false
-	return t.conn, nil
+	// The kernel answers before it returns from being asked. What is lost after all
+	// must not hold up everybody who wants the lock.
+	return t.conn, t.socket.SetReadDeadline(time.Now().Add(answerLimit))
+}
+
+const (
+	// answerLimit bounds the wait for the kernel's answers to one change.
+	answerLimit = 30 * time.Second
+	// socketBuffer bounds, in bytes, the requests of a change and the answers to it, of
+	// which the kernel takes and gives all at once: some 200 a pod's element, and a
+	// table that is written anew has those of all pods. It is not set aside.
+	socketBuffer = 64 << 20
+)
+
+// prepareSocket makes a socket good for changes of any size.
+func (t *Table) prepareSocket(socket *netlink.Conn) error {
+	t.socket = socket
+	return errors.Join(socket.SetWriteBuffer(socketBuffer), socket.SetReadBuffer(socketBuffer))
 }
 
 // commit sends a transaction.
@@ -76,7 +95,7 @@ func (t *Table) commit(conn *nftables.Conn) error {
 func (t *Table) disconnect() {
 	if t.conn != nil {
 		t.conn.CloseLasting()
-		t.conn = nil
+		t.conn, t.socket = nil, nil
 	}
 }
 

@@ -17,6 +17,7 @@ package nat
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -124,10 +126,11 @@ type Table struct {
 	ways map[forwardWay]bool
 	// installed is false until the kernel's table is known to be whole.
 	installed bool
-	// conn is open from the first change on; clean says that nothing is left
-	// in it to be sent or received.
-	conn  *nftables.Conn
-	clean bool
+	// conn is open from the first change on, over socket; clean says that nothing
+	// is left in it to be sent or received.
+	conn   *nftables.Conn
+	socket *netlink.Conn
+	clean  bool
 }
 
 // Open reads what a former agent left in the table name of the calling
@@ -280,6 +283,40 @@ func (t *Table) Rewrite() error {
 	if err := t.install("", Rules{}); err != nil {
 		return fmt.Errorf("write nftables table %s: %w", t.name, err)
 	}
+	return nil
+}
+
+// Prune deletes the chains of networks that no owner has an address in any more.
+func (t *Table) Prune() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	unused := maps.Clone(t.chains)
+	for owner, rules := range t.owners {
+		for _, e := range elementsOf(owner, rules) {
+			if e.network.IsValid() {
+				delete(unused, e.chainName())
+			}
+		}
+	}
+	if !t.installed || len(unused) == 0 {
+		return nil
+	}
+	conn, err := t.connect()
+	if err != nil {
+		return fmt.Errorf("prune nftables table %s: %w", t.name, err)
+	}
+	for name := range unused {
+		conn.DelChain(&nftables.Chain{Name: name, Table: t.table()})
+	}
+	err = t.commit(conn)
+	if missing(err) {
+		t.installed = false // the next change writes it anew, without them
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("prune nftables table %s: %w", t.name, err)
+	}
+	maps.DeleteFunc(t.chains, func(name string, _ bool) bool { return unused[name] })
 	return nil
 }
 

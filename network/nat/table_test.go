@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -154,5 +155,59 @@ func TestTableHealsItself(t *testing.T) {
 	}
 	if after := ruleset(t); len(after) != len(before) {
 		t.Errorf("got\n%s\nwant\n%s", after, before)
+	}
+}
+
+// TestManyPods: a table with the elements of very many pods is written in one
+// transaction, and loses the chains of networks that are gone.
+func TestManyPods(t *testing.T) {
+	testenv.Root(t)
+	table, err := Open("nodeagent-test-many")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(table.Close)
+	t.Cleanup(func() {
+		if err := table.Destroy(); err != nil {
+			t.Error(err)
+		}
+	})
+	const pods = 5000
+	for i := range pods {
+		addr := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}), 16)
+		rules := Rules{Sources: []netip.Prefix{addr}, Published: Published{Link: "br0", Targets: []netip.Prefix{addr}, Ports: []Port{
+			{Protocol: unix.IPPROTO_TCP, HostPort: uint16(1000 + i), Target: netip.AddrPortFrom(addr.Addr(), 80)},
+		}}}
+		owner := fmt.Sprintf("%064d/eth0", i)
+		table.remember(owner, rules, nil, elementsOf(owner, rules))
+	}
+	if err := table.Rewrite(); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Masquerade("last/eth0", []netip.Prefix{netip.MustParsePrefix("10.10.0.2/16")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Unmasquerade("last/eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Prune(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open("nodeagent-test-many")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(again.Close)
+	if got := len(again.Owners()); got != pods {
+		t.Errorf("%d owners of %d are found again", got, pods)
+	}
+	if !again.chains["masq-10.9.0.0/16"] || len(again.chains) != 2 {
+		t.Errorf("chains %v", again.chains)
+	}
+	if err := again.Masquerade("first/eth0", []netip.Prefix{netip.MustParsePrefix("10.10.0.3/16")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Unmasquerade("first/eth0"); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -171,7 +171,11 @@ func (m *Manager) removeLink(n Network) error {
 			return fmt.Errorf("network %s: remove %s: %w", n.Name, n.Link, err)
 		}
 	}
-	if err := m.cfg.Table.Isolate(n.bridgeOwner(), nat.Bridge{}); err != nil {
+	err := m.cfg.Table.Isolate(n.bridgeOwner(), nat.Bridge{})
+	if err == nil {
+		err = m.cfg.Table.Prune()
+	}
+	if err != nil {
 		return fmt.Errorf("network %s: %w", n.Name, err)
 	}
 	if err := os.RemoveAll(filepath.Join(m.ipamDir(), n.ID)); err != nil {
