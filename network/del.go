@@ -2,10 +2,7 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
-
-	"github.com/containerd/errdefs"
 
 	"github.com/nodeagent/nodeagent/network/netns"
 )
@@ -56,7 +53,7 @@ func (m *Manager) giveBack(ctx context.Context, in *intent) error {
 		return err
 	}
 	a := in.Attachment
-	if a.NetNS, err = livingNetNS(a.NetNS); err != nil {
+	if a.NetNS, err = netns.Living(a.NetNS); err != nil {
 		return err
 	}
 	conf, err := runtimeConf(a)
@@ -76,19 +73,4 @@ func (m *Manager) networkOf(in *intent) (*network, error) {
 		return m.current(in.Attachment.Handler)
 	}
 	return in.network()
-}
-
-// livingNetNS is empty, as CNI wants it, when the namespace is gone.
-func livingNetNS(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	ns, err := netns.Open(path)
-	if errors.Is(err, errdefs.ErrNotFound) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	return path, ns.Close()
 }

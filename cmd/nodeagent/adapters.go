@@ -13,6 +13,7 @@ import (
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/imageservice/pack"
 	"github.com/nodeagent/nodeagent/imageservice/unpack"
+	"github.com/nodeagent/nodeagent/internal/undo"
 	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/network/userdefined"
 	"github.com/nodeagent/nodeagent/sandbox"
@@ -99,7 +100,9 @@ func (n networks) Add(ctx context.Context, a network.Attachment) (*network.Resul
 		return nil, err
 	}
 	if _, err := n.people.Add(ctx, a); err != nil {
-		return nil, errors.Join(err, n.Manager.Del(context.WithoutCancel(ctx), a))
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undo.DefaultTimeout)
+		defer cancel()
+		return nil, errors.Join(err, n.Manager.Del(ctx, a))
 	}
 	return result, nil
 }

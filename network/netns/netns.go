@@ -47,6 +47,22 @@ func Current() (*Namespace, error) {
 	return Open("/proc/thread-self/ns/net")
 }
 
+// Living is path as long as the namespace pinned there lives, and empty
+// afterwards, as CNI wants it.
+func Living(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	n, err := Open(path)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return path, n.Close()
+}
+
 // FD is the namespace's descriptor, good until Close.
 func (n *Namespace) FD() int { return int(n.file.Fd()) }
 
@@ -80,6 +96,21 @@ func (n *Namespace) Do(fn func() error) error {
 		result <- err
 	}()
 	return <-result
+}
+
+// dumpAttempts bounds the repeating of lists that changed while they were read.
+const dumpAttempts = 5
+
+// Dump repeats a list of the kernel's that a change interrupted. The error is of
+// kind ErrUnavailable when it keeps changing.
+func Dump[T any](list func() ([]T, error)) ([]T, error) {
+	for range dumpAttempts {
+		found, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return found, err
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", netlink.ErrDumpInterrupted, errdefs.ErrUnavailable)
 }
 
 // LoopbackUp brings lo of the namespace pinned at path up.

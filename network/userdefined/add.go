@@ -92,20 +92,22 @@ func (m *Manager) connect(ctx context.Context, p *member, spec network.EndpointS
 	err = undo.Sequence{Name: "usernet.connect", Steps: []undo.Step{
 		{
 			Name: "intent", Plain: true,
-			Do:   func(context.Context) error { return m.save(next) },
-			Undo: func(context.Context) error { return m.save(p) },
-		},
-		{
-			Name: "wire", Plain: true,
-			Do: func(ctx context.Context) error {
-				// It may have been removed since it was looked up.
-				if _, err := m.Find(n.ID); err != nil {
+			Do: func(context.Context) error { return m.save(next) },
+			Undo: func(ctx context.Context) error {
+				// The record stays as long as anything does that it tells of.
+				if err := (&attaching{m, n, next, e}).unwire(ctx); err != nil {
 					return err
 				}
-				return (&attaching{m, n, next, e}).wire(ctx)
+				return m.save(p)
 			},
-			Undo: func(ctx context.Context) error { return (&attaching{m, n, next, e}).unwire(ctx) },
 		},
+		{Name: "wire", Plain: true, Do: func(ctx context.Context) error {
+			// It may have been removed since it was looked up.
+			if _, err := m.Find(n.ID); err != nil {
+				return err
+			}
+			return (&attaching{m, n, next, e}).wire(ctx)
+		}},
 		{Name: "routes", Plain: true, Do: func(ctx context.Context) error {
 			wired := *e
 			wired.State = endpointWired
@@ -119,13 +121,13 @@ func (m *Manager) connect(ctx context.Context, p *member, spec network.EndpointS
 		{Name: "record", Plain: true, Do: func(context.Context) error { return m.save(next) }},
 	}}.Run(ctx)
 	if err != nil {
-		return p, errors.Join(err, m.settleAgain(ctx, p))
+		return p, errors.Join(err, m.settleAgain(p))
 	}
 	return next, nil
 }
 
 // settleAgain puts routes right after a failed change.
-func (m *Manager) settleAgain(ctx context.Context, p *member) error {
+func (m *Manager) settleAgain(p *member) error {
 	if len(p.Endpoints) == 0 && !p.OnNode {
 		return nil
 	}
@@ -160,7 +162,7 @@ func (m *Manager) disconnect(ctx context.Context, p *member, networkID string) (
 
 // settle brings routes and ports of a member in order, and records it.
 func (m *Manager) settle(ctx context.Context, p *member) error {
-	living, err := livingNetNS(p.NetNS)
+	living, err := netns.Living(p.NetNS)
 	if err == nil && living != "" {
 		err = m.settleRoutes(p)
 		if err == nil {

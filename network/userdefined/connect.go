@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/nodeagent/nodeagent/internal/undo"
 	"github.com/nodeagent/nodeagent/network"
 )
 
@@ -41,7 +42,9 @@ func (m *Manager) Connect(ctx context.Context, pod Pod, spec network.EndpointSpe
 	defer unlock()
 	p, err := m.connect(ctx, m.memberOf(pod), spec)
 	if err != nil {
-		m.tidy(p)
+		if left := m.member(pod.ID); left != nil {
+			m.tidy(left)
+		}
 		return err
 	}
 	served, err := m.serve(p)
@@ -125,7 +128,9 @@ func (m *Manager) ConnectNode(ctx context.Context, pod Pod, a network.Attachment
 			return nil
 		}
 	}
-	if failed := m.recoverNode(context.WithoutCancel(ctx), p); failed != nil {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undo.DefaultTimeout)
+	defer cancel()
+	if failed := m.recoverNode(ctx, p); failed != nil {
 		m.log.WithError(failed).Warn("the node's network keeps what a pod has no more")
 	}
 	return err

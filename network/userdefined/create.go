@@ -61,14 +61,15 @@ func (m *Manager) Create(ctx context.Context, req CreateRequest) (Network, error
 	err = undo.Sequence{Name: "usernet.create", Steps: []undo.Step{
 		{
 			Name: "intent", Plain: true,
-			Do:   func(context.Context) error { return m.put(n) },
-			Undo: func(context.Context) error { return m.drop(n) },
+			Do: func(context.Context) error { return m.put(n) },
+			Undo: func(context.Context) error {
+				if err := m.removeLink(n); err != nil {
+					return err // the record stays, and the next start tries again
+				}
+				return m.drop(n)
+			},
 		},
-		{
-			Name: "link", Plain: true,
-			Do:   func(context.Context) error { return m.ensureLink(&n) },
-			Undo: func(context.Context) error { return m.removeLink(n) },
-		},
+		{Name: "link", Plain: true, Do: func(context.Context) error { return m.ensureLink(&n) }},
 		{
 			Name: "record", Plain: true,
 			Do: func(context.Context) error {
@@ -126,10 +127,11 @@ func checkOptions(n *Network) error {
 	}
 	for _, option := range []string{optionICC, optionMasquerade} {
 		if text, ok := n.Options[option]; ok {
-			if _, err := strconv.ParseBool(text); err != nil {
+			value, err := strconv.ParseBool(text)
+			if err != nil {
 				return invalid(option)
 			}
-			n.Options[option] = strconv.FormatBool(text == "true" || text == "1" || text == "t" || text == "T" || text == "True" || text == "TRUE")
+			n.Options[option] = strconv.FormatBool(value)
 		}
 	}
 	if text, ok := n.Options[optionMTU]; ok {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -95,13 +96,10 @@ func (n *Network) subnet(addr netip.Addr) (Subnet, bool) {
 	return Subnet{}, false
 }
 
-// flag reads an option that is true or false; wrong ones were refused.
+// flag reads an option that is true or false.
 func (n *Network) flag(option string, otherwise bool) bool {
-	switch n.Options[option] {
-	case "true", "1":
-		return true
-	case "false", "0":
-		return false
+	if value, err := strconv.ParseBool(n.Options[option]); err == nil {
+		return value
 	}
 	return otherwise
 }

@@ -237,7 +237,9 @@ func (u upstream) Servers() []netip.AddrPort {
 	}
 	var list []netip.AddrPort
 	for _, addr := range p.Servers {
-		list = append(list, netip.AddrPortFrom(addr, dns.Port))
+		if addr != Resolver { // who asks here must not be asked again
+			list = append(list, netip.AddrPortFrom(addr, dns.Port))
+		}
 	}
 	return list
 }

@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/nodeagent/nodeagent/internal/failpoint"
 	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/network/builtin"
 	"github.com/nodeagent/nodeagent/network/nat"
@@ -569,6 +570,38 @@ func TestRecover(t *testing.T) {
 		t.Errorf("b is gone and has a name: %s", got)
 	}
 	n.pod("c", on(one))
+}
+
+// What could not be undone is recorded, and given back with the pod.
+func TestFailedUndoIsRecorded(t *testing.T) {
+	n := rooted(t)
+	one := n.create(CreateRequest{Name: "one"})
+	n.known["a"] = true
+	disable, err := failpoint.Enable("usernet.connect.wire.after=error:1,network.bridge.down=error:2")
+	n.must(err)
+	a := network.Attachment{PodID: "a", NetNS: n.pin("a"), Membership: &network.Membership{Endpoints: []network.EndpointSpec{on(one)}}}
+	if _, err := n.Add(t.Context(), a); !errors.Is(err, failpoint.ErrInjected) {
+		t.Errorf("got %v", err)
+	}
+	disable()
+	if p := n.member("a"); p == nil || p.endpoint(one.ID) == nil {
+		t.Fatalf("what is left is not recorded: %+v", p)
+	}
+	n.must(n.Del(t.Context(), "a"))
+	left, err := filepath.Glob(filepath.Join(n.ipamDir(), one.ID, "[0-9]*"))
+	if err != nil || len(left) > 0 || n.member("a") != nil {
+		t.Errorf("left %v %v", left, err)
+	}
+	// A network that could not be made leaves nothing.
+	disable, err = failpoint.Enable("usernet.create.link.after=error:1")
+	n.must(err)
+	if _, err := n.Create(t.Context(), CreateRequest{Name: "two"}); !errors.Is(err, failpoint.ErrInjected) {
+		t.Errorf("got %v", err)
+	}
+	disable()
+	if list := n.Networks(); len(list) != 1 {
+		t.Errorf("networks %v", list)
+	}
 }
 
 // Two agents on one machine choose other subnets and links, and leave each other's alone.

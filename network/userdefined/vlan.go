@@ -148,18 +148,6 @@ func deleteLink(name, kind string) error {
 	return nil
 }
 
-// livingNetNS is empty, as the plugins want it, when the namespace is gone.
-func livingNetNS(path string) (string, error) {
-	ns, err := netns.Open(path)
-	if errdefs.IsNotFound(err) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	return path, ns.Close()
-}
-
 // explain words what a person can do something about.
 func (a *attaching) explain(err error) error {
 	if !errdefs.IsResourceExhausted(err) {

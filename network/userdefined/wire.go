@@ -9,6 +9,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/nodeagent/nodeagent/network/builtin"
+	"github.com/nodeagent/nodeagent/network/netns"
 )
 
 // cniVersion is that of the configurations made here.
@@ -127,11 +128,11 @@ func cut(runs [][2]netip.Addr, addr netip.Addr) [][2]netip.Addr {
 	return out
 }
 
-// call is a call of the plugins; conf is the configuration, netns empty when
-// the namespace is gone.
-func (a *attaching) call(command, netns string, conf []byte) *builtin.Call {
+// call is a call of the plugins; conf is the configuration, path that of the
+// namespace, empty when it is gone.
+func (a *attaching) call(command, path string, conf []byte) *builtin.Call {
 	c := &builtin.Call{
-		Command: command, ContainerID: containerID(a.p.PodID), NetNS: netns, IfName: a.e.Interface, Conf: conf,
+		Command: command, ContainerID: containerID(a.p.PodID), NetNS: path, IfName: a.e.Interface, Conf: conf,
 	}
 	c.Delegate = func(ctx context.Context, plugin string) ([]byte, error) {
 		return a.m.cfg.Plugins.Run(ctx, plugin, c)
@@ -200,7 +201,7 @@ func (a *attaching) unwire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	netns, err := livingNetNS(a.p.NetNS)
+	path, err := netns.Living(a.p.NetNS)
 	if err != nil {
 		return err
 	}
@@ -208,10 +209,10 @@ func (a *attaching) unwire(ctx context.Context) error {
 		return err
 	}
 	if a.n.Driver == Bridge {
-		if _, err = a.m.cfg.Plugins.Run(ctx, "bridge", a.call("DEL", netns, conf)); err != nil {
+		if _, err = a.m.cfg.Plugins.Run(ctx, "bridge", a.call("DEL", path, conf)); err != nil {
 			return err
 		}
 		return a.m.cfg.Plugins.Reap()
 	}
-	return a.unwireVLAN(ctx, netns, conf)
+	return a.unwireVLAN(ctx, path, conf)
 }
