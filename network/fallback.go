@@ -17,7 +17,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/libcni"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/internal/atomicfile"
 	"github.com/nodeagent/nodeagent/network/builtin"
@@ -109,7 +108,7 @@ func (m *Manager) takeFallback() error {
 
 // makeBridge makes the embedded network's bridge as its first pod would.
 func (m *Manager) makeBridge(f *fallback) error {
-	mtu, err := defaultMTU()
+	mtu, err := DefaultMTU()
 	if err != nil {
 		return err
 	}
@@ -194,7 +193,7 @@ func (m *Manager) fallbackConfig(f *fallback) ([]byte, error) {
 	for _, subnet := range f.Subnets {
 		ranges = append(ranges, []map[string]string{{"subnet": subnet.String()}})
 	}
-	mtu, err := defaultMTU()
+	mtu, err := DefaultMTU()
 	if err != nil {
 		return nil, err
 	}
@@ -214,44 +213,14 @@ func (m *Manager) fallbackConfig(f *fallback) ([]byte, error) {
 	})
 }
 
-// hostRoutes lists the host's routes to more than one address, but default
-// ones.
-func hostRoutes() ([]netlink.Route, error) {
-	for range 5 {
-		routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
-		if errors.Is(err, netlink.ErrDumpInterrupted) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("list the host's routes: %w", err)
-		}
-		return slices.DeleteFunc(routes, func(r netlink.Route) bool { return r.Dst == nil || isDefault(r) }), nil
-	}
-	return nil, fmt.Errorf("list the host's routes: they keep changing: %w", errdefs.ErrUnavailable)
-}
-
-func isDefault(r netlink.Route) bool {
-	if r.Dst == nil {
-		return true
-	}
-	ones, _ := r.Dst.Mask.Size()
-	return ones == 0
-}
-
-func routePrefix(r netlink.Route) netip.Prefix {
-	addr, _ := netip.AddrFromSlice(r.Dst.IP)
-	ones, _ := r.Dst.Mask.Size()
-	return netip.PrefixFrom(addr.Unmap(), ones)
-}
-
 // chooseSubnets picks subnets that no route of the host leads to.
 func chooseSubnets() ([]netip.Prefix, error) {
-	routes, err := hostRoutes()
+	routes, err := HostRoutes()
 	if err != nil {
 		return nil, err
 	}
 	free := func(p netip.Prefix) bool {
-		return !slices.ContainsFunc(routes, func(r netlink.Route) bool { return routePrefix(r).Overlaps(p) })
+		return !slices.ContainsFunc(routes, func(r netlink.Route) bool { return RoutePrefix(r).Overlaps(p) })
 	}
 	var subnets []netip.Prefix
 	for _, candidate := range candidates() {
@@ -264,7 +233,7 @@ func chooseSubnets() ([]netip.Prefix, error) {
 		return nil, fmt.Errorf("embedded network: the host has routes to all subnets it could have: %w", errdefs.ErrUnavailable)
 	}
 	if disabled, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6"); err == nil && len(disabled) > 0 && disabled[0] == '0' {
-		if local := uniqueLocal(); free(local) {
+		if local := UniqueLocal(); free(local) {
 			subnets = append(subnets, local)
 		}
 	}
@@ -287,8 +256,8 @@ func candidates() []netip.Prefix {
 	return list
 }
 
-// uniqueLocal makes up a subnet as RFC 4193 says.
-func uniqueLocal() netip.Prefix {
+// UniqueLocal makes up a subnet as RFC 4193 says.
+func UniqueLocal() netip.Prefix {
 	var addr [16]byte
 	rand.Read(addr[1:6])
 	addr[0] = 0xfd
@@ -301,36 +270,18 @@ func (m *Manager) inTheWay(f *fallback) bool {
 	if _, err := netlink.LinkByName(m.bridgeName(f.Subnets)); err == nil {
 		return false
 	}
-	routes, err := hostRoutes()
+	routes, err := HostRoutes()
 	if err != nil {
 		return false
 	}
 	for _, r := range routes {
 		for _, subnet := range f.Subnets {
-			if routePrefix(r).Overlaps(subnet) {
+			if RoutePrefix(r).Overlaps(subnet) {
 				return true
 			}
 		}
 	}
 	return false
-}
-
-// defaultMTU is that of the interface of the host's default route; zero, the
-// kernel's own, when there is none.
-func defaultMTU() (int, error) {
-	routes, err := netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return 0, fmt.Errorf("list the host's routes: %w", err)
-	}
-	for _, r := range routes {
-		if !isDefault(r) {
-			continue
-		}
-		if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
-			return link.Attrs().MTU, nil
-		}
-	}
-	return 0, nil
 }
 
 // SetPodCIDR makes cidrs, at most one of each family, the subnets of the
@@ -358,6 +309,20 @@ func (m *Manager) SetPodCIDR(_ context.Context, cidrs []netip.Prefix) error {
 	}
 	_, err = m.useFallback(next)
 	return err
+}
+
+// DefaultSubnets are those of the embedded network, once it has some.
+func (m *Manager) DefaultSubnets() []string {
+	m.fallbackMu.Lock()
+	defer m.fallbackMu.Unlock()
+	if m.fallback == nil {
+		return nil
+	}
+	var list []string
+	for _, subnet := range m.fallback.Subnets {
+		list = append(list, subnet.String())
+	}
+	return list
 }
 
 // subnetsFor is what a network that asks for ranges of addresses is told: those

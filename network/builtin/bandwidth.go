@@ -262,7 +262,7 @@ func shape(h *netlink.Handle, link netlink.Link, rate, burst uint64) error {
 
 func checkShaper(h *netlink.Handle, link netlink.Link, rate, burst uint64) error {
 	want := shaper(link, rate, burst)
-	found, err := retry(func() ([]netlink.Qdisc, error) { return h.QdiscList(link) })
+	found, err := netns.Dump(func() ([]netlink.Qdisc, error) { return h.QdiscList(link) })
 	if err != nil {
 		return fmt.Errorf("list limits of %s: %w", link.Attrs().Name, err)
 	}

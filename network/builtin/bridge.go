@@ -282,7 +282,7 @@ func hasAddresses(h *netlink.Handle, link netlink.Link, gateways []net.IPNet) (b
 	if len(gateways) == 0 {
 		return true, nil
 	}
-	found, err := retry(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
+	found, err := netns.Dump(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return false, fmt.Errorf("list addresses of %s: %w", link.Attrs().Name, err)
 	}
@@ -342,7 +342,7 @@ func makeBridge(h *netlink.Handle, conf *bridgeConf) (*netlink.Bridge, error) {
 // one of an overlapping IPv6 network, is in the way unless force is set.
 func ensureAddress(h *netlink.Handle, link netlink.Link, want net.IPNet, force bool) error {
 	name, family := link.Attrs().Name, familyOf(want.IP)
-	found, err := retry(func() ([]netlink.Addr, error) { return h.AddrList(link, family) })
+	found, err := netns.Dump(func() ([]netlink.Addr, error) { return h.AddrList(link, family) })
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", name, err)
 	}

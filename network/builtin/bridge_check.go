@@ -92,7 +92,7 @@ func checkPod(ifName string, result *current.Result) error {
 	if err != nil {
 		return fmt.Errorf("find %s in the pod: %w", ifName, err)
 	}
-	have, err := retry(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
+	have, err := netns.Dump(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list addresses of %s in the pod: %w", ifName, err)
 	}
@@ -105,7 +105,7 @@ func checkPod(ifName string, result *current.Result) error {
 			return fmt.Errorf("%s in the pod lacks address %s: %w", ifName, want.Address.String(), errdefs.ErrFailedPrecondition)
 		}
 	}
-	routes, err := retry(func() ([]netlink.Route, error) { return h.RouteList(link, netlink.FAMILY_ALL) })
+	routes, err := netns.Dump(func() ([]netlink.Route, error) { return h.RouteList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list routes of %s in the pod: %w", ifName, err)
 	}

@@ -6,6 +6,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/network/netns"
 )
 
 // enableForward lets the host forward what the gateways are for.
@@ -32,7 +34,7 @@ func enableForward6(h *netlink.Handle) error {
 	if sysctl("ipv6", "conf", "all", "forwarding") == "1" {
 		return nil
 	}
-	routes, err := retry(func() ([]netlink.Route, error) {
+	routes, err := netns.Dump(func() ([]netlink.Route, error) {
 		return h.RouteListFiltered(unix.AF_INET6, &netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL)
 	})
 	if err != nil {

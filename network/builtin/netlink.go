@@ -10,22 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dumpAttempts bounds the repeating of lists that changed while they were
-// read.
-const dumpAttempts = 5
-
-// retry repeats a list that was interrupted by a change.
-func retry[T any](list func() ([]T, error)) ([]T, error) {
-	var found []T
-	var err error
-	for range dumpAttempts {
-		if found, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return found, err
-}
-
 // routeHandle opens a netlink socket in the calling thread's namespace.
 func routeHandle() (*netlink.Handle, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)

@@ -13,6 +13,8 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/network/netns"
 )
 
 const (
@@ -77,7 +79,7 @@ func waitSettled(ctx context.Context, h *netlink.Handle, link netlink.Link) erro
 	tick := time.NewTicker(settlePause)
 	defer tick.Stop()
 	for {
-		addrs, err := retry(func() ([]netlink.Addr, error) { return h.AddrList(link, unix.AF_INET6) })
+		addrs, err := netns.Dump(func() ([]netlink.Addr, error) { return h.AddrList(link, unix.AF_INET6) })
 		if err != nil {
 			return fmt.Errorf("list addresses of %s in the pod: %w", link.Attrs().Name, err)
 		}

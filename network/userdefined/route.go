@@ -107,19 +107,11 @@ func everywhere(family int) *net.IPNet {
 	return &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 }
 
-// dumpAttempts bounds the repeating of a list that changed while it was read.
-const dumpAttempts = 5
-
 // defaultRoutes lists the namespace's default routes.
 func defaultRoutes(h *netlink.Handle, family int) ([]netlink.Route, error) {
-	var routes []netlink.Route
-	var err error
-	for range dumpAttempts {
-		routes, err = h.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-		if !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
+	routes, err := netns.Dump(func() ([]netlink.Route, error) {
+		return h.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes of the pod: %w", err)
 	}
