@@ -18,6 +18,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/nodeagent/nodeagent/internal/failpoint"
+	"github.com/nodeagent/nodeagent/internal/testenv"
 )
 
 // script puts a plugin into the first folder of plugins.
@@ -132,6 +133,39 @@ func TestFirstGoodFile(t *testing.T) {
 		if info.Network != step.want || len(info.Problems) != step.problems {
 			t.Errorf("got %+v, want network %q and %d problems", info, step.want, step.problems)
 		}
+	}
+}
+
+// TestPluginFileChanges: a change inside of a file of a plugin is noticed, not
+// only one of its folder.
+func TestPluginFileChanges(t *testing.T) {
+	dir := t.TempDir()
+	plugin := filepath.Join(dir, "x", "10.conf")
+	for _, err := range []error{
+		os.WriteFile(filepath.Join(dir, "x.conflist"), []byte("{}"), 0o600), os.Mkdir(filepath.Dir(plugin), 0o700), os.WriteFile(plugin, []byte("1"), 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	stamp := func() string {
+		_, stamp, err := listConfigs(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stamp
+	}
+	testenv.Eventually(t, 2*settled, "the files' times tell", func() error {
+		if stamp() == "" {
+			return errors.New("too young")
+		}
+		return nil
+	})
+	if err := os.WriteFile(plugin, []byte("2"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if stamp() != "" {
+		t.Error("the change is not noticed")
 	}
 }
 

@@ -128,7 +128,13 @@ func listConfigs(dir string) (files []string, stamp string, err error) {
 			continue
 		}
 		if info.IsDir() {
-			note(info) // it may hold plugins of a configuration
+			note(info)                      // it may hold plugins of a configuration
+			plugins, _ := pluginFiles(path) // loading it tells what is wrong
+			for _, plugin := range plugins {
+				if info, err := os.Stat(plugin); err == nil {
+					note(info)
+				}
+			}
 			continue
 		}
 		if slices.Contains([]string{".conflist", ".conf", ".json"}, filepath.Ext(entry.Name())) && len(files) < maxConfigs {
@@ -185,28 +191,40 @@ func readRegular(path string) ([]byte, error) {
 // addPlugins appends the plugins that a configuration of CNI 1.1 keeps in
 // files of their own, in a folder of the network's name.
 func addPlugins(list *libcni.NetworkConfigList, dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	files, err := pluginFiles(dir)
 	if err != nil {
 		return err
 	}
-	for _, entry := range entries {
-		if filepath.Ext(entry.Name()) != ".conf" {
-			continue
-		}
-		data, err := readRegular(filepath.Join(dir, entry.Name()))
+	for _, path := range files {
+		data, err := readRegular(path)
 		if err != nil {
 			return err
 		}
 		plugin, err := libcni.NetworkPluginConfFromBytes(data)
 		if err != nil {
-			return fmt.Errorf("%s: %w", entry.Name(), err)
+			return fmt.Errorf("%s: %w", filepath.Base(path), err)
 		}
 		list.Plugins = append(list.Plugins, plugin)
 	}
 	return nil
+}
+
+// pluginFiles lists the files of plugins in a folder, which need not be there.
+func pluginFiles(dir string) ([]string, error) {
+	entries, err := readDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, entry := range entries {
+		if filepath.Ext(entry.Name()) == ".conf" {
+			files = append(files, filepath.Join(dir, entry.Name()))
+		}
+	}
+	if len(files) > maxConfigs {
+		return nil, fmt.Errorf("%s holds more than %d plugins: %w", dir, maxConfigs, errdefs.ErrInvalidArgument)
+	}
+	return files, nil
 }
 
 // parseConfig reads a configuration: a list, or a single plugin of former
