@@ -10,8 +10,8 @@ import (
 // Del takes back all that Add gave, with the configuration that Add used. A
 // nil error means that the pod has nothing any more, so that another pod can
 // have it, and its links are down and are being deleted; also when it never
-// had anything, was wired half-way, or its namespace is gone. After an error it is tried
-// again by the next Del or GC.
+// had anything, was wired half-way, or its namespace is gone. After an error it
+// is tried again by the next Del or GC.
 func (m *Manager) Del(ctx context.Context, a Attachment) error {
 	if err := checkPodID(a.PodID); err != nil {
 		return fmt.Errorf("unwire pod: %w", err)

@@ -153,8 +153,10 @@ func runOnce(ctx context.Context, path string, stdin []byte, environ []string) (
 		pprof.Do(ctx, pprof.Labels(blocked.ProgramLabel, name), func(context.Context) { err = cmd.Wait() })
 	}
 	switch {
-	case err != nil && ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil && !exited(cmd.ProcessState):
 		return nil, fmt.Errorf("plugin %s was killed: %w", path, context.Cause(ctx))
+	case errors.Is(err, exec.ErrWaitDelay):
+		return nil, fmt.Errorf("plugin %s ended, but not what it started, which keeps its output open: %w", path, errdefs.ErrInternal)
 	case err != nil:
 		return nil, pluginError(path, err, stdout.data, stderr.data)
 	case stdout.over:
@@ -162,6 +164,9 @@ func runOnce(ctx context.Context, path string, stdin []byte, environ []string) (
 	}
 	return stdout.data, nil
 }
+
+// exited says that a process ended by itself.
+func exited(state *os.ProcessState) bool { return state != nil && state.Exited() }
 
 // pluginError reads the error that a plugin printed, as CNI wants it to.
 func pluginError(path string, err error, stdout, stderr []byte) error {

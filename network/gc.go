@@ -13,9 +13,9 @@ import (
 
 // GC takes back what pods have that keep does not name. keep must have every
 // pod whose Add has returned; pods that are being added meanwhile are not
-// touched. Rules of kept
-// pods that are missing are written again. Where the configuration is of CNI 1.1, the plugins are asked to
-// clean up as well. It goes on past failures and returns all of them.
+// touched. Rules of kept pods that are missing are written again. Where the
+// configuration is of CNI 1.1, the plugins are asked to clean up as well. It
+// goes on past failures and returns all of them.
 func (m *Manager) GC(ctx context.Context, keep []Attachment) error {
 	kept := map[string]bool{}
 	for _, a := range keep {
@@ -68,15 +68,17 @@ func (m *Manager) sweep(ctx context.Context) error {
 	}
 	for _, id := range ids {
 		in, err := m.readIntent(id)
-		if err != nil || in == nil {
-			owners[builtin.Owner(id, InterfaceName)] = true
-			continue
+		if err != nil {
+			return err
+		}
+		if in == nil {
+			continue // it was given back meanwhile
 		}
 		ifName := in.Attachment.interfaceName()
 		owners[builtin.Owner(id, ifName)] = true
 		valid[in.Network] = append(valid[in.Network], types.GCAttachment{ContainerID: id, IfName: ifName})
 		if in.Config == nil {
-			// Whose it is is not known: nothing of it may be lost.
+			// Which network it is on is not known: nothing of it may be lost.
 			return fmt.Errorf("the record of pod %s is lost", id)
 		}
 		if n, err := in.network(); err == nil && networks[in.Network] == nil {

@@ -127,7 +127,6 @@ func (m *Manager) removeIntent(podID string) error {
 	return nil
 }
 
-// listIntents lists the IDs of pods with an intent.
 // Wired lists the IDs of the pods that have something of a network, or may:
 // those that are being added or deleted are among them.
 func (m *Manager) Wired() ([]string, error) {
@@ -138,6 +137,7 @@ func (m *Manager) Wired() ([]string, error) {
 	return ids, nil
 }
 
+// listIntents lists the IDs of pods with an intent.
 func (m *Manager) listIntents() ([]string, error) {
 	var ids []string
 	for _, dir := range m.intentDirs() {
