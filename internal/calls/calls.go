@@ -245,14 +245,15 @@ func (c *Call) watch() *time.Timer {
 }
 
 // end takes a call off the table and tells the recorder.
-func (t *Table) end(c *Call, err error) {
+func (t *Table) end(under *Call, err error) {
 	t.mu.Lock()
-	delete(t.calls, c)
+	delete(t.calls, under)
+	c := *under // a stream's first message may come this late
 	t.mu.Unlock()
 	if err == nil && c.exit != 0 {
 		err = fmt.Errorf("exit code %d", c.exit)
 	}
-	if asks(c.Method) || c.Method == "ExecSync" && !t.newFailure(c, err) {
+	if asks(c.Method) || c.Method == "ExecSync" && !t.newFailure(c.Container, err) {
 		return
 	}
 	if c.Pod == "" && c.Container != "" && t.podOf != nil {
@@ -267,19 +268,19 @@ func (t *Table) end(c *Call, err error) {
 
 // newFailure says whether a command failed that did not a moment ago.
 // kubelet's probes run all the time, and would fill the recorder.
-func (t *Table) newFailure(c *Call, err error) bool {
+func (t *Table) newFailure(container string, err error) bool {
 	if err == nil {
 		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if time.Since(t.probed[c.Container]) < probePause {
+	if time.Since(t.probed[container]) < probePause {
 		return false
 	}
 	if len(t.probed) >= maxProbed {
 		clear(t.probed)
 	}
-	t.probed[c.Container] = time.Now()
+	t.probed[container] = time.Now()
 	return true
 }
 
