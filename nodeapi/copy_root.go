@@ -143,6 +143,14 @@ func (s *Server) withMount(ctx context.Context, m *nodev1.Mount, rest string, us
 		if _, err := s.volumes.Mount(ctx, m.GetSource()); err != nil {
 			return err
 		}
+		if isPart(m) {
+			root, err := s.volumes.OpenSubfolder(m.GetSource(), m.GetSubpath())
+			if err != nil {
+				return err
+			}
+			defer root.Close()
+			return use(place{root, rest, false})
+		}
 		source = m.GetPath()
 	case nodev1.Mount_TMPFS:
 		return failf(errdefs.ErrFailedPrecondition, "what is in the tmpfs on %s is there while the container runs only", m.GetTarget())

@@ -158,7 +158,7 @@ func (m *making) prepareMounts(context.Context) error {
 	if err != nil {
 		return err
 	}
-	return m.server.files.makeTmpfs(m.key, m.spec.GetMounts())
+	return m.server.files.makeTargets(m.key, m.spec.GetMounts())
 }
 
 // runPod runs the pod.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -100,9 +101,13 @@ func (m *making) holdVolumes(ctx context.Context) error {
 				strings.TrimSuffix(err.Error(), ": "+errdefs.ErrUnavailable.Error()))
 		}
 		if mount.GetSubpath() != "" {
-			if mount.Path, err = m.server.volumes.Subfolder(v.Name, mount.GetSubpath()); err != nil {
+			dir, err := m.server.volumes.OpenSubfolder(v.Name, mount.GetSubpath())
+			if err != nil {
 				return said(err)
 			}
+			dir.Close()
+			// For people to see; it is mounted by its descriptor.
+			mount.Path = filepath.Join(mount.GetPath(), mount.GetSubpath())
 		}
 	}
 	return nil

@@ -70,6 +70,12 @@ func (f files) tmpfs(key string, n int) string {
 	return filepath.Join(f.state, key, "tmpfs-"+strconv.Itoa(n))
 }
 
+// part is where the folder of a volume that is the container's n-th mount is
+// mounted on the host while the container starts.
+func (f files) part(key string, n int) string {
+	return filepath.Join(f.state, key, "part-"+strconv.Itoa(n))
+}
+
 // make makes a container's folders.
 func (f files) make(key string) error {
 	if err := os.Mkdir(f.dir(key), 0o700); err != nil {
@@ -87,27 +93,39 @@ func (f files) remove(key string) error {
 	if err := f.unmountTmpfs(key); err != nil {
 		return err
 	}
+	if err := f.removeParts(key); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(filepath.Join(f.state, key)); err != nil {
 		return err
 	}
 	return os.RemoveAll(f.dir(key))
 }
 
-// makeTmpfs makes the folders that a container's tmpfs mounts are mounted on,
-// where they are missing: the state folder does not outlast a reboot.
-func (f files) makeTmpfs(key string, mounts []*nodev1.Mount) error {
-	if err := os.MkdirAll(filepath.Join(f.state, key), 0o700); err != nil {
-		return err
-	}
+// makeTargets makes the folders that a container's tmpfs mounts and parts of
+// volumes are mounted on, where they are missing: the state folder does not
+// outlast a reboot.
+func (f files) makeTargets(key string, mounts []*nodev1.Mount) error {
+	targets := []string{filepath.Join(f.state, key)}
 	for i, m := range mounts {
-		if m.GetType() != nodev1.Mount_TMPFS {
-			continue
+		switch {
+		case m.GetType() == nodev1.Mount_TMPFS:
+			targets = append(targets, f.tmpfs(key, i))
+		case isPart(m):
+			targets = append(targets, f.part(key, i))
 		}
-		if err := os.MkdirAll(f.tmpfs(key, i), 0o700); err != nil {
+	}
+	for _, target := range targets {
+		if err := os.MkdirAll(target, 0o700); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// isPart says whether a mount is of a folder in a volume.
+func isPart(m *nodev1.Mount) bool {
+	return m.GetType() == nodev1.Mount_VOLUME && m.GetSubpath() != ""
 }
 
 // mountTmpfs gives a container that is about to start fresh tmpfs mounts.
@@ -115,7 +133,7 @@ func (f files) mountTmpfs(key string, mounts []*nodev1.Mount) error {
 	if err := f.unmountTmpfs(key); err != nil {
 		return err
 	}
-	if err := f.makeTmpfs(key, mounts); err != nil {
+	if err := f.makeTargets(key, mounts); err != nil {
 		return err
 	}
 	for i, m := range mounts {
@@ -145,6 +163,27 @@ func (f files) unmountTmpfs(key string) error {
 		}
 		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("unmount tmpfs %s: %w", target, err)
+		}
+	}
+	return nil
+}
+
+// removeParts removes the folders that parts of volumes are mounted on. One that
+// something is mounted on after all stays, and what is in it with it.
+func (f files) removeParts(key string) error {
+	targets, err := filepath.Glob(filepath.Join(f.state, key, "part-*"))
+	if err != nil {
+		return err
+	}
+	for _, target := range targets {
+		for err == nil {
+			err = unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		}
+		if !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("unmount %s: %w", target, err)
+		}
+		if err = unix.Rmdir(target); err != nil {
+			return fmt.Errorf("remove %s: %w", target, err)
 		}
 	}
 	return nil

@@ -54,6 +54,10 @@ func mountConfigs(m *making) ([]*runtime.Mount, error) {
 			c.HostPath = mount.GetSource()
 		case nodev1.Mount_VOLUME:
 			c.HostPath = mount.GetPath()
+			if mount.GetSubpath() != "" {
+				// Who has the volume could put a link in the folder's place.
+				c.HostPath = m.server.files.part(m.key, i)
+			}
 		case nodev1.Mount_TMPFS:
 			// The bind into the container would lose what the tmpfs has been mounted with.
 			c.HostPath, c.MountOptions = m.server.files.tmpfs(m.key, i), tmpfsForbids(mount)

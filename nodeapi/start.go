@@ -79,6 +79,13 @@ func (s *Server) makeReady(ctx context.Context, c sandbox.Container, pod sandbox
 			release()
 			return nil, err
 		}
+		parts, err := s.readyParts(podKey(pod), spec.GetMounts())
+		if err != nil {
+			release()
+			return nil, err
+		}
+		volumes := release
+		release = func() { parts(); volumes() }
 	}
 	if err := s.checkLinks(c, pod, spec); err != nil {
 		release()

@@ -9,6 +9,7 @@ import (
 	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/nodeagent/nodeagent/volume"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -114,6 +115,31 @@ func (s *Server) useVolumes(ctx context.Context, spec *nodev1.ContainerSpec) (re
 			return nil, err
 		}
 		all = append(all, one)
+	}
+	return release, nil
+}
+
+// readyParts mounts folders of volumes where a container is to take them from, until
+// release is called.
+func (s *Server) readyParts(key string, mounts []*nodev1.Mount) (release func(), err error) {
+	var targets []string
+	release = func() {
+		for _, target := range targets {
+			if err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+				logrus.WithError(err).WithField("path", target).Warn("unmount a part of a volume")
+			}
+		}
+	}
+	for i, m := range mounts {
+		if !isPart(m) {
+			continue
+		}
+		target := s.files.part(key, i)
+		if err := s.volumes.BindSubfolder(m.GetSource(), m.GetSubpath(), target); err != nil {
+			release()
+			return nil, said(err)
+		}
+		targets = append(targets, target)
 	}
 	return release, nil
 }

@@ -2,15 +2,12 @@ package volume
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/containerd/errdefs"
-	"github.com/moby/sys/mountinfo"
 	"github.com/sirupsen/logrus"
 )
 
@@ -18,11 +15,12 @@ import (
 // asks it when they are mounted, and may wait for minutes.
 var networkFilesystems = []string{"nfs", "nfs4", "cifs"}
 
-// mountPatience is how long a server may take to let its files be mounted.
+// mountPatience is how long a mount may take: a server, or a disk whose journal is
+// read, or the device of another file system.
 const mountPatience = 30 * time.Second
 
-// attempt is one mount of a network's filesystem. It goes on when nobody waits
-// for it any more, since the kernel cannot be told to give up.
+// attempt is one mount. It goes on when nobody waits for it any more, since the
+// kernel cannot be told to give up; nothing is locked meanwhile.
 type attempt struct {
 	done chan struct{}
 	// err is set before done is closed.
@@ -35,35 +33,6 @@ type attempt struct {
 // not looked at without need, for that may take for ever.
 func isNetworked(v Volume) bool { return slices.Contains(networkFilesystems, v.Options["type"]) }
 
-// mountNetworked is Mount of a volume that another machine has. Those who want
-// the same one share one attempt. mu is not held over it.
-func (s *Store) mountNetworked(ctx context.Context, v Volume) error {
-	target := s.Path(v.Name)
-	// The table of mounts tells without asking the server.
-	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(target))
-	if err != nil || len(mounts) > 0 {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.patience)
-	defer cancel()
-	m := mountOf(v, target)
-	if m.data, err = resolveAddress(ctx, m.data); err != nil {
-		return fmt.Errorf("error resolving passed in network volume address: %w: %w", err, errdefs.ErrUnavailable)
-	}
-	a := s.attempt(v.Name, m)
-	select {
-	case <-a.done:
-		err = a.err
-	case <-ctx.Done():
-		err = fmt.Errorf("the server does not answer: %w", errdefs.ErrUnavailable)
-	}
-	s.leave(v.Name, a)
-	if err != nil {
-		return m.failure(err)
-	}
-	return nil
-}
-
 // attempt joins the mount under way, or begins one.
 func (s *Store) attempt(name string, m mountRequest) *attempt {
 	s.mu.Lock()
@@ -74,8 +43,9 @@ func (s *Store) attempt(name string, m mountRequest) *attempt {
 		s.mounting[name] = a
 		// It ends when the kernel gives up, or with the process.
 		go func() {
-			a.err = s.mount(m)
-			s.settle(name, a, m.target)
+			var made bool
+			made, a.err = s.mountOnce(m)
+			s.settle(name, a, m.target, made)
 			close(a.done)
 		}()
 	}
@@ -83,20 +53,29 @@ func (s *Store) attempt(name string, m mountRequest) *attempt {
 	return a
 }
 
+// mountOnce mounts unless an attempt that has just ended did; made says that it is
+// this one's.
+func (s *Store) mountOnce(m mountRequest) (made bool, err error) {
+	if mounted, err := isMounted(m.target); err != nil || mounted {
+		return false, err
+	}
+	err = s.mount(m)
+	return err == nil, err
+}
+
 // leave says that one waits no more.
-func (s *Store) leave(name string, a *attempt) {
+func (s *Store) leave(a *attempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a.waiters--
 }
 
-// settle ends an attempt: one that succeeded when nobody wanted it any more is
-// undone.
-func (s *Store) settle(name string, a *attempt, target string) {
+// settle ends an attempt: what it made when nobody wanted it any more is undone.
+func (s *Store) settle(name string, a *attempt, target string, made bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.mounting, name)
-	if a.err != nil || a.waiters > 0 {
+	if !made || a.waiters > 0 {
 		return
 	}
 	if err := unmountAt(target); err != nil {

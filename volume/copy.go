@@ -3,25 +3,35 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/internal/filetree"
 )
 
 // maxDepth is how deep folders are copied; no path can be deeper.
 const maxDepth = 2048
 
+// copyChunk is how much of a file is copied, in bytes, between two looks at
+// whether anybody still wants it.
+const copyChunk = 64 << 20
+
 // errTooDeep is a tree that no path reaches the end of.
 var errTooDeep = errors.New("folders are nested too deep")
 
-// copier copies one tree.
+// copier copies one tree. A container may change both trees meanwhile: what is
+// read and what is made is opened once, below the folder it is in, and then used
+// by its descriptor. Nothing is followed in either.
 type copier struct {
 	ctx context.Context
-	// links are the first copies of files with several names.
+	// root is the folder that is copied to.
+	root *os.File
+	// links are the first copies of files with several names, as paths below root.
 	links map[inode]string
 	// translate gives files other owners; nil keeps them.
 	translate func(uid, gid uint32) (int, int)
@@ -33,21 +43,25 @@ func newCopier(ctx context.Context, translate func(uid, gid uint32) (int, int)) 
 
 type inode struct{ dev, ino uint64 }
 
-// tree copies what is in a folder, and its attributes, into target, which is a
-// folder of ours. Nothing is followed in the source.
-func (c *copier) tree(from *os.File, target string) error {
-	if err := c.folder(from, target, 0); err != nil {
+// tree copies what is in a folder, and its attributes, into the folder at target,
+// which is ours.
+func (c *copier) tree(from *os.File, target string) (err error) {
+	if c.root, err = os.Open(target); err != nil {
 		return err
 	}
+	defer c.root.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
 		return err
 	}
-	return c.attributes(from, target, &st)
+	if err := c.folder(from, c.root, "", 0); err != nil {
+		return err
+	}
+	return c.attributes(from, c.root, &st)
 }
 
-// folder copies the entries of a folder.
-func (c *copier) folder(from *os.File, target string, depth int) error {
+// folder copies the entries of a folder to one at path below the root.
+func (c *copier) folder(from, to *os.File, path string, depth int) error {
 	if depth > maxDepth {
 		return errTooDeep
 	}
@@ -59,109 +73,150 @@ func (c *copier) folder(from *os.File, target string, depth int) error {
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
-		if err := c.entry(from, name, filepath.Join(target, name), depth); err != nil {
-			return err
+		if err := c.entry(from, to, filepath.Join(path, name), depth); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return nil
 }
 
 // entry copies one entry of a folder with its attributes.
-func (c *copier) entry(parent *os.File, name, target string, depth int) error {
+func (c *copier) entry(from, to *os.File, path string, depth int) error {
+	name := filepath.Base(path)
 	var st unix.Stat_t
-	if err := unix.Fstatat(int(parent.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return &fs.PathError{Op: "stat", Path: name, Err: err}
+	if err := unix.Fstatat(int(from.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
 	}
 	kind := st.Mode & unix.S_IFMT
 	key := inode{uint64(st.Dev), st.Ino}
 	if kind != unix.S_IFDIR && st.Nlink > 1 {
 		if first, ok := c.links[key]; ok {
-			return os.Link(first, target)
+			return c.link(first, to, name)
 		}
-		c.links[key] = target
+		c.links[key] = path
 	}
 	switch kind {
 	case unix.S_IFDIR, unix.S_IFREG:
-		return c.opened(parent, name, target, &st, depth)
+		return c.opened(from, to, path, depth)
 	case unix.S_IFLNK:
-		to, err := readlinkAt(parent, name)
+		target, err := readlinkAt(from, name)
 		if err != nil {
 			return err
 		}
-		if err := os.Symlink(to, target); err != nil {
+		if err := unix.Symlinkat(target, int(to.Fd()), name); err != nil {
 			return err
 		}
 	case unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO:
-		if err := unix.Mknod(target, st.Mode, int(st.Rdev)); err != nil {
-			return &fs.PathError{Op: "mknod", Path: target, Err: err}
+		if err := unix.Mknodat(int(to.Fd()), name, st.Mode, int(st.Rdev)); err != nil {
+			return err
 		}
 	default:
 		return nil // a socket means nothing without who listens
 	}
-	return c.owner(target, &st)
+	made, err := openAt(to, name, unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	defer made.Close()
+	return c.owner(made, &st)
+}
+
+// link makes another name of what was copied before.
+func (c *copier) link(first string, to *os.File, name string) error {
+	made, err := filetree.Open(c.root, first, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer made.Close()
+	return unix.Linkat(unix.AT_FDCWD, self(made), int(to.Fd()), name, unix.AT_SYMLINK_FOLLOW)
 }
 
 // opened copies a folder or a file.
-func (c *copier) opened(parent *os.File, name, target string, st *unix.Stat_t, depth int) error {
-	flags := unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
-	fd, err := unix.Openat(int(parent.Fd()), name, flags, 0)
+func (c *copier) opened(from, to *os.File, path string, depth int) error {
+	name := filepath.Base(path)
+	in, err := openAt(from, name, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
-		return &fs.PathError{Op: "open", Path: name, Err: err}
+		return err
 	}
-	in := os.NewFile(uintptr(fd), name)
 	defer in.Close()
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		if err := os.Mkdir(target, 0o700); err != nil {
+	// It may be another one by now.
+	var st unix.Stat_t
+	if err := unix.Fstat(int(in.Fd()), &st); err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		if err := unix.Mkdirat(int(to.Fd()), name, 0o700); err != nil {
 			return err
 		}
-		if err := c.folder(in, target, depth+1); err != nil {
+		out, err := openAt(to, name, unix.O_RDONLY|unix.O_DIRECTORY)
+		if err != nil {
 			return err
 		}
-		return c.attributes(in, target, st)
+		defer out.Close()
+		if err := c.folder(in, out, path, depth+1); err != nil {
+			return err
+		}
+		return c.attributes(in, out, &st)
+	case unix.S_IFREG:
+		out, err := openAt(to, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+		if err != nil {
+			return err
+		}
+		defer out.Close()
+		if err := c.content(out, in); err != nil {
+			return err
+		}
+		return c.attributes(in, out, &st)
 	}
-	out, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err = io.Copy(out, in); err != nil {
-		_ = out.Close()
-		return err
-	}
-	if err := out.Close(); err != nil {
-		return err
-	}
-	return c.attributes(in, target, st)
+	return nil
 }
 
-// attributes copies owner, mode, extended attributes and times.
-func (c *copier) attributes(from *os.File, target string, st *unix.Stat_t) error {
-	if err := c.owner(target, st); err != nil {
+// content copies what is in a file.
+func (c *copier) content(out, in *os.File) error {
+	for {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+		_, err := io.CopyN(out, in, copyChunk)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// attributes copies owner, mode, times and extended attributes.
+func (c *copier) attributes(from, to *os.File, st *unix.Stat_t) error {
+	if err := c.owner(to, st); err != nil {
 		return err
 	}
-	return copyXattrs(from, target)
+	return copyXattrs(from, to)
 }
 
 // owner copies owner, mode and times. The mode comes after the owner, whose
 // change clears bits.
-func (c *copier) owner(target string, st *unix.Stat_t) error {
+func (c *copier) owner(to *os.File, st *unix.Stat_t) error {
 	uid, gid := int(st.Uid), int(st.Gid)
 	if c.translate != nil {
 		uid, gid = c.translate(st.Uid, st.Gid)
 	}
-	if err := os.Lchown(target, uid, gid); err != nil {
+	if err := unix.Fchownat(int(to.Fd()), "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if err := unix.Chmod(target, st.Mode&0o7777); err != nil {
-			return &fs.PathError{Op: "chmod", Path: target, Err: err}
+		if err := unix.Fchmodat(unix.AT_FDCWD, self(to), st.Mode&0o7777, 0); err != nil {
+			return err
 		}
 	}
-	return unix.UtimesNanoAt(unix.AT_FDCWD, target, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+	return unix.UtimesNanoAt(unix.AT_FDCWD, self(to), []unix.Timespec{st.Atim, st.Mtim}, 0)
 }
 
 // copyXattrs copies extended attributes but those of overlayfs. A filesystem
 // without them has none to copy.
-func copyXattrs(from *os.File, target string) error {
+func copyXattrs(from, to *os.File) error {
 	names := make([]byte, 64<<10)
 	n, err := unix.Flistxattr(int(from.Fd()), names)
 	if err != nil || n == 0 {
@@ -174,10 +229,10 @@ func copyXattrs(from *os.File, target string) error {
 		}
 		size, err := unix.Fgetxattr(int(from.Fd()), name, value)
 		if err == nil {
-			err = unix.Lsetxattr(target, name, value[:size], 0)
+			err = unix.Fsetxattr(int(to.Fd()), name, value[:size], 0)
 		}
 		if ignoreUnsupported(err) != nil {
-			return &fs.PathError{Op: "setxattr " + name, Path: target, Err: err}
+			return fmt.Errorf("extended attribute %q: %w", name, err)
 		}
 	}
 	return nil
@@ -190,39 +245,24 @@ func ignoreUnsupported(err error) error {
 	return err
 }
 
-// readlinkAt reads a link in a folder.
-func readlinkAt(parent *os.File, name string) (string, error) {
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(int(parent.Fd()), name, buf)
+// openAt opens an entry of a folder, and follows nothing.
+func openAt(folder *os.File, name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(int(folder.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return "", &fs.PathError{Op: "readlink", Path: name, Err: err}
+		return nil, err
 	}
-	return string(buf[:n]), nil
+	return os.NewFile(uintptr(fd), name), nil
 }
 
-// treeSize adds up the blocks of a tree, those of a file with several names
-// once.
-func treeSize(ctx context.Context, root string) (total int64, err error) {
-	seen := map[inode]bool{}
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // it is in use
-		}
-		if err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		var st unix.Stat_t
-		if unix.Lstat(path, &st) != nil || seen[inode{uint64(st.Dev), st.Ino}] {
-			return nil
-		}
-		seen[inode{uint64(st.Dev), st.Ino}] = true
-		if path != root {
-			total += st.Blocks * 512
-		}
-		return nil
-	})
-	return total, err
+// self is a path of what is open: no path in a tree, which could be changed.
+func self(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+
+// readlinkAt reads a link in a folder.
+func readlinkAt(folder *os.File, name string) (string, error) {
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(folder.Fd()), name, buf)
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
 }

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -114,31 +114,38 @@ func (m mountRequest) failure(err error) error {
 }
 
 // Mount makes a volume's files be there, and gives their folder. Only those
-// made with options need it; it may be called again.
+// made with options need it; it may be called again. Those who want the same one
+// share one attempt.
 func (s *Store) Mount(ctx context.Context, name string) (string, error) {
 	v, err := s.Get(name)
 	if err != nil {
 		return "", err
 	}
-	if isNetworked(v) {
-		return s.Path(name), s.mountNetworked(ctx, v)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v, ok := s.volumes[name]
-	if !ok {
-		return "", fmt.Errorf("volume %s: %w", name, errdefs.ErrNotFound)
-	}
 	target := s.Path(name)
 	if len(v.Options) == 0 {
 		return target, nil
 	}
-	mounted, err := isMountPoint(target)
-	if err != nil || mounted {
+	if mounted, err := isMounted(target); err != nil || mounted {
 		return target, err
 	}
-	m := mountOf(v, target)
-	if err := mountNow(m); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, s.patience)
+	defer cancel()
+	m, late := mountOf(v, target), "the file system does not answer"
+	if isNetworked(v) {
+		late = "the server does not answer"
+		if m.data, err = resolveAddress(ctx, m.data); err != nil {
+			return "", fmt.Errorf("error resolving passed in network volume address: %w: %w", err, errdefs.ErrUnavailable)
+		}
+	}
+	a := s.attempt(name, m)
+	select {
+	case <-a.done:
+		err = a.err
+	case <-ctx.Done():
+		err = fmt.Errorf("%s: %w", late, errdefs.ErrUnavailable)
+	}
+	s.leave(a)
+	if err != nil {
 		return "", m.failure(err)
 	}
 	return target, nil
@@ -189,15 +196,9 @@ func unmountAt(target string) error {
 	}
 }
 
-// isMountPoint compares the mount of a folder with that of its parent.
-func isMountPoint(dir string) (bool, error) {
-	var at, above unix.Statx_t
-	const mask = unix.STATX_MNT_ID
-	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW, mask, &at); err != nil {
-		return false, &os.PathError{Op: "statx", Path: dir, Err: err}
-	}
-	if err := unix.Statx(unix.AT_FDCWD, filepath.Dir(dir), unix.AT_SYMLINK_NOFOLLOW, mask, &above); err != nil {
-		return false, &os.PathError{Op: "statx", Path: filepath.Dir(dir), Err: err}
-	}
-	return at.Mnt_id != above.Mnt_id, nil
+// isMounted says whether something is mounted on a folder. The table of mounts
+// tells without asking a server.
+func isMounted(target string) (bool, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(target))
+	return len(mounts) > 0, err
 }

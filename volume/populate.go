@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/internal/filetree"
 )
 
 // PopulateRequest says what an empty volume gets.
@@ -37,7 +40,7 @@ func (s *Store) Populate(ctx context.Context, req PopulateRequest) error {
 	if err != nil {
 		return err
 	}
-	from, err := openFolder(req.Root, name)
+	from, err := filetree.OpenFolder(req.Root, path.Clean("/"+name))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil
 	}
@@ -60,19 +63,6 @@ func (s *Store) Populate(ctx context.Context, req PopulateRequest) error {
 		return fmt.Errorf("populate volume %s from %s: %w", volume, name, err)
 	}
 	return nil
-}
-
-// openFolder opens a folder below root for reading.
-func openFolder(root *os.File, name string) (*os.File, error) {
-	fd, err := unix.Openat2(int(root.Fd()), path.Clean("/"+name), &unix.OpenHow{
-		Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		// Whatever the image says, nothing outside of it is opened.
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), name), nil
 }
 
 // replace puts a copy in place of the volume's empty folder.
@@ -106,27 +96,41 @@ func isEmpty(dir string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	names, err := f.Readdirnames(1)
-	if len(names) == 0 {
+	_, err = f.Readdirnames(1)
+	if errors.Is(err, io.EOF) {
 		return true, nil
 	}
 	return false, err
 }
 
-// Subfolder finds a folder in a volume, for a mount of a part of it.
-func (s *Store) Subfolder(volume, name string) (string, error) {
+// OpenSubfolder opens a folder in a volume. It stays that one, whatever containers
+// that have the volume put in its place; a path of it would not.
+func (s *Store) OpenSubfolder(volume, name string) (*os.File, error) {
 	if !filepath.IsLocal(name) {
-		return "", fmt.Errorf("invalid subpath %q: it must be a relative path in the volume: %w", name, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("invalid subpath %q: it must be a relative path in the volume: %w", name, errdefs.ErrInvalidArgument)
 	}
 	root, err := os.Open(s.Path(volume))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer root.Close()
-	dir, err := openFolder(root, name)
+	dir, err := filetree.OpenFolder(root, name)
 	if err != nil {
-		return "", fmt.Errorf("cannot access path %s in volume %s: %w: %w", name, volume, err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("cannot access path %s in volume %s: %w: %w", name, volume, err, errdefs.ErrInvalidArgument)
+	}
+	return dir, nil
+}
+
+// BindSubfolder makes a folder in a volume be seen at target, which is ours, until
+// target is unmounted.
+func (s *Store) BindSubfolder(volume, name, target string) error {
+	dir, err := s.OpenSubfolder(volume, name)
+	if err != nil {
+		return err
 	}
 	defer dir.Close()
-	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+	if err := unix.Mount(self(dir), target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("mount path %s of volume %s: %w", name, volume, err)
+	}
+	return nil
 }

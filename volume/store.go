@@ -73,16 +73,16 @@ type Spec struct {
 type Store struct {
 	root string
 
-	// mu guards the fields below, and is held over the making and removing
-	// of folders, which do not block.
+	// mu guards the fields below, and is held over the making of volumes, which
+	// waits for the disk, and the renaming of those that go.
 	mu      sync.Mutex
 	volumes map[string]Volume
 	// held counts who relies on a volume while no record says so yet.
 	held map[string]int
-	// mounting are the mounts of a network's filesystems under way, by name.
+	// mounting are the mounts under way, by name.
 	mounting map[string]*attempt
 
-	// mount asks the kernel, and patience is how long for such a filesystem.
+	// mount asks the kernel, and patience is how long that may take.
 	mount    func(mountRequest) error
 	patience time.Duration
 }
@@ -176,8 +176,8 @@ func (v Volume) clone() Volume {
 	return v
 }
 
-// Hold makes a volume, or takes the one of that name, and keeps it from being
-// removed until release is called. made says that it is new.
+// Hold makes a volume, or takes the one of that name, and keeps it as Use does.
+// made says that it is new.
 func (s *Store) Hold(spec Spec) (v Volume, made bool, release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,12 +1,15 @@
 package volume
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -185,6 +188,110 @@ func TestPopulate(t *testing.T) {
 	}
 }
 
+// A container that has the volume while it is filled puts a link out of it in the
+// place of a folder: nothing outside is made or changed. The paths of what is
+// copied from are no better.
+func TestFillingStaysInside(t *testing.T) {
+	s := newStore(t)
+	dir, root := image(t)
+	for _, name := range []string{"a", "b", "c"} {
+		write(t, filepath.Join(dir, "srv/d", name), "x")
+	}
+	v, _, err := s.Create(Spec{Name: "data"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	outside, at := t.TempDir(), s.Path(v.Name)
+	swap := sync.OnceFunc(func() {
+		if err := errors.Join(os.Rename(filepath.Join(at, "d"), filepath.Join(at, "moved")), os.Symlink(outside, filepath.Join(at, "d"))); err != nil {
+			t.Error(err)
+		}
+	})
+	err = s.Populate(t.Context(), PopulateRequest{Volume: v.Name, Root: root, Name: "/srv", Shared: true, Owner: func(uint32, uint32) (int, int) {
+		swap()
+		return os.Getuid(), os.Getgid()
+	}})
+	if err != nil {
+		t.Error(err)
+	}
+	if found, err := os.ReadDir(outside); err != nil || len(found) > 0 {
+		t.Errorf("outside there is %v %v", found, err)
+	}
+	if found, err := os.ReadDir(filepath.Join(at, "moved")); err != nil || len(found) != 3 {
+		t.Errorf("copied %v %v", found, err)
+	}
+}
+
+// What is mounted of a volume is the folder that was looked for, not what is in its
+// place later.
+func TestSubfolderStaysInside(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	s := newStore(t)
+	if _, _, err := s.Create(Spec{Name: "data"}); err != nil {
+		t.Fatal(err)
+	}
+	part := filepath.Join(s.Path("data"), "part")
+	write(t, filepath.Join(part, "mine"), "x")
+	dir, err := s.OpenSubfolder("data", "part")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	target := t.TempDir()
+	if err := s.BindSubfolder("data", "part", target); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(target, "mine")); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(unmountAt(target), os.Rename(part, part+"2"), os.Symlink("/etc", part)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.BindSubfolder("data", "part", target); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("a link out of the volume: %v", err)
+	}
+	if names, err := dir.Readdirnames(-1); err != nil || len(names) != 1 || names[0] != "mine" {
+		t.Errorf("what was opened has %v %v", names, err)
+	}
+}
+
+// Those who want a volume mounted at once get one mount, and what is about to be
+// used stays.
+func TestOneMountForAll(t *testing.T) {
+	testenv.Root(t)
+	testenv.Leaks(t)
+	s := newStore(t)
+	if _, _, err := s.Create(Spec{Name: "tmp", Options: map[string]string{"type": "tmpfs"}}); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if _, err := s.Mount(t.Context(), "tmp"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(s.Path("tmp"))); err != nil || len(mounts) != 1 {
+		t.Errorf("%d mounts, %v", len(mounts), err)
+	}
+	release, err := s.Use(t.Context(), "tmp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []bool{true, false} {
+		if err := s.Unmount("tmp"); err != nil {
+			t.Fatal(err)
+		}
+		if mounted, err := isMounted(s.Path("tmp")); err != nil || mounted != want {
+			t.Errorf("mounted %v %v, want %v", mounted, err, want)
+		}
+		release()
+	}
+}
+
 // TestCVE_2022_23648 copies no file of the host into a volume, whatever path
 // an image says its volume is at.
 func TestCVE_2022_23648(t *testing.T) {
@@ -207,7 +314,8 @@ func TestCVE_2022_23648(t *testing.T) {
 		if entries, err := os.ReadDir(s.Path(v.Name)); err != nil || len(entries) > 0 {
 			t.Errorf("%s: the volume has %v %v", name, entries, err)
 		}
-		if _, err := s.Subfolder(v.Name, name); err == nil {
+		if f, err := s.OpenSubfolder(v.Name, name); err == nil {
+			f.Close()
 			t.Errorf("%s: is a part of the volume", name)
 		}
 	}

@@ -138,6 +138,20 @@ func (p *person) mountTypes(t *testing.T) {
 	if said := p.fails("run", "--rm", "--mount", "src=parts,dst=/v,volume-subpath=../..", "busybox", "true"); !strings.Contains(said, "invalid subpath") {
 		t.Error(said)
 	}
+	// Who has the whole volume puts a link to the host's files in the part's place.
+	p.ctl("create", "--name", "part", "--mount", "src=parts,dst=/v,volume-subpath=a", "busybox", "ls", "/v")
+	p.ctl("run", "--rm", "-v", "parts:/v", "busybox", "sh", "-c", "mv /v/a /v/b; ln -s /etc /v/a")
+	if said := p.fails("start", "-a", "part"); !strings.Contains(said, "cannot access path a in volume parts") {
+		t.Error(said)
+	}
+	if said := p.fails("cp", "part:/v/passwd", "-"); !strings.Contains(said, "cannot access path a in volume parts") {
+		t.Error(said)
+	}
+	p.ctl("run", "--rm", "-v", "parts:/v", "busybox", "sh", "-c", "rm /v/a; mv /v/b /v/a")
+	p.want("file", "start", "-a", "part")
+	p.want("file", "start", "-a", "part")
+	p.want("part", "rm", "part")
+	p.want("part", "run", "--rm", "-v", "parts:/v", "busybox", "cat", "/v/a/file")
 	p.want("parts", "volume", "rm", "parts")
 }
 

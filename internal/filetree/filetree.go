@@ -64,32 +64,40 @@ func openPath(root *os.File, name string, follow bool) (*os.File, error) {
 	if !follow && !strings.HasSuffix(name, "/") && !strings.HasSuffix(name, "/.") {
 		flags |= unix.O_NOFOLLOW
 	}
-	return openIn(root, name, flags)
+	return Open(root, name, flags)
 }
 
-// openIn opens a path below root.
-func openIn(root *os.File, name string, flags uint64) (*os.File, error) {
+// moveAttempts bounds the repeating of an opening that others' moving of files got
+// in the way of: a container could do so all day.
+const moveAttempts = 1000
+
+// Open opens a path below root; flags are those of openat2. Errors wrap
+// fs.ErrNotExist and its like.
+func Open(root *os.File, name string, flags uint64) (*os.File, error) {
 	if strings.ContainsRune(name, 0) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.EINVAL}
 	}
 	if name == "" {
 		name = "/"
 	}
-	for {
-		fd, err := unix.Openat2(int(root.Fd()), name, &unix.OpenHow{Flags: flags, Resolve: resolve})
-		switch {
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
-			continue // EAGAIN: something was moved just then
-		case err != nil:
-			return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	var fd int
+	var err error
+	for range moveAttempts {
+		fd, err = unix.Openat2(int(root.Fd()), name, &unix.OpenHow{Flags: flags, Resolve: resolve})
+		// EAGAIN: something was moved just then.
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
+			break
 		}
-		return os.NewFile(uintptr(fd), name), nil
 	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
-// openFolder opens a folder below root for what is in it.
-func openFolder(root *os.File, name string) (*os.File, error) {
-	return openIn(root, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
+// OpenFolder opens a folder below root for what is in it.
+func OpenFolder(root *os.File, name string) (*os.File, error) {
+	return Open(root, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
 }
 
 // readlink reads a link opened by openPath.

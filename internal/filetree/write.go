@@ -36,7 +36,7 @@ var ErrKind = errors.New("cannot overwrite")
 // folder. Devices are left out. It reads the stream to its end.
 func Write(ctx context.Context, r io.Reader, root *os.File, name string, o WriteOptions) error {
 	w := &writer{root: root, base: name, options: o}
-	dir, err := openFolder(root, name)
+	dir, err := OpenFolder(root, name)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (w *writer) entry(h *tar.Header, content io.Reader) error {
 	if name == "" {
 		return nil
 	}
-	parent, err := openFolder(w.root, path.Join("/", w.base, path.Dir(name)))
+	parent, err := OpenFolder(w.root, path.Join("/", w.base, path.Dir(name)))
 	if errors.Is(err, fs.ErrNotExist) {
 		parent, err = w.makeParents(path.Dir(name))
 	}
@@ -124,7 +124,7 @@ func (w *writer) entry(h *tar.Header, content io.Reader) error {
 func (w *writer) makeParents(dir string) (*os.File, error) {
 	at := path.Join("/", w.base)
 	for _, part := range strings.Split(dir, "/") {
-		parent, err := openFolder(w.root, at)
+		parent, err := OpenFolder(w.root, at)
 		if err != nil {
 			return nil, err
 		}
@@ -135,7 +135,7 @@ func (w *writer) makeParents(dir string) (*os.File, error) {
 		}
 		at = path.Join(at, part)
 	}
-	return openFolder(w.root, at)
+	return OpenFolder(w.root, at)
 }
 
 // makeRoom removes what is in an entry's place, unless it is a folder.
@@ -188,7 +188,7 @@ func (w *writer) file(parent *os.File, base string, h *tar.Header, content io.Re
 
 // link makes another name of a file of the stream.
 func (w *writer) link(parent *os.File, base string, h *tar.Header) error {
-	target, err := openIn(w.root, path.Join("/", w.base, w.place(h.Linkname)), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
+	target, err := Open(w.root, path.Join("/", w.base, w.place(h.Linkname)), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
 	if err != nil {
 		return err
 	}
@@ -242,7 +242,7 @@ func setTime(self string, h *tar.Header) error {
 func (w *writer) finish() error {
 	for i := len(w.folders) - 1; i >= 0; i-- {
 		h := w.folders[i]
-		dir, err := openFolder(w.root, path.Join("/", w.base, w.place(h.Name)))
+		dir, err := OpenFolder(w.root, path.Join("/", w.base, w.place(h.Name)))
 		if err != nil {
 			continue // it was changed meanwhile, and is not ours any more
 		}
