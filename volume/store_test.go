@@ -261,7 +261,14 @@ func TestSubfolderStaysInside(t *testing.T) {
 func TestOneMountForAll(t *testing.T) {
 	testenv.Root(t)
 	testenv.Leaks(t)
-	s := newStore(t)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(t.TempDir(), link); err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(filepath.Join(link, "volumes"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, _, err := s.Create(Spec{Name: "tmp", Options: map[string]string{"type": "tmpfs"}}); err != nil {
 		t.Fatal(err)
 	}
