@@ -3,10 +3,13 @@ package command
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // NoArgs refuses arguments.
@@ -145,11 +148,7 @@ func ParseFilters(values []string, known ...string) (Filters, error) {
 	for _, v := range values {
 		name, value, _ := strings.Cut(v, "=")
 		name = strings.ToLower(strings.TrimSpace(name))
-		found := false
-		for _, k := range known {
-			found = found || k == name
-		}
-		if !found {
+		if !slices.Contains(known, name) {
 			return nil, fmt.Errorf("invalid filter '%s'", name)
 		}
 		f[name] = append(f[name], strings.TrimSpace(value))
@@ -160,15 +159,32 @@ func ParseFilters(values []string, known ...string) (Filters, error) {
 // Any says whether no filter has this name, or one of its values matches.
 func (f Filters) Any(name string, match func(value string) bool) bool {
 	values, ok := f[name]
-	if !ok {
-		return true
-	}
-	for _, v := range values {
-		if match(v) {
-			return true
+	return !ok || slices.ContainsFunc(values, match)
+}
+
+// Bool is what a filter that is true or false asks for; given is false where
+// nobody did.
+func (f Filters) Bool(name string) (want, given bool, err error) {
+	for _, value := range f[name] {
+		on, err := strconv.ParseBool(value)
+		if err != nil || given && on != want {
+			return false, false, fmt.Errorf("invalid filter '%s=%s'", name, value)
 		}
+		want, given = on, true
 	}
-	return false
+	return want, given, nil
+}
+
+// Until is the time before which something must have been made; nil where
+// nobody named one. An empty one is refused: what is pruned would be all.
+func (f Filters) Until() (*timestamppb.Timestamp, error) {
+	switch values := f["until"]; len(values) {
+	case 0:
+		return nil, nil
+	case 1:
+		return ParseTime(values[0])
+	}
+	return nil, errors.New("more than one until filter specified")
 }
 
 // Labels says whether labels have all that the filters of this name ask for,

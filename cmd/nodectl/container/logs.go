@@ -3,7 +3,6 @@ package container
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/url"
 	"slices"
@@ -32,11 +31,11 @@ func NewLogs(cli *command.CLI) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &nodev1.LogsRequest{Container: args[0], Follow: follow, Tail: parseTail(tail)}
 			var err error
-			if req.Since, err = command.ParseTime(since); err != nil {
-				return fmt.Errorf("invalid value for \"since\": %w", err)
+			if req.Since, err = command.TimeFlag("since", since); err != nil {
+				return err
 			}
-			if req.Until, err = command.ParseTime(until); err != nil {
-				return fmt.Errorf("invalid value for \"until\": %w", err)
+			if req.Until, err = command.TimeFlag("until", until); err != nil {
+				return err
 			}
 			client, err := cli.Containers()
 			if err != nil {

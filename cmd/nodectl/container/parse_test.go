@@ -148,6 +148,8 @@ func TestParseTime(t *testing.T) {
 		"1700000000.25":        time.Unix(1700000000, 25e7),
 		"2023-01-02T03:04:05Z": time.Date(2023, 1, 2, 3, 4, 5, 0, time.UTC),
 		"2023-01-02":           time.Date(2023, 1, 2, 0, 0, 0, 0, time.Local),
+		"2023-01-02T03:04Z":    time.Date(2023, 1, 2, 3, 4, 0, 0, time.UTC),
+		"2023-01-02T03+01:00":  time.Date(2023, 1, 2, 2, 0, 0, 0, time.UTC),
 	} {
 		got, err := command.ParseTime(text)
 		if err != nil || !got.AsTime().Equal(want) {
@@ -156,6 +158,11 @@ func TestParseTime(t *testing.T) {
 	}
 	if got, err := command.ParseTime("10m"); err != nil || time.Since(got.AsTime()) < 10*time.Minute || time.Since(got.AsTime()) > 11*time.Minute {
 		t.Errorf("10m: got %v %v", got, err)
+	}
+	for _, text := range []string{"", "soon"} {
+		if got, err := command.ParseTime(text); err == nil {
+			t.Errorf("%q was taken as %v", text, got)
+		}
 	}
 }
 

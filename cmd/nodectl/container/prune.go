@@ -2,16 +2,11 @@ package container
 
 import (
 	"context"
-	"fmt"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
-	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
 	"github.com/spf13/cobra"
 )
-
-const pruneWarning = `WARNING! This will remove all stopped containers.
-Are you sure you want to continue?`
 
 // NewPrune is `nodectl container prune`.
 func NewPrune(cli *command.CLI) *cobra.Command {
@@ -22,14 +17,14 @@ func NewPrune(cli *command.CLI) *cobra.Command {
 		Short: "Remove all stopped containers",
 		Args:  command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !force && !cli.Confirm(pruneWarning) {
+			if !force && !cli.Confirm("WARNING! This will remove all stopped containers.") {
 				return nil
 			}
 			bytes, err := Prune(cmd.Context(), cli, filters)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(cli.Out, "Total reclaimed space: "+format.Size(bytes))
+			cli.Reclaimed(bytes)
 			return nil
 		},
 	}
@@ -47,10 +42,8 @@ func Prune(ctx context.Context, cli *command.CLI, filters []string) (int64, erro
 		return 0, err
 	}
 	req := &nodev1.PruneContainersRequest{Labels: parsed["label"], WithoutLabels: parsed["label!"]}
-	for _, value := range parsed["until"] {
-		if req.Until, err = command.ParseTime(value); err != nil {
-			return 0, err
-		}
+	if req.Until, err = parsed.Until(); err != nil {
+		return 0, err
 	}
 	client, err := cli.Containers()
 	if err != nil {
@@ -60,12 +53,6 @@ func Prune(ctx context.Context, cli *command.CLI, filters []string) (int64, erro
 	if err != nil {
 		return 0, err
 	}
-	if len(resp.GetIds()) > 0 {
-		fmt.Fprintln(cli.Out, "Deleted Containers:")
-		for _, id := range resp.GetIds() {
-			fmt.Fprintln(cli.Out, id)
-		}
-		fmt.Fprintln(cli.Out)
-	}
+	cli.Deleted("Containers", resp.GetIds())
 	return resp.GetReclaimedBytes(), nil
 }

@@ -37,5 +37,8 @@ func Ago(t time.Time) string { return Since(t) + " ago" }
 // Since says how much time has passed since t.
 func Since(t time.Time) string { return units.HumanDuration(time.Now().UTC().Sub(t)) }
 
+// Total says how much n bytes are, with four digits, as docker writes sums.
+func Total(n int64) string { return units.HumanSize(float64(n)) }
+
 // Size says how much n bytes are, with three digits.
 func Size(n int64) string { return units.HumanSizeWithPrecision(float64(n), 3) }

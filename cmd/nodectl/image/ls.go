@@ -80,7 +80,9 @@ func (f *listFlags) run(ctx context.Context, cli *command.CLI) (shown int, err e
 	if err != nil {
 		return 0, err
 	}
-	dangling := askedForDangling(filters)
+	// The view has nothing to tell images without a tag apart by, so where they
+	// alone are wanted they are shown in the table.
+	dangling, _, _ := filters.Bool("dangling") // choose has read it
 	if !f.all && !dangling {
 		chosen = slices.DeleteFunc(chosen, func(img *nodev1.Image) bool { return len(img.GetTags()) == 0 && img.GetContainers() == 0 })
 	}
@@ -107,15 +109,6 @@ func (f *listFlags) wantsTable() (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-// askedForDangling says whether only images without a tag are wanted. The view
-// has nothing to tell these apart by, so they are shown in the table.
-func askedForDangling(filters command.Filters) bool {
-	return slices.ContainsFunc(filters["dangling"], func(value string) bool {
-		wanted, err := strconv.ParseBool(value)
-		return err == nil && wanted
-	})
 }
 
 // writeTable writes images in columns, or by a template.
@@ -159,19 +152,15 @@ func choose(all []*nodev1.Image, filters command.Filters) ([]*nodev1.Image, erro
 			before = t
 		}
 	}
-	for _, value := range filters["dangling"] {
-		if _, err := strconv.ParseBool(value); err != nil {
-			return nil, fmt.Errorf("invalid filter 'dangling=%s'", value)
-		}
+	dangling, given, err := filters.Bool("dangling")
+	if err != nil {
+		return nil, err
 	}
 	var out []*nodev1.Image
 	for _, img := range all {
 		created := img.GetCreatedAt().AsTime()
 		if filters.Labels(img.GetLabels()) && (before.IsZero() || created.Before(before)) && (since.IsZero() || created.After(since)) &&
-			filters.Any("dangling", func(v string) bool {
-				want, _ := strconv.ParseBool(v)
-				return want == (len(img.GetTags()) == 0)
-			}) &&
+			(!given || dangling == (len(img.GetTags()) == 0)) &&
 			filters.Any("reference", func(v string) bool {
 				return slices.ContainsFunc(img.GetTags(), func(tag string) bool { return matches(tag, v) })
 			}) {

@@ -2,19 +2,15 @@ package image
 
 import (
 	"context"
-	"fmt"
 
-	"github.com/docker/go-units"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/spf13/cobra"
 )
 
 const (
-	allImagesWarning = `WARNING! This will remove all images without at least one container associated to them.
-Are you sure you want to continue?`
-	danglingWarning = `WARNING! This will remove all dangling images.
-Are you sure you want to continue?`
+	allImagesWarning = "WARNING! This will remove all images without at least one container associated to them."
+	danglingWarning  = "WARNING! This will remove all dangling images."
 )
 
 // NewPrune is `nodectl image prune`.
@@ -39,7 +35,7 @@ func NewPrune(cli *command.CLI) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(cli.Out, "Total reclaimed space:", units.HumanSize(float64(bytes)))
+			cli.Reclaimed(bytes)
 			return nil
 		},
 	}
@@ -66,13 +62,13 @@ func Prune(ctx context.Context, cli *command.CLI, o PruneOptions) (int64, error)
 		return 0, err
 	}
 	req := &nodev1.PruneImagesRequest{All: o.All, Labels: filters["label"], WithoutLabels: filters["label!"]}
-	for _, value := range filters["dangling"] {
-		req.All = req.All || value == "false" || value == "0"
+	dangling, given, err := filters.Bool("dangling")
+	if err != nil {
+		return 0, err
 	}
-	for _, value := range filters["until"] {
-		if req.Until, err = command.ParseTime(value); err != nil {
-			return 0, err
-		}
+	req.All = req.All || given && !dangling
+	if req.Until, err = filters.Until(); err != nil {
+		return 0, err
 	}
 	client, err := cli.Images()
 	if err != nil {
@@ -82,17 +78,15 @@ func Prune(ctx context.Context, cli *command.CLI, o PruneOptions) (int64, error)
 	if err != nil {
 		return 0, err
 	}
-	if len(resp.GetRemoved()) > 0 {
-		fmt.Fprintln(cli.Out, "Deleted Images:")
-		for _, img := range resp.GetRemoved() {
-			for _, name := range img.GetUntagged() {
-				fmt.Fprintln(cli.Out, "untagged: "+Familiar(name))
-			}
-			for _, id := range img.GetDeleted() {
-				fmt.Fprintln(cli.Out, "deleted: "+id)
-			}
+	var lines []string
+	for _, img := range resp.GetRemoved() {
+		for _, name := range img.GetUntagged() {
+			lines = append(lines, "untagged: "+Familiar(name))
 		}
-		fmt.Fprintln(cli.Out)
+		for _, id := range img.GetDeleted() {
+			lines = append(lines, "deleted: "+id)
+		}
 	}
+	cli.Deleted("Images", lines)
 	return resp.GetReclaimedBytes(), nil
 }

@@ -74,12 +74,13 @@ func searchFilter(values []string) (func(*nodev1.FoundRepository) bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"is-official", "is-automated"} {
-		for _, value := range filters[name] {
-			if _, err := strconv.ParseBool(value); err != nil {
-				return nil, fmt.Errorf("invalid filter '%s=%s'", name, value)
-			}
-		}
+	official, officialGiven, err := filters.Bool("is-official")
+	if err != nil {
+		return nil, err
+	}
+	automated, automatedGiven, err := filters.Bool("is-automated")
+	if err != nil {
+		return nil, err
 	}
 	stars := int64(0)
 	for _, value := range filters["stars"] {
@@ -89,14 +90,8 @@ func searchFilter(values []string) (func(*nodev1.FoundRepository) bool, error) {
 		}
 		stars = max(stars, n)
 	}
-	is := func(name string, have bool) bool {
-		return filters.Any(name, func(value string) bool {
-			want, _ := strconv.ParseBool(value)
-			return want == have
-		})
-	}
 	return func(r *nodev1.FoundRepository) bool {
-		return is("is-official", r.GetOfficial()) && is("is-automated", r.GetAutomated()) && r.GetStars() >= stars
+		return (!officialGiven || official == r.GetOfficial()) && (!automatedGiven || automated == r.GetAutomated()) && r.GetStars() >= stars
 	}, nil
 }
 

@@ -76,10 +76,9 @@ func (f *listFlags) run(ctx context.Context, cli *command.CLI) error {
 
 // matcher checks the values of filters, and says which networks match.
 func matcher(filters command.Filters) (func(*nodev1.NetworkInfo) bool, error) {
-	for _, value := range filters["dangling"] {
-		if _, err := strconv.ParseBool(value); err != nil {
-			return nil, fmt.Errorf("invalid filter 'dangling=%s'", value)
-		}
+	dangling, given, err := filters.Bool("dangling")
+	if err != nil {
+		return nil, err
 	}
 	for _, value := range filters["type"] {
 		if value != "custom" && value != "builtin" {
@@ -93,10 +92,7 @@ func matcher(filters command.Filters) (func(*nodev1.NetworkInfo) bool, error) {
 			filters.Any("name", func(v string) bool { return strings.Contains(n.GetName(), v) }) &&
 			filters.Any("scope", func(v string) bool { return v == scope }) &&
 			filters.Any("type", func(v string) bool { return (v == "builtin") == n.GetPredefined() }) &&
-			filters.Any("dangling", func(v string) bool {
-				dangling, _ := strconv.ParseBool(v)
-				return dangling == (!n.GetPredefined() && !n.GetInUse())
-			})
+			(!given || dangling == (!n.GetPredefined() && !n.GetInUse()))
 	}, nil
 }
 

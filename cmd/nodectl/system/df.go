@@ -103,14 +103,14 @@ func (r dfRow) TotalCount() string { return fmt.Sprint(r.total) }
 func (r dfRow) Active() string { return fmt.Sprint(r.active) }
 
 // Size is what they take.
-func (r dfRow) Size() string { return format.Size(r.size) }
+func (r dfRow) Size() string { return format.Total(r.size) }
 
 // Reclaimable is what of it can be had back, with the share.
 func (r dfRow) Reclaimable() string {
 	if r.size <= 0 {
-		return format.Size(max(r.reclaimable, 0))
+		return format.Total(max(r.reclaimable, 0))
 	}
-	return fmt.Sprintf("%s (%d%%)", format.Size(r.reclaimable), r.reclaimable*100/r.size)
+	return fmt.Sprintf("%s (%d%%)", format.Total(r.reclaimable), r.reclaimable*100/r.size)
 }
 
 // rows are images, containers and volumes as wholes.

@@ -100,10 +100,10 @@ func (r imageRow) CreatedSince() string { return format.Ago(r.img.GetCreatedAt()
 func (r imageRow) Size() string { return format.Size(r.shared + r.unique) }
 
 // SharedSize is what other images or containers need too.
-func (r imageRow) SharedSize() string { return format.Size(r.shared) }
+func (r imageRow) SharedSize() string { return format.Total(r.shared) }
 
 // UniqueSize is what is had back when it is removed.
-func (r imageRow) UniqueSize() string { return format.Size(r.unique) }
+func (r imageRow) UniqueSize() string { return format.Total(r.unique) }
 
 // Containers is how many use it.
 func (r imageRow) Containers() string { return fmt.Sprint(r.img.GetContainers()) }
@@ -126,4 +126,4 @@ func (r volumeRow) Name() string { return r.v.GetName() }
 func (r volumeRow) Links() string { return fmt.Sprint(len(r.v.GetUsedBy())) }
 
 // Size is what it takes.
-func (r volumeRow) Size() string { return format.Size(max(r.v.GetSize(), 0)) }
+func (r volumeRow) Size() string { return format.Total(max(r.v.GetSize(), 0)) }

@@ -52,11 +52,11 @@ func NewEvents(cli *command.CLI) *cobra.Command {
 				return err
 			}
 			req := &nodev1.WatchRequest{}
-			if req.Since, err = command.ParseTime(since); err != nil {
-				return fmt.Errorf("invalid value for \"since\": %w", err)
+			if req.Since, err = command.TimeFlag("since", since); err != nil {
+				return err
 			}
-			if req.Until, err = command.ParseTime(until); err != nil {
-				return fmt.Errorf("invalid value for \"until\": %w", err)
+			if req.Until, err = command.TimeFlag("until", until); err != nil {
+				return err
 			}
 			return watchEvents(cmd.Context(), cli, req, wanted, source)
 		},

@@ -3,14 +3,13 @@ package system
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
-	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/container"
-	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/network"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/volume"
 	"github.com/spf13/cobra"
 )
 
@@ -38,11 +37,11 @@ func NewPrune(cli *command.CLI) *cobra.Command {
 			if !flags.force && !cli.Confirm(flags.warning()) {
 				return nil
 			}
-			bytes, err := flags.prune(cmd.Context(), cli, filters)
+			bytes, err := flags.prune(cmd.Context(), cli)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(cli.Out, "Total reclaimed space: "+format.Size(bytes))
+			cli.Reclaimed(bytes)
 			return nil
 		},
 	}
@@ -69,20 +68,20 @@ func (f pruneFlags) warning() string {
 	if len(f.filters) > 0 {
 		text += "  Items to be pruned will be filtered with:\n  - " + strings.Join(f.filters, "\n  - ") + "\n\n"
 	}
-	return text + "Are you sure you want to continue?"
+	return strings.TrimSuffix(text, "\n")
 }
 
 // prune removes what nothing needs, the users of things before the things.
-func (f pruneFlags) prune(ctx context.Context, cli *command.CLI, filters command.Filters) (int64, error) {
+func (f pruneFlags) prune(ctx context.Context, cli *command.CLI) (int64, error) {
 	total, err := container.Prune(ctx, cli, f.filters)
 	if err != nil {
 		return 0, err
 	}
-	if err := pruneNetworks(ctx, cli, filters); err != nil {
+	if err := network.Prune(ctx, cli, f.filters); err != nil {
 		return 0, err
 	}
 	if f.volumes {
-		bytes, err := pruneVolumes(ctx, cli, filters)
+		bytes, err := volume.Prune(ctx, cli, f.filters)
 		if err != nil {
 			return 0, err
 		}
@@ -90,35 +89,4 @@ func (f pruneFlags) prune(ctx context.Context, cli *command.CLI, filters command
 	}
 	bytes, err := image.Prune(ctx, cli, image.PruneOptions{All: f.all, Filters: f.filters})
 	return total + bytes, err
-}
-
-func pruneNetworks(ctx context.Context, cli *command.CLI, filters command.Filters) error {
-	req := &nodev1.PruneNetworksRequest{Labels: filters["label"], LabelsNot: filters["label!"]}
-	for _, value := range filters["until"] {
-		var err error
-		if req.Until, err = command.ParseTime(value); err != nil {
-			return err
-		}
-	}
-	client, err := cli.Networks()
-	if err != nil {
-		return err
-	}
-	resp, err := client.Prune(ctx, req)
-	if err == nil && len(resp.GetRemoved()) > 0 {
-		fmt.Fprintln(cli.Out, "Deleted Networks:\n"+strings.Join(resp.GetRemoved(), "\n")+"\n")
-	}
-	return err
-}
-
-func pruneVolumes(ctx context.Context, cli *command.CLI, filters command.Filters) (int64, error) {
-	client, err := cli.Volumes()
-	if err != nil {
-		return 0, err
-	}
-	resp, err := client.Prune(ctx, &nodev1.PruneVolumesRequest{Labels: filters["label"], WithoutLabels: filters["label!"]})
-	if err == nil && len(resp.GetNames()) > 0 {
-		fmt.Fprintln(cli.Out, "Deleted Volumes:\n"+strings.Join(resp.GetNames(), "\n")+"\n")
-	}
-	return resp.GetReclaimedBytes(), err
 }

@@ -57,37 +57,37 @@ func (f *listFlags) run(ctx context.Context, cli *command.CLI) error {
 	if f.quiet {
 		list.Format = "{{.Name}}"
 	}
+	match, err := matcher(filters)
+	if err != nil {
+		return err
+	}
 	for _, v := range resp.GetVolumes() {
-		ok, err := matches(v, filters)
-		if err != nil {
-			return err
-		}
-		if ok {
+		if match(v) {
 			list.Rows = append(list.Rows, row{v})
 		}
 	}
 	return list.Write(cli.Out)
 }
 
-// matches says whether a volume has what the filters ask for.
-func matches(v *nodev1.Volume, filters command.Filters) (bool, error) {
-	for _, value := range filters["dangling"] {
-		want, err := strconv.ParseBool(value)
-		if err != nil {
-			return false, fmt.Errorf("invalid filter 'dangling=%s'", value)
-		}
-		if want != (len(v.GetUsedBy()) == 0) {
-			return false, nil
-		}
+// matcher checks the values of filters, and says which volumes match.
+func matcher(filters command.Filters) (func(*nodev1.Volume) bool, error) {
+	dangling, given, err := filters.Bool("dangling")
+	if err != nil {
+		return nil, err
 	}
+	var names []*regexp.Regexp
 	for _, value := range filters["name"] {
-		if _, err := regexp.Compile(value); err != nil {
-			return false, fmt.Errorf("invalid filter 'name=%s'", value)
+		name, err := regexp.Compile(value)
+		if err != nil {
+			return nil, fmt.Errorf("invalid filter 'name=%s'", value)
 		}
+		names = append(names, name)
 	}
-	return filters.Labels(v.GetLabels()) &&
-		filters.Any("driver", func(want string) bool { return v.GetDriver() == want }) &&
-		filters.Any("name", func(want string) bool { return regexp.MustCompile(want).MatchString(v.GetName()) }), nil
+	return func(v *nodev1.Volume) bool {
+		return (!given || dangling == (len(v.GetUsedBy()) == 0)) && filters.Labels(v.GetLabels()) &&
+			filters.Any("driver", func(want string) bool { return v.GetDriver() == want }) &&
+			(len(names) == 0 || slices.ContainsFunc(names, func(name *regexp.Regexp) bool { return name.MatchString(v.GetName()) }))
+	}, nil
 }
 
 var header = format.Header{
@@ -133,7 +133,7 @@ func (r row) Size() string {
 	if r.v.GetSize() < 0 {
 		return "N/A"
 	}
-	return format.Size(r.v.GetSize())
+	return format.Total(r.v.GetSize())
 }
 
 // Availability, Group and Status are of clusters, which this is none of.

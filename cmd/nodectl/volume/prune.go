@@ -1,13 +1,10 @@
 package volume
 
 import (
-	"fmt"
-	"strconv"
-	"strings"
+	"context"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
-	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
 	"github.com/spf13/cobra"
 )
 
@@ -35,21 +32,14 @@ func NewPrune(cli *command.CLI) *cobra.Command {
 			if req.GetAll() {
 				warning = warnAll
 			}
-			if !force && !cli.Confirm(warning+"\nAre you sure you want to continue?") {
+			if !force && !cli.Confirm(warning) {
 				return nil
 			}
-			client, err := cli.Volumes()
+			bytes, err := prune(cmd.Context(), cli, req)
 			if err != nil {
 				return err
 			}
-			resp, err := client.Prune(cmd.Context(), req)
-			if err != nil {
-				return err
-			}
-			if len(resp.GetNames()) > 0 {
-				fmt.Fprintf(cli.Out, "Deleted Volumes:\n%s\n\n", strings.Join(resp.GetNames(), "\n"))
-			}
-			fmt.Fprintln(cli.Out, "Total reclaimed space: "+format.Size(resp.GetReclaimedBytes()))
+			cli.Reclaimed(bytes)
 			return nil
 		},
 	}
@@ -59,28 +49,36 @@ func NewPrune(cli *command.CLI) *cobra.Command {
 	return cmd
 }
 
-// pruneRequest reads the filters.
-func pruneRequest(all bool, texts []string) (*nodev1.PruneVolumesRequest, error) {
-	req := &nodev1.PruneVolumesRequest{All: all}
-	for _, text := range texts {
-		name, value, ok := strings.Cut(text, "=")
-		if strings.HasSuffix(name, "!") {
-			name = "label!"
-		}
-		switch {
-		case ok && name == "label":
-			req.Labels = append(req.Labels, value)
-		case ok && name == "label!":
-			req.WithoutLabels = append(req.WithoutLabels, value)
-		case ok && name == "all":
-			on, err := strconv.ParseBool(value)
-			if err != nil {
-				return nil, fmt.Errorf("invalid filter 'all=%s'", value)
-			}
-			req.All = req.All || on
-		default:
-			return nil, fmt.Errorf("invalid filter '%s'", name)
-		}
+// Prune removes anonymous volumes that no container uses, prints which, and
+// returns how many bytes that gave back. Filters are label, label! for those
+// without it, and all=true, which means those with a name too.
+func Prune(ctx context.Context, cli *command.CLI, filters []string) (int64, error) {
+	req, err := pruneRequest(false, filters)
+	if err != nil {
+		return 0, err
 	}
-	return req, nil
+	return prune(ctx, cli, req)
+}
+
+// pruneRequest reads the filters.
+func pruneRequest(all bool, filters []string) (*nodev1.PruneVolumesRequest, error) {
+	parsed, err := command.ParseFilters(filters, "label", "label!", "all")
+	if err != nil {
+		return nil, err
+	}
+	more, _, err := parsed.Bool("all")
+	return &nodev1.PruneVolumesRequest{All: all || more, Labels: parsed["label"], WithoutLabels: parsed["label!"]}, err
+}
+
+func prune(ctx context.Context, cli *command.CLI, req *nodev1.PruneVolumesRequest) (int64, error) {
+	client, err := cli.Volumes()
+	if err != nil {
+		return 0, err
+	}
+	resp, err := client.Prune(ctx, req)
+	if err != nil {
+		return 0, err
+	}
+	cli.Deleted("Volumes", resp.GetNames())
+	return resp.GetReclaimedBytes(), nil
 }
