@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/nodeagent/nodeagent/cmd/nodectl/interrupt"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/terminal"
 )
 
@@ -31,7 +32,9 @@ func (c *CLI) Output(name, what string, write func(io.Writer) error) error {
 	if err != nil {
 		return fmt.Errorf("failed to %s: %w", what, err)
 	}
-	defer os.Remove(f.Name()) // what was renamed is not there any more
+	remove := func() { _ = os.Remove(f.Name()) } // what was renamed is not there any more
+	defer remove()
+	defer interrupt.Undo(remove)()
 	err = write(f)
 	if cerr := f.Close(); err == nil && cerr != nil {
 		err = fmt.Errorf("failed to %s: %w", what, cerr)

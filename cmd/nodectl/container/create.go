@@ -11,6 +11,7 @@ import (
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/interrupt"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 )
@@ -139,6 +140,8 @@ func startCode(text string) int {
 // cidFile is the file of --cidfile; nil is none.
 type cidFile struct {
 	file *os.File
+	// keep ends that a signal removes it.
+	keep func()
 }
 
 // openCIDFile makes the file, which must not be there.
@@ -153,7 +156,7 @@ func openCIDFile(path string) (*cidFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("failed to create the container ID file: %w", err)
 	}
-	return &cidFile{f}, nil
+	return &cidFile{f, interrupt.Undo(func() { _ = os.Remove(path) })}, nil
 }
 
 // finish writes the ID, or removes the file when there is none.
@@ -161,6 +164,7 @@ func (c *cidFile) finish(id string) error {
 	if c == nil {
 		return nil
 	}
+	defer c.keep()
 	if id == "" {
 		return errors.Join(c.file.Close(), os.Remove(c.file.Name()))
 	}

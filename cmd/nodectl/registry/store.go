@@ -14,6 +14,7 @@ import (
 	"github.com/docker/cli/cli/config/credentials"
 	"github.com/docker/cli/cli/config/types"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/interrupt"
 	"golang.org/x/sys/unix"
 )
 
@@ -209,7 +210,9 @@ func replace(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // what was renamed is not there any more
+	remove := func() { _ = os.Remove(f.Name()) } // what was renamed is not there any more
+	defer remove()
+	defer interrupt.Undo(remove)()
 	_, err = f.Write(data)
 	if err == nil {
 		err = f.Sync()

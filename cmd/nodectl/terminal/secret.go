@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,33 +42,18 @@ func ReadSecret(f *os.File, out io.Writer, question string) (string, error) {
 
 // silence turns echo off.
 func silence(f *os.File) (restore func(), err error) {
-	fd := int(f.Fd())
-	old, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if restore, err = keep(f); err != nil {
+		return nil, err
+	}
+	mode, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	if err == nil {
+		mode.Lflag &^= unix.ECHO
+		mode.Lflag |= unix.ICANON | unix.ISIG
+		err = unix.IoctlSetTermios(int(f.Fd()), unix.TCSETS, mode)
+	}
 	if err != nil {
+		restore()
 		return nil, fmt.Errorf("turn off the terminal's echo: %w", err)
 	}
-	silent := *old
-	silent.Lflag &^= unix.ECHO
-	silent.Lflag |= unix.ICANON | unix.ISIG
-	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &silent); err != nil {
-		return nil, fmt.Errorf("turn off the terminal's echo: %w", err)
-	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGINT)
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		select {
-		case <-stop:
-		case s := <-signals:
-			_ = unix.IoctlSetTermios(fd, unix.TCSETS, old)
-			os.Exit(128 + int(s.(unix.Signal)))
-		}
-	}()
-	return sync.OnceFunc(func() {
-		signal.Stop(signals)
-		close(stop)
-		<-stopped
-		_ = unix.IoctlSetTermios(fd, unix.TCSETS, old)
-	}), nil
+	return restore, nil
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	mobyterm "github.com/moby/term"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/interrupt"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
@@ -29,37 +30,38 @@ func Is(stream any) bool {
 }
 
 // Raw puts a terminal in raw mode. restore puts it back and may be called
-// more than once; until then the signals that end a process put it back
-// before they do, and where nothing can be done any more, a guard does.
+// more than once.
 func Raw(f *os.File) (restore func(), err error) {
-	fd := int(f.Fd())
-	// Without a guard it is only not put back after SIGKILL.
-	watch, _ := startGuard(f)
-	state, err := term.MakeRaw(fd)
-	if err != nil {
-		watch.dismiss()
+	if restore, err = keep(f); err != nil {
+		return nil, err
+	}
+	if _, err := term.MakeRaw(int(f.Fd())); err != nil {
+		restore()
 		return nil, fmt.Errorf("set terminal to raw mode: %w", err)
 	}
-	signals := make(chan os.Signal, 1)
-	// Not SIGPIPE: who asks for it gets it for every socket too, such as the one
-	// to an agent that has just died. Of a broken standard output the guard knows.
-	signal.Notify(signals, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGINT)
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		select {
-		case <-stop:
-		case s := <-signals:
-			_ = term.Restore(fd, state)
-			os.Exit(128 + int(s.(unix.Signal)))
-		}
-	}()
-	return sync.OnceFunc(func() {
-		signal.Stop(signals)
-		close(stop)
-		<-stopped
-		_ = term.Restore(fd, state)
+	return restore, nil
+}
+
+// keep remembers the mode of a terminal that is about to be changed. restore
+// puts it back; until it is called the signals that end a process put it back
+// before they do, and where nothing can be done any more, such as after
+// SIGKILL or a broken standard output, a guard does.
+func keep(f *os.File) (restore func(), err error) {
+	state, err := term.GetState(int(f.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("read the terminal's mode: %w", err)
+	}
+	watch, _ := startGuard(f) // without one all but the last holds
+	back := func() {
+		_ = term.Restore(int(f.Fd()), state)
+		// One that is left would put it back once more, when whoever has the
+		// terminal next may have changed it.
 		watch.dismiss()
+	}
+	stop := interrupt.Undo(back)
+	return sync.OnceFunc(func() {
+		stop()
+		back()
 	}), nil
 }
 
