@@ -74,6 +74,43 @@ func FlagError(cmd *cobra.Command, err error) error {
 		err, cmd.UseLine(), cmd.CommandPath())}}
 }
 
+// InvalidValue is a flag's value that docker refuses while it reads flags.
+type InvalidValue struct {
+	// Flag is as usage texts have it, such as "-m, --memory".
+	Flag, Value string
+	Err         error
+}
+
+// Error says what is wrong as pflag does.
+func (e *InvalidValue) Error() string {
+	return fmt.Sprintf("invalid argument %q for %q flag: %v", e.Value, e.Flag, e.Err)
+}
+
+// ValueError words what is wrong with the values of flags: an InvalidValue as
+// FlagError does, others as they are.
+func ValueError(cmd *cobra.Command, err error) error {
+	var value *InvalidValue
+	if errors.As(err, &value) {
+		return FlagError(cmd, err)
+	}
+	return err
+}
+
+// EngineError makes an error end nodectl with 125 unless it says with what, and
+// tells where to read more, as docker does for run and create.
+func EngineError(cmd *cobra.Command, err error) error {
+	var exit *Exit
+	if err == nil || errors.As(err, &exit) {
+		return err
+	}
+	return &Exit{Code: ExitEngine, Err: Hint(cmd, err)}
+}
+
+// Hint adds to an error where to read more.
+func Hint(cmd *cobra.Command, err error) error {
+	return fmt.Errorf("%w\n\nRun '%s --help' for more information", err, cmd.CommandPath())
+}
+
 func usage(format string, args ...any) error {
 	return &Usage{Text: fmt.Sprintf(format, args...)}
 }

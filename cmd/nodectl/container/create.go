@@ -48,7 +48,7 @@ type createArgs struct {
 func createContainer(ctx context.Context, cli *command.CLI, flags *createFlags, args createArgs) (id string, err error) {
 	req, err := flags.request(args.image, args.command, args.detached)
 	if err != nil {
-		return "", &command.Exit{Code: command.ExitEngine, Err: err}
+		return "", command.EngineError(flags.cmd, command.ValueError(flags.cmd, err))
 	}
 	warnBefore(cli, req.GetSpec())
 	cid, err := openCIDFile(flags.cidfile)
@@ -56,17 +56,10 @@ func createContainer(ctx context.Context, cli *command.CLI, flags *createFlags, 
 		return "", err
 	}
 	defer func() { err = errors.Join(err, cid.finish(id)) }()
-	switch flags.pull {
-	case "always":
-		if flags.rootfs {
-			break
-		}
+	if flags.pull == "always" && !flags.rootfs {
 		if err := pullImage(ctx, cli, flags, args.image); err != nil {
 			return "", err
 		}
-	case "missing", "never", "":
-	default:
-		return "", fmt.Errorf("invalid pull option: '%s': must be one of \"always\", \"missing\" or \"never\"", flags.pull)
 	}
 	client, err := cli.Containers()
 	if err != nil {
@@ -108,18 +101,6 @@ func pullImage(ctx context.Context, cli *command.CLI, flags *createFlags, ref st
 	o := image.PullOptions{Ref: ref, Platform: flags.platform, Out: cli.Err, Quiet: flags.quiet}
 	_, err := image.Pull(ctx, cli, o)
 	return err
-}
-
-// startError gives a failed start docker's exit code: 127 where the command
-// is not there, 126 where it cannot be invoked, 125 for all else.
-func startError(cli *command.CLI, err error) error {
-	text := cli.Text(err)
-	// A person's mistake is said without the way it took to be found; the
-	// agent's log has that.
-	if at := strings.Index(text, `exec: "`); at >= 0 {
-		err = errors.New("failed to start container: " + text[at:])
-	}
-	return &command.Exit{Code: startCode(text), Err: err}
 }
 
 // startCode tells from the words of the error, which are the kernel's.

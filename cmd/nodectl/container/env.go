@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"unicode"
+
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 )
 
 // maxEnvFile bounds an --env-file, in bytes.
@@ -32,7 +34,7 @@ func environment(files, flags []string) ([]string, error) {
 	for _, env := range flags {
 		name, _, ok := strings.Cut(env, "=")
 		if name == "" {
-			return nil, fmt.Errorf("invalid environment variable: %s", env)
+			return nil, &command.InvalidValue{Flag: "-e, --env", Value: env, Err: fmt.Errorf("invalid environment variable: %s", env)}
 		}
 		if ok {
 			out = append(out, env)
@@ -62,14 +64,12 @@ func fileLines(r io.Reader) ([]string, error) {
 // envLines reads an environment file as docker does: values as they are,
 // without quotes or expansion.
 func envLines(r io.Reader) ([]string, error) {
+	lines, err := fileLines(r)
+	if err != nil {
+		return nil, err
+	}
 	var out []string
-	scanner := bufio.NewScanner(io.LimitReader(r, maxEnvFile))
-	scanner.Buffer(nil, 1<<20)
-	for scanner.Scan() {
-		line := strings.TrimLeftFunc(strings.TrimPrefix(scanner.Text(), "\ufeff"), unicode.IsSpace)
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
+	for _, line := range lines {
 		name, value, ok := strings.Cut(line, "=")
 		if name == "" {
 			return nil, fmt.Errorf("no variable name on line '%s'", line)
@@ -84,7 +84,7 @@ func envLines(r io.Reader) ([]string, error) {
 		}
 		out = append(out, name+"="+value)
 	}
-	return out, scanner.Err()
+	return out, nil
 }
 
 // pairs reads NAME=VALUE flags; one without a value has an empty one.

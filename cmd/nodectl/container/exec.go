@@ -29,7 +29,7 @@ func NewExec(cli *command.CLI) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if start.Env, err = environment(envFile, env); err != nil {
-				return &command.Exit{Code: command.ExitEngine, Err: err}
+				return command.ValueError(cmd, err)
 			}
 			start.Env = slices.DeleteFunc(start.Env, func(e string) bool { return !strings.Contains(e, "=") })
 			start.Container, start.Command = args[0], args[1:]

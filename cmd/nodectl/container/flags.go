@@ -3,6 +3,7 @@
 package container
 
 import (
+	"fmt"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -46,12 +47,13 @@ type createFlags struct {
 	limits                          limitFlags
 
 	networkFlags
-	privileged, readOnly        bool
-	capAdd, capDrop             []string
-	securityOpt                 []string
-	pid, ipc                    string
-	oomScoreAdj                 int64
-	entrypointSet, timeoutGiven func() bool
+	privileged, readOnly bool
+	capAdd, capDrop      []string
+	securityOpt          []string
+	pid, ipc             string
+	oomScoreAdj          int64
+	// cmd is whose flags they are.
+	cmd *cobra.Command
 }
 
 // add adds the flags to a command.
@@ -66,8 +68,7 @@ func (f *createFlags) add(cmd *cobra.Command) {
 	f.addLimits(flags)
 	f.addFurther(flags)
 	f.health.add(flags)
-	f.entrypointSet = func() bool { return flags.Changed("entrypoint") }
-	f.timeoutGiven = func() bool { return flags.Changed("stop-timeout") }
+	f.cmd = cmd
 }
 
 func (f *createFlags) addGeneral(flags *pflag.FlagSet) {
@@ -117,6 +118,11 @@ func (f *createFlags) addSecurity(flags *pflag.FlagSet) {
 
 // request makes what is asked of the agent.
 func (f *createFlags) request(image string, args []string, detached bool) (*nodev1.CreateRequest, error) {
+	switch f.pull {
+	case "always", "missing", "never", "":
+	default:
+		return nil, fmt.Errorf("invalid pull option: '%s': must be one of \"always\", \"missing\" or \"never\"", f.pull)
+	}
 	spec := &nodev1.ContainerSpec{
 		Image: image, Command: args, WorkingDir: f.workdir, User: f.user, Hostname: f.hostname, Domainname: f.domainname,
 		Stdin: f.interactive, StdinOnce: f.interactive && !f.tty && !detached, Tty: f.tty, Attach: f.attachedTo(detached),
@@ -129,13 +135,13 @@ func (f *createFlags) request(image string, args []string, detached bool) (*node
 		}
 		spec.Image, spec.Rootfs = "", folder
 	}
-	if f.entrypointSet() {
+	if f.cmd.Flags().Changed("entrypoint") {
 		spec.SetEntrypoint = true
 		if f.entrypoint != "" {
 			spec.Entrypoint = []string{f.entrypoint}
 		}
 	}
-	if f.timeoutGiven() {
+	if f.cmd.Flags().Changed("stop-timeout") {
 		spec.StopTimeout = durationpb.New(time.Duration(f.stopTimeout) * time.Second)
 	}
 	for _, fill := range []func(*nodev1.ContainerSpec) error{

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/spf13/pflag"
 )
 
@@ -55,7 +56,7 @@ func (f *createFlags) checkSysctls() error {
 		known := slices.Contains(sysctlNames, name) ||
 			slices.ContainsFunc(sysctlPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 		if !ok || !known {
-			return fmt.Errorf("invalid argument %q for \"--sysctl\" flag: sysctl '%s' is not allowed", text, text)
+			return &command.InvalidValue{Flag: "--sysctl", Value: text, Err: fmt.Errorf("sysctl '%s' is not allowed", text)}
 		}
 	}
 	return nil

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/docker/go-units"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/spf13/pflag"
 )
 
@@ -48,7 +50,7 @@ func (f *createFlags) fillFurther(spec *nodev1.ContainerSpec) error {
 	if f.isolation != "" && f.isolation != "default" {
 		return fmt.Errorf("invalid isolation '%s' on linux", f.isolation)
 	}
-	if known := strings.Join(runtimes, " "); !strings.Contains(" "+known+" ", " "+f.runtime+" ") {
+	if !slices.Contains(runtimes, f.runtime) {
 		return fmt.Errorf("unknown or invalid runtime name: %s", f.runtime)
 	}
 	spec.Links, spec.DeviceRules, spec.VolumesFrom = f.links, f.deviceRules, f.volumesFrom
@@ -74,7 +76,7 @@ func (f *createFlags) fillFurther(spec *nodev1.ContainerSpec) error {
 	}
 	if f.shmSize != "" {
 		if spec.ShmBytes, err = units.RAMInBytes(f.shmSize); err != nil {
-			return fmt.Errorf("invalid argument %q for \"--shm-size\" flag: %w", f.shmSize, err)
+			return &command.InvalidValue{Flag: "--shm-size", Value: f.shmSize, Err: err}
 		}
 	}
 	for _, text := range f.ulimits {
@@ -89,7 +91,7 @@ func (f *createFlags) fillFurther(spec *nodev1.ContainerSpec) error {
 		switch strings.ToLower(stream) {
 		case "stdin", "stdout", "stderr":
 		default:
-			return fmt.Errorf("invalid argument %q for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR", stream)
+			return &command.InvalidValue{Flag: "-a, --attach", Value: stream, Err: errors.New("valid streams are STDIN, STDOUT and STDERR")}
 		}
 	}
 	return nil
@@ -136,7 +138,7 @@ func parseRestart(text string) (*nodev1.RestartPolicy, error) {
 func parseUlimit(text string) (*nodev1.Ulimit, error) {
 	limit, err := units.ParseUlimit(text)
 	if err != nil {
-		return nil, fmt.Errorf("invalid argument %q for \"--ulimit\" flag: %w", text, err)
+		return nil, &command.InvalidValue{Flag: "--ulimit", Value: text, Err: err}
 	}
 	return &nodev1.Ulimit{Name: limit.Name, Soft: limit.Soft, Hard: limit.Hard}, nil
 }

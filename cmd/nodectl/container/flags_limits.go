@@ -8,6 +8,7 @@ import (
 
 	"github.com/docker/go-units"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/spf13/pflag"
 )
 
@@ -84,7 +85,7 @@ func (f *createFlags) fillLimits(spec *nodev1.ContainerSpec) error {
 		for _, text := range list.texts {
 			rate, err := deviceRate(text, list.rate)
 			if err != nil {
-				return fmt.Errorf("invalid argument %q for %q flag: %w", text, "--"+list.flag, err)
+				return &command.InvalidValue{Flag: "--" + list.flag, Value: text, Err: err}
 			}
 			*list.to = append(*list.to, rate)
 		}
@@ -157,12 +158,12 @@ func (f *limitFlags) resources() (*nodev1.Resources, error) {
 			continue
 		}
 		if *size.to, err = units.RAMInBytes(size.text); err != nil {
-			return nil, fmt.Errorf("invalid argument %q for %q flag: %w", size.text, size.flag, err)
+			return nil, &command.InvalidValue{Flag: size.flag, Value: size.text, Err: err}
 		}
 	}
 	if f.cpus != "" {
 		if res.NanoCpus, err = parseCPUs(f.cpus); err != nil {
-			return nil, fmt.Errorf("invalid argument %q for \"--cpus\" flag: %w", f.cpus, err)
+			return nil, &command.InvalidValue{Flag: "--cpus", Value: f.cpus, Err: err}
 		}
 	}
 	return res, nil
@@ -171,7 +172,7 @@ func (f *limitFlags) resources() (*nodev1.Resources, error) {
 // parseCPUs reads a decimal number of CPUs as billionths of one.
 func parseCPUs(text string) (int64, error) {
 	cpus, ok := new(big.Rat).SetString(text)
-	if !ok || len(text) > 32 || strings.ContainsAny(text, "eE") {
+	if !ok || len(text) > 32 || strings.ContainsAny(text, "eEpP") {
 		return 0, fmt.Errorf("failed to parse %s as a rational number", text)
 	}
 	nano := cpus.Mul(cpus, big.NewRat(1e9, 1))

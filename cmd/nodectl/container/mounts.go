@@ -10,6 +10,7 @@ import (
 
 	"github.com/docker/go-units"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 )
 
 func (f *createFlags) fillMounts(spec *nodev1.ContainerSpec) error {
@@ -107,7 +108,7 @@ var mountTypes = map[string]nodev1.Mount_Type{
 func parseMount(text string) (*nodev1.Mount, error) {
 	m, err := mountFields(text)
 	if err != nil {
-		return nil, fmt.Errorf("invalid argument %q for \"--mount\" flag: %w", text, err)
+		return nil, &command.InvalidValue{Flag: "--mount", Value: text, Err: err}
 	}
 	return m, nil
 }
@@ -294,11 +295,11 @@ func parseDevice(text string) (*nodev1.Device, error) {
 	case len(parts) == 2:
 		d.ContainerPath = parts[1]
 	case len(parts) > 3:
-		return nil, fmt.Errorf("invalid argument %q for \"--device\" flag: bad format for path: %s", text, text)
+		return nil, fmt.Errorf("bad format for path: %s", text)
 	}
 	for _, path := range []string{d.ContainerPath, d.HostPath} {
 		if !filepath.IsAbs(path) {
-			return nil, fmt.Errorf("invalid argument %q for \"--device\" flag: %s is not an absolute path", text, path)
+			return nil, fmt.Errorf("%s is not an absolute path", path)
 		}
 	}
 	if !validPermissions(d.Permissions) {

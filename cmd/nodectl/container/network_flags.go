@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/spf13/pflag"
 )
 
@@ -74,7 +75,7 @@ func (f *networkFlags) fillNetwork(spec *nodev1.ContainerSpec) error {
 	}
 	for _, server := range f.dns {
 		if _, err := netip.ParseAddr(strings.TrimSpace(server)); err != nil {
-			return fmt.Errorf("invalid argument %q for \"--dns\" flag: IP address is not correctly formatted: %s", server, server)
+			return &command.InvalidValue{Flag: "--dns", Value: server, Err: fmt.Errorf("IP address is not correctly formatted: %s", server)}
 		}
 	}
 	if _, err := net.ParseMAC(f.mac); f.mac != "" && err != nil {
@@ -83,7 +84,7 @@ func (f *networkFlags) fillNetwork(spec *nodev1.ContainerSpec) error {
 	for _, host := range f.addHosts {
 		entry, err := parseHost(host)
 		if err != nil {
-			return fmt.Errorf("invalid argument %q for \"--add-host\" flag: %w", host, err)
+			return &command.InvalidValue{Flag: "--add-host", Value: host, Err: err}
 		}
 		spec.Network.Hosts = append(spec.Network.Hosts, entry)
 	}
@@ -113,7 +114,7 @@ func (f *networkFlags) endpoints() ([]*nodev1.EndpointSpec, error) {
 	for _, text := range f.networks {
 		e, err := parseNetwork(text)
 		if err != nil {
-			return nil, fmt.Errorf("invalid argument %q for \"--network\" flag: %w", text, err)
+			return nil, &command.InvalidValue{Flag: "--network", Value: text, Err: err}
 		}
 		list = append(list, e)
 	}

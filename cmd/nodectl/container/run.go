@@ -27,7 +27,7 @@ func NewRun(cli *command.CLI) *cobra.Command {
 		Args:  command.MinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := runner{cli: cli, flags: &flags, detach: detach, sigProxy: sigProxy, detachKeys: detachKeys}
-			return engineError(r.run(cmd.Context(), args[0], args[1:]))
+			return command.EngineError(cmd, r.run(cmd.Context(), args[0], args[1:]))
 		},
 	}
 	flags.add(cmd)
@@ -35,16 +35,6 @@ func NewRun(cli *command.CLI) *cobra.Command {
 	cmd.Flags().BoolVar(&sigProxy, "sig-proxy", true, "Proxy received signals to the process")
 	cmd.Flags().StringVar(&detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
 	return cmd
-}
-
-// engineError makes an error that is not about the container's process end
-// nodectl with 125.
-func engineError(err error) error {
-	var exit *command.Exit
-	if err == nil || errors.As(err, &exit) {
-		return err
-	}
-	return &command.Exit{Code: command.ExitEngine, Err: err}
 }
 
 // runner is one run.
@@ -81,17 +71,29 @@ func (r *runner) run(ctx context.Context, image string, args []string) error {
 		_, err := client.Start(ctx, &nodev1.StartRequest{Container: id})
 		fmt.Fprintln(r.cli.Out, id)
 		if err != nil {
-			return startError(r.cli, err)
+			return r.startError(err)
 		}
 		return nil
 	}
 	return r.attached(ctx, client, id, keys)
 }
 
+// startError gives a start that failed in a run docker's exit code: 127 where
+// the command is not there, 126 where it cannot be invoked, 125 for all else.
+func (r *runner) startError(err error) error {
+	text := r.cli.Text(err)
+	// A person's mistake is said without the way it took to be found; the
+	// agent's log has that.
+	if at := strings.Index(text, `exec: "`); at >= 0 {
+		err = errors.New("failed to start container: " + text[at:])
+	}
+	return &command.Exit{Code: startCode(text), Err: command.Hint(r.flags.cmd, err)}
+}
+
 // attached starts the container with the person's streams joined to it.
 func (r *runner) attached(ctx context.Context, client nodev1.ContainersClient, id string, keys []byte) error {
 	return foreground(ctx, r.cli, client, foregroundOptions{
-		id: id, tty: r.flags.tty, stdin: r.flags.interactive, start: true,
+		id: id, tty: r.flags.tty, stdin: r.flags.interactive, start: true, startError: r.startError,
 		sigProxy: r.sigProxy && !r.flags.tty, keys: keys, streams: r.flags.attach,
 	})
 }
@@ -108,8 +110,10 @@ func checkTerminal(cli *command.CLI, stdin, tty bool) error {
 type foregroundOptions struct {
 	id                string
 	tty, stdin, start bool
-	sigProxy          bool
-	keys              []byte
+	// startError, when not nil, words why it could not be started.
+	startError func(error) error
+	sigProxy   bool
+	keys       []byte
 	// streams are those attached to, of stdin, stdout and stderr; none means
 	// all.
 	streams []string
@@ -149,8 +153,8 @@ func foreground(ctx context.Context, cli *command.CLI, client nodev1.ContainersC
 			return nil
 		}
 		return &command.Exit{Code: 1}
-	case err != nil && o.start && !begun:
-		return startError(cli, err)
+	case err != nil && o.startError != nil && !begun:
+		return o.startError(err)
 	case err != nil:
 		return err
 	case code != 0:

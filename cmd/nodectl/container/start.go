@@ -1,7 +1,10 @@
 package container
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"strings"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
@@ -24,10 +27,7 @@ func NewStart(cli *command.CLI) *cobra.Command {
 				return err
 			}
 			if !attach && !interactive {
-				return cli.Each(args, func(name string) error {
-					_, err := client.Start(cmd.Context(), &nodev1.StartRequest{Container: name})
-					return err
-				}, cli.PrintArg)
+				return startAll(cmd.Context(), cli, client, args)
 			}
 			if len(args) > 1 {
 				return errors.New("you cannot start and attach multiple containers at once")
@@ -41,4 +41,21 @@ func NewStart(cli *command.CLI) *cobra.Command {
 	cmd.Flags().BoolVarP(&interactive, "interactive", "i", false, "Attach container's STDIN")
 	cmd.Flags().StringVar(&detachKeys, "detach-keys", "", "Override the key sequence for detaching a container")
 	return cmd
+}
+
+// startAll starts containers without attaching. Those that could not be are
+// told of once more at the end, as docker does.
+func startAll(ctx context.Context, cli *command.CLI, client nodev1.ContainersClient, names []string) error {
+	var failed []string
+	err := cli.Each(names, func(name string) error {
+		_, err := client.Start(ctx, &nodev1.StartRequest{Container: name})
+		if err != nil {
+			failed = append(failed, name)
+		}
+		return err
+	}, cli.PrintArg)
+	if err != nil {
+		return fmt.Errorf("failed to start containers: %s", strings.Join(failed, ", "))
+	}
+	return nil
 }

@@ -26,7 +26,7 @@ func NewUpdate(cli *command.CLI) *cobra.Command {
 			req := &nodev1.UpdateRequest{}
 			var err error
 			if req.Resources, err = limits.resources(); err != nil {
-				return err
+				return command.ValueError(cmd, err)
 			}
 			if cmd.Flags().Changed("restart") {
 				if req.Restart, err = parseRestart(restart); err != nil {
