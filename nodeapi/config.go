@@ -92,10 +92,6 @@ func settle(spec *nodev1.ContainerSpec, m *making) {
 // containerConfig makes the container's configuration.
 func containerConfig(m *making) (*runtime.ContainerConfig, error) {
 	spec := m.spec
-	security, err := securityContext(m)
-	if err != nil {
-		return nil, err
-	}
 	mounts, err := mountConfigs(m)
 	if err != nil {
 		return nil, err
@@ -114,7 +110,7 @@ func containerConfig(m *making) (*runtime.ContainerConfig, error) {
 		Tty:         spec.GetTty(),
 		Linux: &runtime.LinuxContainerConfig{
 			Resources:       resources(spec.GetResources()),
-			SecurityContext: security,
+			SecurityContext: securityContext(m),
 		},
 	}
 	switch {

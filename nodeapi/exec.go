@@ -42,7 +42,7 @@ func (s *containers) Exec(stream execStream) error {
 	}
 	er := sandbox.ExecRequest{
 		ContainerID: c.ID, Cmd: req.GetCommand(), Env: req.GetEnv(), Cwd: req.GetWorkingDir(),
-		User: req.GetUser(), Privileged: req.GetPrivileged(),
+		User: wholeUser(req.GetUser()), Privileged: req.GetPrivileged(),
 	}
 	if !req.GetTty() {
 		er.Env = append(s.foreignTerm(stream.Context(), c), er.Env...)

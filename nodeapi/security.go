@@ -1,6 +1,7 @@
 package nodeapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"os"
 	"strconv"
@@ -51,7 +52,7 @@ func namespaceOptions(spec *nodev1.ContainerSpec) *runtime.NamespaceOption {
 }
 
 // securityContext makes the container's security context.
-func securityContext(m *making) (*runtime.LinuxContainerSecurityContext, error) {
+func securityContext(m *making) *runtime.LinuxContainerSecurityContext {
 	sec := m.spec.GetSecurity()
 	c := &runtime.LinuxContainerSecurityContext{
 		Privileged:         sec.GetPrivileged(),
@@ -79,7 +80,8 @@ func securityContext(m *making) (*runtime.LinuxContainerSecurityContext, error) 
 	if options := selinuxOptions(sec.GetSelinux()); options != nil {
 		c.SelinuxOptions = options
 	}
-	return c, setUser(c, m.spec.GetUser())
+	setUser(c, m.spec.GetUser())
+	return c
 }
 
 // selinuxOptions reads label options such as "type:svirt_t"; nil is none.
@@ -129,19 +131,17 @@ func capabilityNames(names []string) []string {
 
 // setUser writes user[:group] into the context. CRI has no group by name: it
 // is left with the user's name, which the image's files resolve.
-func setUser(c *runtime.LinuxContainerSecurityContext, user string) error {
-	if user == "" {
-		return nil
+func setUser(c *runtime.LinuxContainerSecurityContext, user string) {
+	if user = wholeUser(user); user == "" {
+		return
 	}
 	name, group, hasGroup := strings.Cut(user, ":")
 	uid, uidErr := strconv.ParseUint(name, 10, 31)
 	gid, gidErr := strconv.ParseUint(group, 10, 31)
 	switch {
-	case name == "" || (hasGroup && group == ""):
-		return failf(errdefs.ErrInvalidArgument, "invalid user: %q", user)
 	case hasGroup && gidErr != nil:
 		c.RunAsUsername = user
-		return nil
+		return
 	case uidErr == nil:
 		c.RunAsUser = &runtime.Int64Value{Value: int64(uid)}
 	default:
@@ -150,7 +150,19 @@ func setUser(c *runtime.LinuxContainerSecurityContext, user string) error {
 	if hasGroup {
 		c.RunAsGroup = &runtime.Int64Value{Value: int64(gid)}
 	}
-	return nil
+}
+
+// wholeUser is user[:group] as docker reads it: no user is root, and no group
+// the user's own. Nothing at all is left to the image.
+func wholeUser(user string) string {
+	name, group, ok := strings.Cut(user, ":")
+	if ok {
+		name = cmp.Or(name, "0")
+	}
+	if group != "" {
+		name += ":" + group
+	}
+	return name
 }
 
 // writeSeccomp keeps a seccomp profile where the container's configuration
