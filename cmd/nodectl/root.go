@@ -49,6 +49,7 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		pod.NewMetrics(cli), pod.NewMetricsNamed(cli, "metricsp", false), pod.NewMetricsNamed(cli, "metricdescs", true),
 		debug.NewWhy(cli), debug.NewOps(cli), debug.NewDoctor(cli),
 		containerGroup(cli), volumeGroup(cli), imageGroup(cli), networkGroup(cli), storeGroup(cli), registryGroup(cli), systemGroup(cli, build),
+		group("context", "Manage contexts", system.NewContexts(cli)),
 	)
 	root.AddCommand(newMan(build))
 	setHelp(root)

@@ -23,12 +23,18 @@ type matcher struct {
 	exited        []int32
 	ports         map[string][]portRange
 	before, since time.Time
+	// tasks says that containers of a swarm's services are wanted, which there are none of.
+	tasks bool
 }
 
 // newMatcher checks the values of filters; those that name a container are
 // looked up among all.
 func newMatcher(all []*nodev1.Container, filters command.Filters) (*matcher, error) {
 	m := &matcher{filters: filters}
+	var err error
+	if m.tasks, _, err = filters.Bool("is-task"); err != nil {
+		return nil, err
+	}
 	for _, value := range filters["status"] {
 		if !slices.Contains(states, value) {
 			return nil, fmt.Errorf("invalid filter 'status=%s'", value)
@@ -90,7 +96,7 @@ func lookUp(all []*nodev1.Container, name string) *nodev1.Container {
 // all says whether a container matches all filters.
 func (m *matcher) all(c *nodev1.Container) bool {
 	created := c.GetCreatedAt().AsTime()
-	return m.filters.Any("id", func(v string) bool { return strings.HasPrefix(c.GetId(), v) }) &&
+	return !m.tasks && m.filters.Any("id", func(v string) bool { return strings.HasPrefix(c.GetId(), v) }) &&
 		(len(m.names) == 0 || slices.ContainsFunc(m.names, func(p *regexp.Regexp) bool {
 			return p.MatchString(c.GetName()) || p.MatchString("/"+c.GetName())
 		})) &&

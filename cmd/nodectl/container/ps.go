@@ -83,7 +83,7 @@ func (v lastOrNamespace) Set(text string) error {
 
 func (f *psFlags) run(ctx context.Context, cli *command.CLI) error {
 	filters, err := command.ParseFilters(f.filters, "id", "name", "label", "status", "ancestor", "exited", "before", "since", "network",
-		"volume", "publish", "expose", "health")
+		"volume", "publish", "expose", "health", "is-task", "isolation")
 	if err != nil {
 		return err
 	}
