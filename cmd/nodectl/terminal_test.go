@@ -325,3 +325,50 @@ func TestSignalsReachTheContainer(t *testing.T) {
 		t.Errorf("ended with %d", cmd.ProcessState.ExitCode())
 	}
 }
+
+func TestSignalsEndNodectlWhereTheAgentHangs(t *testing.T) {
+	agent := newFakeAgent()
+	attached, release := make(chan struct{}), make(chan struct{})
+	agent.create = func(*nodev1.CreateRequest) (*nodev1.CreateResponse, error) {
+		agent.attach = func(stream nodev1.Containers_AttachServer) error {
+			_ = attachStream{stream}.attached()
+			close(attached)
+			<-release
+			return nil
+		}
+		return &nodev1.CreateResponse{Id: newID}, nil
+	}
+	agent.kill = func(*nodev1.KillRequest) error {
+		<-release
+		return nil
+	}
+	dir := t.TempDir()
+	host := agent.serve(t, dir)
+	t.Cleanup(func() { close(release) }) // before the server waits for its calls
+	var said bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), "nodectl", "run", "busybox", "sleep", "100")
+	cmd.Env, cmd.Stderr = append(os.Environ(), "NODEAGENT_HOST="+host, "HOME="+dir), &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	<-attached
+	again := time.NewTicker(5 * time.Millisecond) // two at once are one
+	defer again.Stop()
+	deadline := time.After(patience)
+	for {
+		select {
+		case <-again.C:
+			_ = cmd.Process.Signal(os.Interrupt)
+		case <-ended:
+			if code := cmd.ProcessState.ExitCode(); code != 1 || said.String() != "\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n" {
+				t.Errorf("ended with %d, having said %q", code, said.String())
+			}
+			return
+		case <-deadline:
+			_ = cmd.Process.Kill()
+			t.Fatal("three interrupts did not end it")
+		}
+	}
+}

@@ -129,7 +129,7 @@ func (o foregroundOptions) has(stream string) bool {
 // started here.
 func foreground(ctx context.Context, cli *command.CLI, client nodev1.ContainersClient, o foregroundOptions) error {
 	if o.sigProxy {
-		defer proxySignals(ctx, client, o.id)()
+		defer proxySignals(ctx, cli, client, o.id)()
 	}
 	begun := false
 	out, stderr := cli.Out, cli.Err

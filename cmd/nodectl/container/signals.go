@@ -1,51 +1,80 @@
 package container
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
+	"sync"
+	"sync/atomic"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"golang.org/x/sys/unix"
 )
 
+// lastStraw is how many signals an agent that does not answer leaves without an
+// answer before one that ends processes ends nodectl; the number is docker's.
+const lastStraw = 3
+
 // proxySignals sends each signal nodectl gets to a container, until stop is
 // called. Signals that are about nodectl itself are left out.
-func proxySignals(ctx context.Context, client nodev1.ContainersClient, id string) (stop func()) {
+func proxySignals(ctx context.Context, cli *command.CLI, client nodev1.ContainersClient, id string) (stop func()) {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
 	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	queue := make(chan string, cap(signals))
+	var unanswered atomic.Int32
+	var both sync.WaitGroup
+	both.Go(func() {
+		defer close(queue)
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case s := <-signals:
-				sendSignal(ctx, client, id, s)
+				name := signalName(s)
+				if name == "" {
+					continue
+				}
+				if n := unanswered.Add(1); n >= lastStraw && (s == unix.SIGINT || s == unix.SIGTERM) {
+					fmt.Fprintf(cli.Err, "\ngot %d SIGTERM/SIGINTs, forcefully exiting\n", n)
+					os.Exit(1)
+				}
+				select {
+				case queue <- name:
+				case <-ctx.Done():
+					return
+				}
 			}
 		}
-	}()
+	})
+	both.Go(func() {
+		for name := range queue {
+			// That the container has just ended is no news: its exit code follows.
+			_, _ = client.Kill(ctx, &nodev1.KillRequest{Container: id, Signal: name})
+			unanswered.Add(-1)
+		}
+	})
 	return func() {
 		signal.Stop(signals)
 		cancel()
-		<-done
+		both.Wait()
 	}
 }
 
-// sendSignal sends one signal. That the container has just ended is no news:
-// its exit code follows.
-func sendSignal(ctx context.Context, client nodev1.ContainersClient, id string, s os.Signal) {
+// signalName is what the agent calls a signal; those without a name, of real
+// time, it knows by number. Empty is one that is about nodectl.
+func signalName(s os.Signal) string {
 	switch s {
 	case unix.SIGCHLD, unix.SIGPIPE, unix.SIGURG, unix.SIGWINCH:
-		return
+		return ""
 	}
 	number, ok := s.(unix.Signal)
 	if !ok {
-		return
+		return ""
 	}
-	if name := unix.SignalName(number); name != "" {
-		_, _ = client.Kill(ctx, &nodev1.KillRequest{Container: id, Signal: name})
-	}
+	return cmp.Or(unix.SignalName(number), strconv.Itoa(int(number)))
 }
