@@ -24,7 +24,7 @@ func newRoot(cli *command.CLI, build system.Build) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          command.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE:          showHelp,
 		Version:       build.Version,
 	}
 	root.SetOut(cli.Out)
@@ -97,7 +97,7 @@ func registryGroup(cli *command.CLI) *cobra.Command {
 // networkGroup is `nodectl network`.
 func networkGroup(cli *command.CLI) *cobra.Command {
 	return group("network", "Manage networks",
-		network.NewConnect(cli), network.NewCreate(cli), network.NewDisconnect(cli), network.NewInspect(cli),
+		network.NewConnect(cli), network.NewCreate(cli), network.NewDisconnect(cli), system.NewInspect(cli, "network"),
 		network.NewList(cli), network.NewPrune(cli), network.NewRemove(cli),
 	)
 }
@@ -124,8 +124,15 @@ func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 		Use:   name + " COMMAND",
 		Short: short,
 		Args:  command.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE:  showHelp,
 	}
 	cmd.AddCommand(commands...)
 	return cmd
+}
+
+// showHelp is what a command does that only has commands below it: as docker, it
+// tells on standard error, since nothing was asked for.
+func showHelp(cmd *cobra.Command, _ []string) error {
+	cmd.SetOut(cmd.ErrOrStderr())
+	return cmd.Help()
 }

@@ -17,6 +17,8 @@ func NoArgs(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:
 		return nil
+	case !cmd.HasParent():
+		return usage("%[1]s: unknown command: %[1]s %[2]s\n\nRun '%[1]s --help' for more information", cmd.Name(), args[0])
 	case cmd.HasSubCommands():
 		return usage("%s: unknown command: %s %s\n\nUsage:  %s\n\nRun '%s --help' for more information",
 			cmd.Root().Name(), cmd.CommandPath(), args[0], cmd.UseLine(), cmd.CommandPath())
@@ -120,6 +122,20 @@ func arguments(n int) string {
 		return "argument"
 	}
 	return "arguments"
+}
+
+// Pairs reads values of flags that are NAME=VALUE; one without a value has an
+// empty one.
+func Pairs(values []string) map[string]string {
+	if len(values) == 0 {
+		return nil
+	}
+	out := map[string]string{}
+	for _, text := range values {
+		name, value, _ := strings.Cut(text, "=")
+		out[name] = value
+	}
+	return out
 }
 
 // Filters are the values of --filter, NAME=VALUE, by name.

@@ -43,6 +43,9 @@ type Usage struct {
 // Error returns the text.
 func (u *Usage) Error() string { return u.Text }
 
+// ErrLost is the end of a stream that has not said all.
+var ErrLost = errors.New("the connection to the nodeagent was lost")
+
 // Report prints an error as docker does and returns the exit code.
 func (c *CLI) Report(err error) int {
 	if err == nil {
@@ -77,7 +80,7 @@ func (c *CLI) Text(err error) string {
 			return fmt.Sprintf("the nodeagent at %s takes connections and does not answer: it hangs, or is stopped", c.Host)
 		}
 		if brokenOff(err) {
-			return "the connection to the nodeagent was lost"
+			return ErrLost.Error()
 		}
 	}
 	if errors.Is(err, context.Canceled) || Code(err) == codes.Canceled {

@@ -81,13 +81,13 @@ func CopyChunks(to io.Writer, next func() ([]byte, error)) error {
 	}
 }
 
-// chunkSize is how much of a file one message carries, in bytes.
-const chunkSize = 256 << 10
+// ChunkSize is how much of a file one message carries, in bytes.
+const ChunkSize = 256 << 10
 
 // SendChunks sends what from holds in messages. That the other end has ended
 // is for it to say why.
 func SendChunks(from io.Reader, send func([]byte) error) error {
-	buf := make([]byte, chunkSize)
+	buf := make([]byte, ChunkSize)
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {

@@ -9,6 +9,10 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
+// NineDigits is how events and lines of logs begin: RFC 3339 with nine digits
+// of the second always.
+const NineDigits = "2006-01-02T15:04:05.000000000Z07:00"
+
 // TimeFlag reads the time that a flag such as --since names; empty is nil.
 func TimeFlag(flag, text string) (*timestamppb.Timestamp, error) {
 	if text == "" {

@@ -56,6 +56,8 @@ func attachTo(ctx context.Context, cli *command.CLI, o attachOptions) error {
 	switch {
 	case c.GetState() == "paused":
 		return errors.New("You cannot attach to a paused container, unpause it first")
+	case c.GetState() == "restarting" && !o.start:
+		return errors.New("You cannot attach to a restarting container, wait until it is running")
 	case c.GetState() != "running" && !o.start:
 		return errors.New("You cannot attach to a stopped container, start it first")
 	}

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/docker/go-units"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 )
@@ -68,7 +68,7 @@ func (f *copyFlags) run(ctx context.Context, cli *command.CLI, source, target st
 		err = c.in(ctx, fromPath, toPath)
 	}
 	if err == nil && !f.quiet && target != "-" && source != "-" {
-		fmt.Fprintf(cli.Err, "Successfully copied %s to %s\n", units.HumanSizeWithPrecision(float64(c.size), 3), target)
+		fmt.Fprintf(cli.Err, "Successfully copied %s to %s\n", format.Size(c.size), target)
 	}
 	return err
 }

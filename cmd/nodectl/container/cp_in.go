@@ -14,9 +14,6 @@ import (
 	"github.com/nodeagent/nodeagent/internal/filetree"
 )
 
-// copyChunk is how many bytes of a tar one message carries.
-const copyChunk = 256 << 10
-
 // in copies into the container.
 func (c *copying) in(ctx context.Context, source, target string) error {
 	to, err := c.destination(ctx, target)
@@ -101,7 +98,7 @@ type tarSender struct {
 // Write sends p.
 func (s *tarSender) Write(p []byte) (int, error) {
 	for sent := 0; sent < len(p); {
-		n := min(copyChunk, len(p)-sent)
+		n := min(command.ChunkSize, len(p)-sent)
 		err := s.stream.Send(&nodev1.CopyToRequest{Message: &nodev1.CopyToRequest_Data{Data: p[sent : sent+n]}})
 		if err != nil {
 			return sent, err

@@ -86,16 +86,3 @@ func envLines(r io.Reader) ([]string, error) {
 	}
 	return out, nil
 }
-
-// pairs reads NAME=VALUE flags; one without a value has an empty one.
-func pairs(flags []string) map[string]string {
-	if len(flags) == 0 {
-		return nil
-	}
-	out := map[string]string{}
-	for _, text := range flags {
-		name, value, _ := strings.Cut(text, "=")
-		out[name] = value
-	}
-	return out
-}

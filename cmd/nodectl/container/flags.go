@@ -162,7 +162,7 @@ func (f *createFlags) fillProcess(spec *nodev1.ContainerSpec) error {
 	if spec.Labels, err = labels(f.labelFiles, f.labels); err != nil {
 		return err
 	}
-	spec.Annotations = pairs(f.annotations)
+	spec.Annotations = command.Pairs(f.annotations)
 	for _, group := range f.groupAdd {
 		gid, err := strconv.ParseInt(group, 10, 32)
 		if err != nil || gid < 0 {

@@ -54,7 +54,7 @@ func (f *createFlags) fillFurther(spec *nodev1.ContainerSpec) error {
 		return fmt.Errorf("unknown or invalid runtime name: %s", f.runtime)
 	}
 	spec.Links, spec.DeviceRules, spec.VolumesFrom = f.links, f.deviceRules, f.volumesFrom
-	spec.CgroupParent, spec.Init, spec.Sysctls = f.cgroupParent, f.init, pairs(f.sysctls)
+	spec.CgroupParent, spec.Init, spec.Sysctls = f.cgroupParent, f.init, command.Pairs(f.sysctls)
 	if err := f.checkSysctls(); err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (f *createFlags) fillFurther(spec *nodev1.ContainerSpec) error {
 		return err
 	}
 	if f.logDriver != "" || len(f.logOptions) > 0 {
-		spec.Log = &nodev1.Log{Driver: f.logDriver, Options: pairs(f.logOptions)}
+		spec.Log = &nodev1.Log{Driver: f.logDriver, Options: command.Pairs(f.logOptions)}
 	}
 	if f.shmSize != "" {
 		if spec.ShmBytes, err = units.RAMInBytes(f.shmSize); err != nil {
@@ -158,5 +158,5 @@ func labels(files, flags []string) (map[string]string, error) {
 		}
 		all = append(all, lines...)
 	}
-	return pairs(append(all, flags...)), nil
+	return command.Pairs(append(all, flags...)), nil
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 )
 
 // gpuFlag is --gpus, which may be given more than once.
@@ -75,7 +76,7 @@ func gpuField(req *nodev1.DeviceRequest, key, value string) (err error) {
 		if err != nil {
 			return fmt.Errorf("failed to read gpu options: %w", err)
 		}
-		req.Options = pairs(fields)
+		req.Options = command.Pairs(fields)
 	default:
 		return fmt.Errorf("unexpected key '%s' in '%s=%s'", key, key, value)
 	}

@@ -72,10 +72,8 @@ func environmentOf(info *nodev1.InspectResponse) []string {
 }
 
 func stateOf(c *nodev1.Container) state {
-	restarting := c.GetState() == "restarting"
-	running := c.GetState() == "running" || c.GetState() == "paused" || restarting
 	return state{
-		Status: c.GetState(), Running: running, Paused: c.GetState() == "paused", Restarting: restarting,
+		Status: c.GetState(), Running: Live(c), Paused: c.GetState() == "paused", Restarting: c.GetState() == "restarting",
 		OOMKilled: c.GetReason() == "OOMKilled", Pid: c.GetPid(), ExitCode: c.GetExitCode(), Error: c.GetMessage(),
 		StartedAt: stamp(c.GetStartedAt()), FinishedAt: stamp(c.GetFinishedAt()),
 	}
@@ -99,6 +97,9 @@ func securityOptions(sec *nodev1.Security) []string {
 	}
 	if sec.GetApparmor() != "" {
 		out = append(out, "apparmor="+sec.GetApparmor())
+	}
+	for _, label := range sec.GetSelinux() {
+		out = append(out, "label="+label)
 	}
 	return out
 }

@@ -27,6 +27,7 @@ func hostConfigOf(info *nodev1.InspectResponse) hostConfig {
 	for _, group := range spec.GetGroups() {
 		h.GroupAdd = append(h.GroupAdd, strconv.FormatInt(group, 10))
 	}
+	h.GroupAdd = append(h.GroupAdd, spec.GetGroupNames()...)
 	for _, d := range spec.GetDevices() {
 		h.Devices = append(h.Devices, device{d.GetHostPath(), d.GetContainerPath(), d.GetPermissions()})
 	}

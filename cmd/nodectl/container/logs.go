@@ -14,9 +14,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// logTime is how log lines begin with --timestamps: always nine digits.
-const logTime = "2006-01-02T15:04:05.000000000Z07:00"
-
 // NewLogs is `nodectl logs`.
 func NewLogs(cli *command.CLI) *cobra.Command {
 	var (
@@ -111,7 +108,7 @@ func printLogs(cli *command.CLI, stream nodev1.Containers_LogsClient, timestamps
 				line = append([]byte(prefix), line...)
 			}
 			if timestamps && !begun[n] {
-				line = append([]byte(e.GetTime().AsTime().UTC().Format(logTime)+" "), line...)
+				line = append([]byte(e.GetTime().AsTime().UTC().Format(command.NineDigits)+" "), line...)
 			}
 			begun[n] = !strings.HasSuffix(string(line), "\n")
 			if _, err := out.Write(line); err != nil {

@@ -137,12 +137,16 @@ func (f *psFlags) choose(all []*nodev1.Container, filters command.Filters) ([]*n
 		if limit > 0 && len(out) == limit {
 			break
 		}
-		running := c.GetState() == "running" || c.GetState() == "paused" || c.GetState() == "restarting"
-		if (running || everyState) && (f.namespace == "" || c.GetPod().GetNamespace() == f.namespace) && inPod(c, f.pod) && match.all(c) {
+		if (Live(c) || everyState) && (f.namespace == "" || c.GetPod().GetNamespace() == f.namespace) && inPod(c, f.pod) && match.all(c) {
 			out = append(out, c)
 		}
 	}
 	return out, nil
+}
+
+// Live says whether a container runs, or will again by itself.
+func Live(c *nodev1.Container) bool {
+	return c.GetState() == "running" || c.GetState() == "paused" || c.GetState() == "restarting"
 }
 
 // inPod says whether a container is in the pod that a person named; no name
@@ -202,7 +206,7 @@ func (r psRow) Command() string {
 
 // CreatedAt is when it was made.
 func (r psRow) CreatedAt() string {
-	return r.c.GetCreatedAt().AsTime().Local().Format("2006-01-02 15:04:05 -0700 MST")
+	return format.Time(r.c.GetCreatedAt().AsTime())
 }
 
 // RunningFor is how long ago it was made.
@@ -267,14 +271,7 @@ func (r psRow) Ports() string {
 }
 
 // Labels are all labels.
-func (r psRow) Labels() string {
-	var all []string
-	for name, value := range r.c.GetLabels() {
-		all = append(all, name+"="+value)
-	}
-	slices.Sort(all)
-	return strings.Join(all, ",")
-}
+func (r psRow) Labels() string { return format.Pairs(r.c.GetLabels(), ",") }
 
 // Label is the value of one label.
 func (r psRow) Label(name string) string { return r.c.GetLabels()[name] }

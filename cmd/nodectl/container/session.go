@@ -151,7 +151,7 @@ func (s *session) copyOutput() (code int, err error) {
 		r, err := s.link.receive()
 		if err != nil {
 			if errors.Is(err, io.EOF) {
-				err = errors.New("the connection to the nodeagent was lost")
+				err = command.ErrLost
 			}
 			return 0, err
 		}

@@ -164,7 +164,7 @@ func (r statsRow) CPUPerc() string {
 
 // MemUsage is the memory used and the limit.
 func (r statsRow) MemUsage() string {
-	return binary(r.now.GetMemoryBytes()) + " / " + binary(r.now.GetMemoryLimit())
+	return units.BytesSize(float64(r.now.GetMemoryBytes())) + " / " + units.BytesSize(float64(r.now.GetMemoryLimit()))
 }
 
 // MemPerc is how much of the limit is used.
@@ -177,19 +177,13 @@ func (r statsRow) MemPerc() string {
 
 // NetIO is what was received and sent.
 func (r statsRow) NetIO() string {
-	return decimal(r.now.GetNetworkReceived()) + " / " + decimal(r.now.GetNetworkSent())
+	return format.Size(int64(r.now.GetNetworkReceived())) + " / " + format.Size(int64(r.now.GetNetworkSent()))
 }
 
 // BlockIO is what was read and written.
 func (r statsRow) BlockIO() string {
-	return decimal(r.now.GetBlockRead()) + " / " + decimal(r.now.GetBlockWritten())
+	return format.Size(int64(r.now.GetBlockRead())) + " / " + format.Size(int64(r.now.GetBlockWritten()))
 }
 
 // PIDs is the number of tasks.
 func (r statsRow) PIDs() string { return fmt.Sprint(r.now.GetPids()) }
-
-func binary(n uint64) string { return units.CustomSize("%.4g%s", float64(n), 1024, binaryUnits) }
-
-func decimal(n uint64) string { return units.HumanSizeWithPrecision(float64(n), 3) }
-
-var binaryUnits = []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}

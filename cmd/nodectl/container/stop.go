@@ -40,7 +40,7 @@ type stopTimeout struct {
 	given   func() bool
 }
 
-// forever stands for a negative timeout: the container is not killed.
+// forever stands for a negative timeout, and for one that no clock can tell: the container is not killed.
 const forever = 10 * 365 * 24 * time.Hour
 
 func (t *stopTimeout) add(cmd *cobra.Command) {
@@ -56,7 +56,7 @@ func (t *stopTimeout) value() *durationpb.Duration {
 	switch {
 	case !t.given():
 		return nil
-	case t.seconds < 0:
+	case t.seconds < 0 || t.seconds > int(forever/time.Second):
 		return durationpb.New(forever)
 	}
 	return durationpb.New(time.Duration(t.seconds) * time.Second)

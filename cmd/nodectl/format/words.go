@@ -1,6 +1,7 @@
 package format
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -36,6 +37,19 @@ func Ago(t time.Time) string { return Since(t) + " ago" }
 
 // Since says how much time has passed since t.
 func Since(t time.Time) string { return units.HumanDuration(time.Now().UTC().Sub(t)) }
+
+// Pairs are labels or their like, NAME=VALUE, in order and apart by sep.
+func Pairs(all map[string]string, sep string) string {
+	list := make([]string, 0, len(all))
+	for name, value := range all {
+		list = append(list, name+"="+value)
+	}
+	slices.Sort(list)
+	return strings.Join(list, sep)
+}
+
+// Time is a time as lists show it whole.
+func Time(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 -0700 MST") }
 
 // Total says how much n bytes are, with four digits, as docker writes sums.
 func Total(n int64) string { return units.HumanSize(float64(n)) }

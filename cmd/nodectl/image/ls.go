@@ -259,7 +259,7 @@ func (r row) CreatedAt() string {
 	if r.img.GetCreatedAt() == nil {
 		return "N/A"
 	}
-	return r.img.GetCreatedAt().AsTime().Local().Format("2006-01-02 15:04:05 -0700 MST")
+	return format.Time(r.img.GetCreatedAt().AsTime())
 }
 
 // Size is what the image takes on the disk.

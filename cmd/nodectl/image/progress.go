@@ -6,8 +6,8 @@ import (
 	"io"
 	"strings"
 
-	"github.com/docker/go-units"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/terminal"
 )
@@ -39,7 +39,7 @@ func (p *progress) follow(next func() (change *nodev1.PullProgress, done bool, e
 	for {
 		change, done, err := next()
 		if errors.Is(err, io.EOF) {
-			return errors.New("the connection to the nodeagent was lost")
+			return command.ErrLost
 		}
 		if err != nil {
 			return err
@@ -106,7 +106,7 @@ func bar(current, total int64, room int) string {
 		return format.Size(current)
 	}
 	current = min(current, total)
-	numbers := fmt.Sprintf("%s/%s", units.HumanSizeWithPrecision(float64(current), 4), units.HumanSizeWithPrecision(float64(total), 4))
+	numbers := fmt.Sprintf("%s/%s", format.Total(current), format.Total(total))
 	width := min(barWidth, room-len(numbers)-4)
 	if width < 5 {
 		return numbers

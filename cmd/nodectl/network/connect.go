@@ -1,6 +1,9 @@
 package network
 
 import (
+	"errors"
+	"strings"
+
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/spf13/cobra"
@@ -15,11 +18,12 @@ func NewConnect(cli *command.CLI) *cobra.Command {
 		Short: "Connect a container to a network",
 		Args:  command.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var err error
-			if e.DriverOptions, err = pairs(options); err != nil {
-				return err
+			for _, text := range options {
+				if name, _, ok := strings.Cut(text, "="); !ok || name == "" {
+					return errors.New("invalid key/value pair format in driver options")
+				}
 			}
-			e.Network = args[0]
+			e.Network, e.DriverOptions = args[0], command.Pairs(options)
 			client, err := cli.Networks()
 			if err != nil {
 				return err

@@ -73,36 +73,14 @@ func (f *createFlags) request(name string) (*nodev1.CreateNetworkRequest, error)
 	if f.scope != "" && f.scope != "local" {
 		return nil, fmt.Errorf("invalid network scope: %s", f.scope)
 	}
-	options, err := pairs(f.options)
-	if err != nil {
-		return nil, err
-	}
-	labels := map[string]string{}
-	for _, text := range f.labels {
-		key, value, _ := strings.Cut(text, "=")
-		labels[key] = value
-	}
 	subnets, err := f.ipam()
 	if err != nil {
 		return nil, err
 	}
 	return &nodev1.CreateNetworkRequest{
 		Name: name, Driver: f.driver, Subnets: subnets, Internal: f.internal, Attachable: f.attachable,
-		Ipv6: f.ipv6, NoIpv4: !f.ipv4, Options: options, Labels: labels,
+		Ipv6: f.ipv6, NoIpv4: !f.ipv4, Options: command.Pairs(f.options), Labels: command.Pairs(f.labels),
 	}, nil
-}
-
-// pairs reads KEY=VALUE.
-func pairs(list []string) (map[string]string, error) {
-	out := map[string]string{}
-	for _, text := range list {
-		key, value, ok := strings.Cut(text, "=")
-		if !ok || key == "" {
-			return nil, fmt.Errorf("invalid argument %q for \"-o, --opt\" flag: it must be KEY=VALUE", text)
-		}
-		out[key] = value
-	}
-	return out, nil
 }
 
 // ipam puts ranges, gateways and auxiliary addresses to the subnets they are in.

@@ -6,8 +6,6 @@ import (
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
-	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
-	"github.com/spf13/cobra"
 )
 
 // The types below have docker's names, which templates use.
@@ -52,54 +50,6 @@ type (
 		IPv6Address string
 	}
 )
-
-// NewInspect is `nodectl network inspect`.
-func NewInspect(cli *command.CLI) *cobra.Command {
-	var source string
-	cmd := &cobra.Command{
-		Use:   "inspect [OPTIONS] NETWORK [NETWORK...]",
-		Short: "Display detailed information on one or more networks",
-		Args:  command.MinArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return inspect(cmd.Context(), cli, source, args)
-		},
-	}
-	cmd.Flags().StringVarP(&source, "format", "f", "", `Format output: "json" or a Go template`)
-	cmd.Flags().BoolP("verbose", "v", false, "Verbose output for diagnostics")
-	return cmd
-}
-
-// inspect prints what is found, then says what is not.
-func inspect(ctx context.Context, cli *command.CLI, source string, names []string) error {
-	found := []any{}
-	var failures []error
-	for _, name := range names {
-		value, err := Inspect(ctx, cli, name)
-		if err != nil {
-			failures = append(failures, err)
-			continue
-		}
-		found = append(found, value)
-	}
-	if source == "" || source == "json" {
-		if err := format.Value(cli.Out, source, found); err != nil {
-			return err
-		}
-		found = nil
-	}
-	for _, value := range found {
-		if err := format.Value(cli.Out, source, value); err != nil {
-			return err
-		}
-	}
-	for _, err := range failures {
-		cli.Report(err)
-	}
-	if len(failures) > 0 {
-		return &command.Exit{Code: 1}
-	}
-	return nil
-}
 
 // Inspect returns a network as docker's inspect shows it, a value that encodes
 // to JSON with docker's names.

@@ -3,8 +3,6 @@ package network
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -130,13 +128,7 @@ func (r row) IPv6() string { return strconv.FormatBool(r.n.GetIpv6()) }
 func (r row) Internal() string { return strconv.FormatBool(r.n.GetInternal()) }
 
 // Labels are all labels.
-func (r row) Labels() string {
-	var list []string
-	for _, name := range slices.Sorted(maps.Keys(r.n.GetLabels())) {
-		list = append(list, name+"="+r.n.GetLabels()[name])
-	}
-	return strings.Join(list, ",")
-}
+func (r row) Labels() string { return format.Pairs(r.n.GetLabels(), ",") }
 
 // Label is one label's value.
 func (r row) Label(name string) string { return r.n.GetLabels()[name] }

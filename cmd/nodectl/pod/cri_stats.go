@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/docker/go-units"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
 	"github.com/spf13/cobra"
@@ -221,16 +220,16 @@ func (r criStatsRow) CPUPerc() string {
 
 // Mem is the working set, by which kubelet evicts.
 func (r criStatsRow) Mem() string {
-	return units.HumanSize(float64(r.memory.GetWorkingSetBytes().GetValue()))
+	return format.Total(int64(r.memory.GetWorkingSetBytes().GetValue()))
 }
 
 // Disk is what the container wrote, and Inodes in how many files.
-func (r criStatsRow) Disk() string { return units.HumanSize(float64(r.disk.GetUsedBytes().GetValue())) }
+func (r criStatsRow) Disk() string { return format.Total(int64(r.disk.GetUsedBytes().GetValue())) }
 
 // Inodes is how many files and folders the container made or changed.
 func (r criStatsRow) Inodes() string { return fmt.Sprint(r.disk.GetInodesUsed().GetValue()) }
 
 // Swap is how much of it is swapped out.
 func (r criStatsRow) Swap() string {
-	return units.HumanSize(float64(r.swap.GetSwapUsageBytes().GetValue()))
+	return format.Total(int64(r.swap.GetSwapUsageBytes().GetValue()))
 }

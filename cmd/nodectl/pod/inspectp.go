@@ -3,7 +3,6 @@ package pod
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"time"
 
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
@@ -55,7 +54,10 @@ func (f *inspectFlags) run(ctx context.Context, cli *command.CLI, args []string)
 	if len(found) == 0 {
 		return failure
 	}
-	return errors.Join(f.write(cli, found, len(args)), failure)
+	if err := f.write(cli, found, len(args)); err != nil {
+		return err
+	}
+	return failure
 }
 
 // write shows pods: one as it is, as crictl does, several as a list.

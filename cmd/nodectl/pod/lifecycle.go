@@ -104,7 +104,7 @@ func NewStop(cli *command.CLI) *cobra.Command {
 					_, err = client.StopPodSandbox(cmd.Context(), &runtime.StopPodSandboxRequest{PodSandboxId: id})
 				}
 				return err
-			}, func(name string) { fmt.Fprintln(cli.Out, name) })
+			}, cli.PrintArg)
 		},
 		ValidArgsFunction: Completion(cli),
 	}
@@ -133,7 +133,7 @@ func NewRemove(cli *command.CLI) *cobra.Command {
 				}
 			}
 			return cli.Each(args, func(name string) error { return remove(cmd.Context(), client, name, force) },
-				func(name string) { fmt.Fprintln(cli.Out, name) })
+				cli.PrintArg)
 		},
 		ValidArgsFunction: Completion(cli),
 	}

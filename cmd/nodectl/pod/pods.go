@@ -3,6 +3,7 @@
 package pod
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -130,7 +131,7 @@ func list(ctx context.Context, client runtime.RuntimeServiceClient) ([]*runtime.
 		return nil, err
 	}
 	all := resp.GetItems()
-	slices.SortStableFunc(all, func(a, b *runtime.PodSandbox) int { return int(min(max(b.GetCreatedAt()-a.GetCreatedAt(), -1), 1)) })
+	slices.SortStableFunc(all, func(a, b *runtime.PodSandbox) int { return cmp.Compare(b.GetCreatedAt(), a.GetCreatedAt()) })
 	return all, nil
 }
 
@@ -220,9 +221,7 @@ func (r podRow) State() string { return state(r.p) }
 func (r podRow) Age() string { return format.Since(time.Unix(0, r.p.GetCreatedAt())) }
 
 // CreatedAt is when it was made.
-func (r podRow) CreatedAt() string {
-	return time.Unix(0, r.p.GetCreatedAt()).Format("2006-01-02 15:04:05 -0700 MST")
-}
+func (r podRow) CreatedAt() string { return format.Time(time.Unix(0, r.p.GetCreatedAt())) }
 
 // IP is its first address; that of the machine is not told of.
 func (r podRow) IP() string {
@@ -256,19 +255,10 @@ func (r podRow) Containers() string {
 func (r podRow) Handler() string { return r.p.GetRuntimeHandler() }
 
 // Labels are all labels.
-func (r podRow) Labels() string { return pairs(r.p.GetLabels()) }
+func (r podRow) Labels() string { return format.Pairs(r.p.GetLabels(), ",") }
 
 // Annotations are all annotations.
-func (r podRow) Annotations() string { return pairs(r.p.GetAnnotations()) }
+func (r podRow) Annotations() string { return format.Pairs(r.p.GetAnnotations(), ",") }
 
 // Label is the value of one label.
 func (r podRow) Label(name string) string { return r.p.GetLabels()[name] }
-
-func pairs(m map[string]string) string {
-	var all []string
-	for name, value := range m {
-		all = append(all, name+"="+value)
-	}
-	slices.Sort(all)
-	return strings.Join(all, ",")
-}

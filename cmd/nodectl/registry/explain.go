@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 
@@ -45,7 +46,7 @@ func explain(out io.Writer, resp *nodev1.ExplainResponse) error {
 		if a.GetConfig() != "" {
 			fmt.Fprintf(out, "   Configured in: %s\n", a.GetConfig())
 		}
-		fmt.Fprintf(out, "   TLS: %s\n   Credentials: %s\n   Proxy: %s\n", a.GetTls(), orNone(a.GetCredentials()), orNone(a.GetProxy()))
+		fmt.Fprintf(out, "   TLS: %s\n   Credentials: %s\n   Proxy: %s\n", a.GetTls(), cmp.Or(a.GetCredentials(), "none"), cmp.Or(a.GetProxy(), "none"))
 		fmt.Fprintf(out, "   Answer: %s (%d ms)\n", a.GetAnswer(), a.GetMillis())
 		if a.GetDigest() != "" {
 			fmt.Fprintf(out, "   Digest: %s\n", a.GetDigest())
@@ -59,11 +60,4 @@ func explain(out io.Writer, resp *nodev1.ExplainResponse) error {
 		return fmt.Errorf("no host would serve %s", resp.GetRef())
 	}
 	return nil
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
 }

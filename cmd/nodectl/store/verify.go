@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/terminal"
 )
 
@@ -58,7 +58,7 @@ func (v *verification) follow(stream nodev1.Store_VerifyClient) error {
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			err = errors.New("the connection to the nodeagent was lost")
+			err = command.ErrLost
 		}
 		if err != nil {
 			v.clear()
@@ -83,7 +83,7 @@ func (v *verification) progress(p *nodev1.VerifyProgress) {
 		return
 	}
 	v.line = true
-	fmt.Fprintf(v.cli.Err, "\r\x1b[K%s of %s", units.HumanSize(float64(p.GetDoneBytes())), units.HumanSize(float64(p.GetTotalBytes())))
+	fmt.Fprintf(v.cli.Err, "\r\x1b[K%s of %s", format.Total(p.GetDoneBytes()), format.Total(p.GetTotalBytes()))
 }
 
 func (v *verification) clear() {
@@ -121,7 +121,7 @@ func (v *verification) finding(f *nodev1.StoreFinding) {
 // wrong.
 func (v *verification) summary(s *nodev1.VerifySummary) error {
 	if !v.quiet {
-		fmt.Fprintf(v.cli.Out, "Verified %d blobs and %d layers, %s.\n", s.GetBlobs(), s.GetLayers(), units.HumanSize(float64(s.GetBytes())))
+		fmt.Fprintf(v.cli.Out, "Verified %d blobs and %d layers, %s.\n", s.GetBlobs(), s.GetLayers(), format.Total(s.GetBytes()))
 		if s.GetUnchecked() > 0 {
 			fmt.Fprintf(v.cli.Out, "%d layers have no checksums.\n", s.GetUnchecked())
 		}

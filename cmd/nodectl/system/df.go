@@ -3,10 +3,10 @@ package system
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/container"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
 	"github.com/spf13/cobra"
 )
@@ -124,7 +124,7 @@ func (u usage) rows() []dfRow {
 	containers := dfRow{kind: "Containers", total: len(u.containers)}
 	for _, c := range u.containers {
 		containers.size += c.GetSizeRw()
-		if live(c) {
+		if container.Live(c) {
 			containers.active++
 		} else {
 			containers.reclaimable += c.GetSizeRw()
@@ -140,9 +140,4 @@ func (u usage) rows() []dfRow {
 		}
 	}
 	return []dfRow{images, containers, volumes}
-}
-
-// live says whether a container runs.
-func live(c *nodev1.Container) bool {
-	return slices.Contains([]string{"running", "paused", "restarting"}, c.GetState())
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -14,9 +13,6 @@ import (
 	"github.com/nodeagent/nodeagent/cmd/nodectl/format"
 	"github.com/spf13/cobra"
 )
-
-// eventTime is how events begin.
-const eventTime = "2006-01-02T15:04:05.000000000Z07:00"
 
 // event is an event as templates and JSON have it; the names are docker's.
 type event struct {
@@ -142,14 +138,9 @@ func ofImage(e *nodev1.Event, want string) bool {
 // eventLine is an event as docker prints it.
 func eventLine(e *nodev1.Event) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s %s %s", e.GetAt().AsTime().Local().Format(eventTime), e.GetType(), e.GetAction(), e.GetId())
+	fmt.Fprintf(&b, "%s %s %s %s", e.GetAt().AsTime().Local().Format(command.NineDigits), e.GetType(), e.GetAction(), e.GetId())
 	if len(e.GetAttributes()) > 0 {
-		var attributes []string
-		for name, value := range e.GetAttributes() {
-			attributes = append(attributes, name+"="+value)
-		}
-		slices.Sort(attributes)
-		b.WriteString(" (" + strings.Join(attributes, ", ") + ")")
+		b.WriteString(" (" + format.Pairs(e.GetAttributes(), ", ") + ")")
 	}
 	return b.String()
 }

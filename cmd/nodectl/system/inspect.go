@@ -25,9 +25,13 @@ func NewInspect(cli *command.CLI, kind string) *cobra.Command {
 		sizes            bool
 	)
 	wanted := kind
+	use, short := "NAME|ID", "Return low-level information on objects"
+	if kind != "" {
+		use, short = strings.ToUpper(kind), "Display detailed information on one or more "+kind+"s"
+	}
 	cmd := &cobra.Command{
-		Use:   "inspect [OPTIONS] NAME|ID [NAME|ID...]",
-		Short: "Return low-level information on objects",
+		Use:   fmt.Sprintf("inspect [OPTIONS] %[1]s [%[1]s...]", use),
+		Short: short,
 		Args:  command.MinArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch wanted {
@@ -44,6 +48,9 @@ func NewInspect(cli *command.CLI, kind string) *cobra.Command {
 	}
 	if kind == "image" {
 		cmd.Flags().StringVar(&platform, "platform", "", `Inspect a specific platform of the multi-platform image. Formatted as "os[/arch[/variant]]"`)
+	}
+	if kind == "network" {
+		cmd.Flags().BoolP("verbose", "v", false, "Verbose output for diagnostics")
 	}
 	if kind == "" {
 		cmd.Flags().StringVar(&wanted, "type", "", `Only inspect objects of the given type ("container", "image", "network", "volume")`)

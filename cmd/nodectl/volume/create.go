@@ -5,7 +5,6 @@ package volume
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
@@ -29,7 +28,7 @@ func NewCreate(cli *command.CLI) *cobra.Command {
 				}
 				req.Name = args[0]
 			}
-			req.Labels, req.Options = pairs(labels), pairs(options)
+			req.Labels, req.Options = command.Pairs(labels), command.Pairs(options)
 			client, err := cli.Volumes()
 			if err != nil {
 				return err
@@ -48,14 +47,4 @@ func NewCreate(cli *command.CLI) *cobra.Command {
 	command.AddLabels(cmd.Flags(), &labels, "", "Set metadata for a volume")
 	cmd.Flags().StringArrayVarP(&options, "opt", "o", nil, "Set driver specific options")
 	return cmd
-}
-
-// pairs reads NAME=VALUE flags.
-func pairs(flags []string) map[string]string {
-	out := map[string]string{}
-	for _, text := range flags {
-		name, value, _ := strings.Cut(text, "=")
-		out[name] = value
-	}
-	return out
 }

@@ -113,14 +113,7 @@ func (r row) Scope() string { return "local" }
 func (r row) Mountpoint() string { return r.v.GetMountpoint() }
 
 // Labels are all labels.
-func (r row) Labels() string {
-	var all []string
-	for name, value := range r.v.GetLabels() {
-		all = append(all, name+"="+value)
-	}
-	slices.Sort(all)
-	return strings.Join(all, ",")
-}
+func (r row) Labels() string { return format.Pairs(r.v.GetLabels(), ",") }
 
 // Label is the value of one label.
 func (r row) Label(name string) string { return r.v.GetLabels()[name] }
