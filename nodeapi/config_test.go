@@ -201,7 +201,6 @@ func TestRefusals(t *testing.T) {
 		{"twice", &nodev1.ContainerSpec{Image: "box", Mounts: []*nodev1.Mount{{Source: "/", Target: "/x"}, {Source: "/", Target: "/x/"}}}, codes.InvalidArgument, "Duplicate mount point: /x"},
 		{"bind source", &nodev1.ContainerSpec{Image: "box", Mounts: []*nodev1.Mount{{Source: missing, Target: "/x"}}}, codes.InvalidArgument, "bind source path does not exist: " + missing},
 		{"host", &nodev1.ContainerSpec{Image: "box", Network: &nodev1.Network{Hosts: []string{"a\nb:1.1.1.1"}}}, codes.InvalidArgument, "bad format for add-host"},
-		{"user", &nodev1.ContainerSpec{Image: "box", User: ":x"}, codes.InvalidArgument, "invalid user"},
 		{"seccomp", &nodev1.ContainerSpec{Image: "box", Security: &nodev1.Security{Seccomp: "{"}}, codes.InvalidArgument, "Decoding seccomp profile failed"},
 		{"proto", &nodev1.ContainerSpec{Image: "box", Network: &nodev1.Network{Ports: []*nodev1.Port{{ContainerPort: 1, Protocol: "x"}}}}, codes.InvalidArgument, "invalid proto: x"},
 	}
@@ -265,5 +264,15 @@ func TestTmpfsIsFreshAtEachStart(t *testing.T) {
 	}
 	if _, err := os.Stat(target); !os.IsNotExist(err) {
 		t.Errorf("%s is left: %v", target, err)
+	}
+}
+
+func TestUserOrGroupAlone(t *testing.T) {
+	for user, want := range map[string]string{
+		"": "", "web": "web", "1:2": "1:2", ":5": "0:5", ":staff": "0:staff", "web:": "web", ":": "0",
+	} {
+		if got := wholeUser(user); got != want {
+			t.Errorf("%q is read as %q, want %q", user, got, want)
+		}
 	}
 }

@@ -40,6 +40,9 @@ func (s *containers) Exec(stream execStream) error {
 	default:
 		return failf(errdefs.ErrFailedPrecondition, "container %s is not running", c.ID)
 	}
+	if req.GetCommand()[0] == "" {
+		return failf(errdefs.ErrInvalidArgument, `exec: "": executable file not found in $PATH`)
+	}
 	er := sandbox.ExecRequest{
 		ContainerID: c.ID, Cmd: req.GetCommand(), Env: req.GetEnv(), Cwd: req.GetWorkingDir(),
 		User: wholeUser(req.GetUser()), Privileged: req.GetPrivileged(),

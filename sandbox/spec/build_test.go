@@ -206,7 +206,7 @@ func TestArgs(t *testing.T) {
 		{"entrypoint taken back", nil, nil, words(""), words("c"), words("c")},
 		{"arguments alone", nil, words("a"), nil, nil, words("a")},
 		{"nothing", nil, nil, nil, nil, nil},
-		{"empty word", words(""), words("a"), nil, nil, nil},
+		{"empty word", words(""), words("a"), nil, nil, words("", "a")}, // it is not found when it starts
 		{"NUL", words("a\x00b"), nil, nil, nil, nil},
 	} {
 		in := plain()

@@ -43,7 +43,7 @@ func (b *builder) args() ([]string, error) {
 		}
 	}
 	all := slices.Concat(command, args)
-	if len(all) == 0 || all[0] == "" {
+	if len(all) == 0 {
 		return nil, invalid("command", "neither the configuration nor the image says what to run")
 	}
 	for i, arg := range all {
