@@ -19,6 +19,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/failpoint"
 	"github.com/nodeagent/nodeagent/internal/testenv"
+	"github.com/nodeagent/nodeagent/network/builtin"
 )
 
 // script puts a plugin into the first folder of plugins.
@@ -292,6 +293,45 @@ sleep 1000`)
 		t.Error("Add succeeded")
 	}
 	checkNothing(t, m, data)
+}
+
+// TestHangingCleanup: a plugin that hangs over what a pod has left keeps no other
+// from its rules.
+func TestHangingCleanup(t *testing.T) {
+	rooted(t)
+	t.Cleanup(func() { tidy(t) })
+	cfg := testConfig(t)
+	data, hang := t.TempDir(), filepath.Join(t.TempDir(), "hang")
+	script(t, cfg, "fail", `[ "$CNI_COMMAND" != ADD ] || exit 1
+[ ! -e `+hang+` ] || sleep 1000`)
+	kept, left := newPod(t), newPod(t)
+	writeConf(t, cfg, "10-test.conflist", strings.Replace(chained(data), `{"type": "fail"}`, `{"type": "portmap"}`, 1))
+	mustAdd(t, newManager(t, cfg), kept)
+	writeConf(t, cfg, "10-test.conflist", chained(data))
+	if err := os.WriteFile(hang, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	quick := cfg
+	quick.PluginTimeout = 100 * time.Millisecond
+	if err := addError(newManager(t, quick), left); err == nil {
+		t.Error("Add succeeded")
+	}
+	nft(t, "flush", "ruleset")
+	next := newManager(t, cfg)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if err := next.GC(ctx, []Attachment{kept}); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), left.PodID) {
+		t.Errorf("got %v", err)
+	}
+	if len(next.table.Owned(builtin.Owner(kept.PodID, InterfaceName)).Sources) == 0 {
+		t.Error("the other pod is not masqueraded")
+	}
+	if err := os.Remove(hang); err != nil {
+		t.Fatal(err)
+	}
+	mustDel(t, next, left)
+	mustDel(t, next, kept)
+	checkNothing(t, next, data)
 }
 
 // TestTooMuchOutput and more than one junk answer are errors.

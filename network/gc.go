@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
@@ -28,25 +29,38 @@ func (m *Manager) GC(ctx context.Context, keep []Attachment) error {
 	if err != nil {
 		return fmt.Errorf("clean up networks: %w", err)
 	}
+	cleaning, cancel := halfOf(ctx)
+	defer cancel()
 	var errs []error
 	for _, id := range ids {
 		if kept[id] {
 			continue
 		}
-		if err := m.Del(ctx, Attachment{PodID: id}); err != nil {
+		if err := m.Del(cleaning, Attachment{PodID: id}); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	if err := m.reaper.drain(ctx); err != nil {
+	if err := m.reaper.drain(cleaning); err != nil {
 		errs = append(errs, err)
 	}
-	if err := m.sweep(ctx); err != nil {
+	if err := m.sweep(cleaning); err != nil {
 		errs = append(errs, fmt.Errorf("clean up networks: %w", err))
 	}
 	if err := m.restore(ctx, keep); err != nil {
 		errs = append(errs, fmt.Errorf("clean up networks: %w", err))
 	}
 	return errors.Join(errs...)
+}
+
+// halfOf is a context with half the time that is left of another, so that a plugin
+// that hangs over what pods have left does not keep the others from what they
+// need.
+func halfOf(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/2)
 }
 
 // sweep has the plugins clean up what belongs to no recorded pod. New pods wait

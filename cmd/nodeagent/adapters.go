@@ -121,5 +121,6 @@ func (n networks) GC(ctx context.Context, keep []network.Attachment) error {
 	for _, a := range keep {
 		kept[a.PodID] = true
 	}
-	return errors.Join(n.Manager.GC(ctx, keep), n.people.Recover(ctx, kept))
+	// People's first: what hangs over the node's leaves them no time.
+	return errors.Join(n.people.Recover(ctx, kept), n.Manager.GC(ctx, keep))
 }
