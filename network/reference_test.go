@@ -183,7 +183,7 @@ type footprint struct {
 	Link, Port             string
 }
 
-var hexNames = regexp.MustCompile(`veth[0-9a-f]{8}|bwp[0-9a-f]{12}`)
+var hexNames = regexp.MustCompile(`veth(?:[0-9a-f]{11}|[0-9a-f]{8})|bwp[0-9a-f]{12}`)
 
 // look describes a wired pod without what is random.
 func look(t *testing.T, m *Manager, a Attachment, result *Result) footprint {

@@ -134,11 +134,15 @@ func sources(result *current.Result) []netip.Prefix {
 	return list
 }
 
-// hostVethName is the name of the host's end: NetworkManager leaves alone what
-// begins with veth.
-func hostVethName(containerID, ifName string) string {
-	sum := sha256.Sum256([]byte(Owner(containerID, ifName)))
-	return "veth" + hex.EncodeToString(sum[:4])
+// hostVethName is the name of the host's end.
+func hostVethName(containerID, ifName string) string { return vethName(Owner(containerID, ifName)) }
+
+// vethName makes a link's name of another one: NetworkManager leaves alone what
+// begins with veth. It is as long as can be, since a DEL goes by it: two pods of one
+// name would take each other's links.
+func vethName(of string) string {
+	sum := sha256.Sum256([]byte(of))
+	return ("veth" + hex.EncodeToString(sum[:]))[:unix.IFNAMSIZ-1]
 }
 
 // connect makes the veth pair with the pod's end born inside the pod, and

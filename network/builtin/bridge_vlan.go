@@ -1,8 +1,6 @@
 package builtin
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"net"
 	"slices"
@@ -107,10 +105,7 @@ func vlanGatewayName(conf *bridgeConf) string { return fmt.Sprintf("%s.%d", conf
 
 // vlanPortName is the name of the gateway's port of the bridge. It follows from
 // the bridge's, so that one that was left half-made is found.
-func vlanPortName(conf *bridgeConf) string {
-	sum := sha256.Sum256([]byte(vlanGatewayName(conf)))
-	return "veth" + hex.EncodeToString(sum[:4])
-}
+func vlanPortName(conf *bridgeConf) string { return vethName(vlanGatewayName(conf)) }
 
 // makeGatewayLink finds or makes what gatewayLink finds. What is there already
 // is made whole, for its maker may have been killed.

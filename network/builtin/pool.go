@@ -41,10 +41,18 @@ func (p *pools) of(dir string) *pool {
 	}
 	found := p.dirs[dir]
 	if found == nil {
-		found = &pool{dir: dir, turn: make(chan struct{}, 1)}
+		found = &pool{dir: dir, turn: make(chan struct{}, 1), empty: func() { p.drop(dir) }}
 		p.dirs[dir] = found
 	}
 	return found
+}
+
+// drop forgets the pool of a folder: its network may be gone. Who waits for it still
+// works with it, and the lock is the folder's.
+func (p *pools) drop(dir string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.dirs, dir)
 }
 
 // pool is a folder of host-local: a file for each address that is in use,
@@ -59,6 +67,8 @@ type pool struct {
 	turn chan struct{}
 	// index names the addresses of each holder; nil until it is first read.
 	index map[string][]string
+	// empty is called when nobody has an address any more.
+	empty func()
 }
 
 // lease is the lock of a pool, held. It is what host-local's allocator sees as
@@ -91,6 +101,9 @@ func (p *pool) acquire(ctx context.Context) (*lease, error) {
 
 // release gives the lock back.
 func (l *lease) release() {
+	if len(l.index) == 0 {
+		l.empty()
+	}
 	l.lock.Close()
 	<-l.turn
 }
