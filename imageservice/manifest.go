@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
+	"github.com/nodeagent/nodeagent/imageservice/content"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -95,7 +96,8 @@ func checkDescriptors(list []ocispec.Descriptor) error {
 		if err := desc.Digest.Validate(); err != nil {
 			return invalid("digest %q: %v", desc.Digest, err)
 		}
-		if desc.Size < 0 {
+		// Sums of sizes must not overflow either.
+		if desc.Size < 0 || desc.Size > content.MaxBlob {
 			return invalid("size %d of %s", desc.Size, desc.Digest)
 		}
 	}

@@ -72,6 +72,7 @@ func TestParseDocument(t *testing.T) {
 		"digest with a path":       {strings.Replace(goodM, "sha256:"+hex64, "sha256:../../etc/passwd", 1), manifest, false},
 		"digest of another kind":   {strings.Replace(goodM, "sha256:"+hex64, "md5:"+hex64[:32], 1), manifest, false},
 		"negative size":            {strings.ReplaceAll(goodM, `"size":2`, `"size":-2`), manifest, false},
+		"sizes that overflow":      {strings.Replace(goodM, `"layers":[`+descL+`]`, `"layers":[`+strings.ReplaceAll(descL+","+descL, `"size":2`, `"size":4611686018427387904`)+`]`, 1), manifest, false},
 		"huge configuration":       {strings.Replace(goodM, `"size":2`, `"size":200000000`, 1), manifest, false},
 		"a chart":                  {strings.Replace(goodM, "vnd.oci.image.config.v1+json", "vnd.cncf.helm.config.v1+json", 1), manifest, false},
 		"layer of another kind":    {strings.Replace(goodM, "vnd.oci.image.layer.v1.tar+gzip", "json", 1), manifest, false},

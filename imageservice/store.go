@@ -192,6 +192,3 @@ func (s *Store) used() map[string]bool {
 }
 
 func (s *Store) recordDir() string { return filepath.Join(s.cfg.Root, "images") }
-
-// Content is the store of blobs, for pushing and exporting.
-func (s *Store) Content() *content.Store { return s.content }

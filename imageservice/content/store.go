@@ -28,13 +28,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
+
+// MaxBlob is how big a blob may be, in bytes: what is kept in memory of one
+// that arrives grows with its size.
+const MaxBlob = 1 << 40
 
 const (
 	// smallBlob is the size up to which a blob is small, in bytes.
@@ -74,7 +76,7 @@ type Store struct {
 	// mu guards what follows.
 	mu        sync.Mutex
 	blobs     map[digest.Digest]int64
-	transfers map[digest.Digest]*Transfer
+	transfers map[transferKey]*Transfer
 	// arriving are the blobs whose unfinished files are open; left is
 	// signalled when that changes.
 	arriving map[digest.Digest]bool
@@ -96,7 +98,7 @@ func New(cfg Config) (*Store, error) {
 		downloads: semaphore.NewWeighted(int64(cfg.MaxDownloads)),
 		small:     semaphore.NewWeighted(smallDownloads),
 		blobs:     map[digest.Digest]int64{},
-		transfers: map[digest.Digest]*Transfer{},
+		transfers: map[transferKey]*Transfer{},
 		arriving:  map[digest.Digest]bool{},
 	}
 	s.left = sync.NewCond(&s.mu)
@@ -279,26 +281,3 @@ func (s *Store) Sync() error {
 	}
 	return nil
 }
-
-// ReaderAt makes the store a containerd content.Provider, as pushing and
-// exporting want it.
-func (s *Store) ReaderAt(_ context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
-	f, err := s.Open(desc.Digest)
-	if err != nil {
-		return nil, err
-	}
-	fi, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return readerAt{f, fi.Size()}, nil
-}
-
-type readerAt struct {
-	*os.File
-	size int64
-}
-
-// Size returns the number of bytes to read.
-func (r readerAt) Size() int64 { return r.size }

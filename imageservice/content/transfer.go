@@ -36,6 +36,12 @@ type Transfer struct {
 	watchers []func(int64)
 }
 
+// transferKey says which transfers are the same.
+type transferKey struct {
+	digest digest.Digest
+	size   int64
+}
+
 // DamagedError says that a blob arrived whole and is not what it should be.
 type DamagedError struct {
 	Digest digest.Digest
@@ -63,7 +69,7 @@ func (s *Store) Fetch(desc ocispec.Descriptor, open Opener) (*Transfer, error) {
 	if err := desc.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("fetch blob %q: %w: %w", desc.Digest, err, errdefs.ErrInvalidArgument)
 	}
-	if desc.Size < 0 {
+	if desc.Size < 0 || desc.Size > MaxBlob {
 		return nil, fmt.Errorf("fetch blob %s: size %d: %w", desc.Digest, desc.Size, errdefs.ErrInvalidArgument)
 	}
 	s.mu.Lock()
@@ -71,13 +77,18 @@ func (s *Store) Fetch(desc ocispec.Descriptor, open Opener) (*Transfer, error) {
 	if s.ctx.Err() != nil {
 		return nil, fmt.Errorf("fetch blob %s: %w", desc.Digest, errClosed)
 	}
-	if t, ok := s.transfers[desc.Digest]; ok {
+	// With the size: who lies about it must not spoil the transfer of others.
+	key := transferKey{desc.Digest, desc.Size}
+	if t, ok := s.transfers[key]; ok {
 		t.refs++
 		return t, nil
 	}
 	t := &Transfer{store: s, desc: desc, ended: make(chan struct{}), refs: 1}
 	t.grown = sync.NewCond(&t.mu)
-	if _, ok := s.blobs[desc.Digest]; ok {
+	if size, ok := s.blobs[desc.Digest]; ok {
+		if size != desc.Size {
+			return nil, fmt.Errorf("fetch blob %s: it has %d bytes in place of %d: %w", desc.Digest, size, desc.Size, errdefs.ErrInvalidArgument)
+		}
 		t.done = true
 		t.cancel = func(error) {}
 		close(t.ended)
@@ -85,7 +96,7 @@ func (s *Store) Fetch(desc ocispec.Descriptor, open Opener) (*Transfer, error) {
 	}
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	t.cancel = cancel
-	s.transfers[desc.Digest] = t
+	s.transfers[key] = t
 	s.running.Go(func() { t.run(ctx, open) })
 	return t, nil
 }
@@ -105,8 +116,8 @@ func (t *Transfer) Release() {
 
 // drop makes a later Fetch start anew. mu is held.
 func (s *Store) drop(t *Transfer) {
-	if s.transfers[t.desc.Digest] == t {
-		delete(s.transfers, t.desc.Digest)
+	if key := (transferKey{t.desc.Digest, t.desc.Size}); s.transfers[key] == t {
+		delete(s.transfers, key)
 	}
 }
 
