@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -73,6 +72,11 @@ func (d *download) run(ctx context.Context) error {
 	d.connections = 1
 	d.connection(ctx, 0)
 	d.group.Wait()
+	// A source without ranges may have told so to another connection when the
+	// first had come by.
+	if ctx.Err() == nil {
+		d.connection(ctx, 0)
+	}
 	if d.err == nil {
 		return context.Cause(ctx)
 	}
@@ -101,7 +105,7 @@ func (d *download) connection(ctx context.Context, number int) {
 		began := time.Now()
 		err := d.segment(ctx, b, i, number)
 		if errors.Is(err, errNoRanges) {
-			// The first connection comes by.
+			// The first connection comes by, or comes once more.
 			d.t.giveBack(i)
 			return
 		}
@@ -231,10 +235,15 @@ func (b *stream) explain(err error) error {
 		return stalled
 	}
 	if err == io.EOF {
-		return fmt.Errorf("it ended after %d of %d bytes: %w: %w", b.pos, b.d.t.desc.Size, io.ErrUnexpectedEOF, errdefs.ErrUnavailable)
+		return brokenError{fmt.Errorf("it ended after %d of %d bytes: %w: %w", b.pos, b.d.t.desc.Size, io.ErrUnexpectedEOF, errdefs.ErrUnavailable)}
 	}
-	return err
+	return brokenError{err}
 }
+
+// brokenError is that of a connection that had begun to answer.
+type brokenError struct{ error }
+
+func (e brokenError) Unwrap() error { return e.error }
 
 // expectEnd makes sure that no more comes than was promised.
 func (b *stream) expectEnd() error {
@@ -392,6 +401,6 @@ func pause(ctx context.Context, d time.Duration) error {
 // transient tells whether trying again may help.
 func transient(err error) bool {
 	var netErr net.Error
-	return errors.Is(err, errStalled) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
-		errors.As(err, &netErr) && netErr.Timeout()
+	var broken brokenError
+	return errors.Is(err, errStalled) || errors.As(err, &broken) || errors.As(err, &netErr) && netErr.Timeout()
 }
