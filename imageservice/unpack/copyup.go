@@ -46,7 +46,7 @@ func (l *layer) copyUp(ctx context.Context, rel string) error {
 	defer f.close()
 	switch f.st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return l.copyUpFile(dir.fd, base, resolved, f)
+		return l.copyUpFile(ctx, dir.fd, base, resolved, f)
 	case unix.S_IFLNK:
 		link, err := readlinkat(f.dir, base)
 		if err != nil {
@@ -86,7 +86,7 @@ func (l *layer) copyUpSpecial(dir int, base string, f *found) error {
 	})
 }
 
-func (l *layer) copyUpFile(dir int, base, resolved string, f *found) error {
+func (l *layer) copyUpFile(ctx context.Context, dir int, base, resolved string, f *found) error {
 	from, err := unix.Openat(f.dir, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -103,7 +103,7 @@ func (l *layer) copyUpFile(dir int, base, resolved string, f *found) error {
 		return fmt.Errorf("a layer of more than %d bytes: %w", l.limits.Bytes, errdefs.ErrInvalidArgument)
 	}
 	h := crc32.New(castagnoli)
-	n, err := io.Copy(io.MultiWriter(dst, h), src)
+	n, err := io.Copy(io.MultiWriter(dst, h), &rationed{ctx, src, &l.budget})
 	if err != nil {
 		return err
 	}

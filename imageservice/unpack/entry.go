@@ -79,6 +79,11 @@ func entryTo[P any](t target[P], b *budget) func(context.Context, *tar.Header, i
 		if err != nil {
 			return err
 		}
+		for name, value := range attr.xattrs {
+			if err := b.name(len(name) + len(value)); err != nil {
+				return err
+			}
+		}
 		if rel != "" {
 			return put(ctx, t, b, rel, hdr, attr, content)
 		}

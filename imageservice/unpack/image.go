@@ -66,7 +66,7 @@ type tree struct {
 
 func newTree(opts ImageOptions) *tree {
 	return &tree{
-		budget: budget{limits: opts.Limits.withDefaults()}, below: below{get: opts.Lowers},
+		budget: budget{limits: opts.Limits.withDefaults(), disk: int(opts.File.Fd())}, below: below{get: opts.Lowers},
 		w:         erofs.NewWriter(opts.File),
 		root:      &erofs.Dir{Attr: plainDir(), Entries: map[string]erofs.Entry{}},
 		whiteouts: map[string][]string{},

@@ -141,7 +141,7 @@ func (t *tree) copyUp(ctx context.Context, at *place, base string) error {
 	}
 	switch f.st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return t.copyUpFile(at, base, f, attr)
+		return t.copyUpFile(ctx, at, base, f, attr)
 	case unix.S_IFLNK:
 		link, err := readlinkat(f.dir, base)
 		if err != nil {
@@ -156,7 +156,7 @@ func (t *tree) copyUp(ctx context.Context, at *place, base string) error {
 	return t.node(at, base, attr, unix.Major(f.st.Rdev), unix.Minor(f.st.Rdev))
 }
 
-func (t *tree) copyUpFile(at *place, base string, f *found, attr erofs.Attr) error {
+func (t *tree) copyUpFile(ctx context.Context, at *place, base string, f *found, attr erofs.Attr) error {
 	fd, err := unix.Openat(f.dir, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -166,7 +166,7 @@ func (t *tree) copyUpFile(at *place, base string, f *found, attr erofs.Attr) err
 	if t.size += f.st.Size; t.size > t.limits.Bytes {
 		return fmt.Errorf("a layer of more than %d bytes: %w", t.limits.Bytes, errdefs.ErrInvalidArgument)
 	}
-	nid, err := t.w.Sparse(attr, f.st.Size, src)
+	nid, err := t.w.Sparse(attr, f.st.Size, &rationed{ctx, src, &t.budget})
 	if err != nil {
 		return err
 	}

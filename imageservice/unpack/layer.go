@@ -51,7 +51,7 @@ func openLayer(opts Options, limits Limits) (*layer, error) {
 		return nil, &os.PathError{Op: "open", Path: opts.Dir, Err: err}
 	}
 	return &layer{
-		budget: budget{limits: limits}, below: below{get: opts.Lowers}, opts: opts, root: root,
+		budget: budget{limits: limits, disk: root}, below: below{get: opts.Lowers}, opts: opts, root: root,
 		open:      map[string]openDir{},
 		dirs:      map[string]time.Time{"": {}},
 		whiteouts: map[string][]string{},
@@ -314,7 +314,8 @@ func (l *layer) noteDir(rel string, mtime time.Time) error {
 		return fmt.Errorf("a layer of more than %d directories: %w", l.limits.Dirs, errdefs.ErrInvalidArgument)
 	}
 	l.dirs[rel] = mtime
-	return nil
+	// Those above an entry are named by nobody else.
+	return l.name(len(rel))
 }
 
 // finish sets the times of directories, which the entries in them changed,

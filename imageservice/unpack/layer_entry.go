@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -141,19 +140,6 @@ func (l *layer) finishFile(fd int, attr attributes) error {
 // begins, so that the sync in the end does not wait for all of it.
 const writeAhead = 4 << 20
 
-// room makes sure that the disk is not filled to its end, where not even what
-// was unpacked could be removed.
-func (l *layer) room() error {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(l.root, &st); err != nil {
-		return os.NewSyscallError("fstatfs", err)
-	}
-	if free := int64(st.Bavail) * st.Bsize; free < l.limits.KeepFree {
-		return fmt.Errorf("only %d bytes are left on the disk: %w", free, errdefs.ErrResourceExhausted)
-	}
-	return nil
-}
-
 // startWriting has the disk write what was written of a file. It is advice: the
 // sync in the end is what counts.
 func startWriting(fd int, from, to int64) {
@@ -194,9 +180,6 @@ func (l *layer) fill(fd int, hdr *tar.Header, content io.Reader) (sum uint32, er
 			chunk = chunk[w:]
 		}
 		if off-started >= writeAhead {
-			if err := l.room(); err != nil {
-				return 0, err
-			}
 			startWriting(fd, started, off)
 			started = off
 		}

@@ -98,25 +98,13 @@ func wantedXattr(name string) bool {
 
 // copyXattrs copies the wanted xattrs.
 func copyXattrs(from, to int) error {
-	buf := make([]byte, 64<<10)
-	n, err := unix.Flistxattr(from, buf)
-	if err != nil {
-		return ignoreUnsupported(err)
-	}
-	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
-		if !wantedXattr(name) {
-			continue
-		}
-		value := make([]byte, 64<<10)
-		size, err := unix.Fgetxattr(from, name, value)
-		if err != nil {
-			return err
-		}
-		if err := setXattr(to, name, value[:size]); err != nil {
+	xattrs, err := readXattrs(from)
+	for name, value := range xattrs {
+		if err := setXattr(to, name, []byte(value)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return err
 }
 
 func ignoreUnsupported(err error) error {

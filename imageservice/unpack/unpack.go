@@ -27,11 +27,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // Options say where a layer goes and what is below it.
@@ -54,6 +56,9 @@ type Limits struct {
 	Bytes int64
 	// Depth bounds the components of a path: 512.
 	Depth int
+	// Names bounds the bytes of names, targets of links and xattrs, much of
+	// which is kept in memory until the layer is whole: 256 MiB.
+	Names int64
 	// KeepFree is how many bytes of the filesystem a layer leaves to others:
 	// 64 MiB. What unpacks to more than the disk has is refused before the
 	// disk is full.
@@ -72,6 +77,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Depth <= 0 {
 		l.Depth = 512
+	}
+	if l.Names <= 0 {
+		l.Names = 256 << 20
 	}
 	if l.KeepFree <= 0 {
 		l.KeepFree = 64 << 20
@@ -147,13 +155,18 @@ func feed(ctx context.Context, r io.ReadCloser, b *budget, entry func(context.Co
 
 // budget counts what comes against the limits.
 type budget struct {
-	limits  Limits
-	entries int
-	size    int64
+	limits Limits
+	// disk is something open on the filesystem that is written to.
+	disk        int
+	entries     int
+	size, names int64
+	// unseen is what came since the last look at the room on the disk.
+	unseen int64
 }
 
 // entriesOf goes through an archive.
 func (b *budget) entriesOf(ctx context.Context, tr *tar.Reader, entry func(context.Context, *tar.Header, io.Reader) error) error {
+	content := &rationed{ctx, tr, b}
 	for {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -168,7 +181,7 @@ func (b *budget) entriesOf(ctx context.Context, tr *tar.Reader, entry func(conte
 		if err := b.count(hdr); err != nil {
 			return err
 		}
-		if err := entry(ctx, hdr, tr); err != nil {
+		if err := entry(ctx, hdr, content); err != nil {
 			return fmt.Errorf("unpack %q: %w", shorten(hdr.Name), err)
 		}
 	}
@@ -198,7 +211,58 @@ func (b *budget) count(hdr *tar.Header) error {
 		return fmt.Errorf("a layer of more than %d bytes: %w", b.limits.Bytes, errdefs.ErrInvalidArgument)
 	}
 	b.size += hdr.Size
+	if err := b.name(len(hdr.Name) + len(hdr.Linkname)); err != nil {
+		return err
+	}
+	// A block for the entry, whatever is in it.
+	return b.spend(4096)
+}
+
+// name counts bytes that are kept in memory.
+func (b *budget) name(n int) error {
+	if b.names += int64(n); b.names > b.limits.Names {
+		return fmt.Errorf("a layer whose names and xattrs take more than %d bytes: %w", b.limits.Names, errdefs.ErrInvalidArgument)
+	}
 	return nil
+}
+
+// spendStep is how much may come between two looks at the room on the disk.
+const spendStep = 4 << 20
+
+// spend counts what is written, and makes sure that the disk is not filled to
+// its end, where not even what was unpacked could be removed.
+func (b *budget) spend(n int64) error {
+	if b.unseen += n; b.unseen < spendStep {
+		return nil
+	}
+	b.unseen = 0
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(b.disk, &st); err != nil {
+		return os.NewSyscallError("fstatfs", err)
+	}
+	if free := int64(st.Bavail) * st.Bsize; free < b.limits.KeepFree {
+		return fmt.Errorf("only %d bytes are left on the disk: %w", free, errdefs.ErrResourceExhausted)
+	}
+	return nil
+}
+
+// rationed is the content of files: it ends with the context, since holes come
+// without anybody waiting for them, and while there is room on the disk.
+type rationed struct {
+	ctx context.Context
+	r   io.Reader
+	b   *budget
+}
+
+func (c *rationed) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	n, err := c.r.Read(p)
+	if serr := c.b.spend(int64(n)); serr != nil {
+		return n, serr
+	}
+	return n, err
 }
 
 // clean makes an entry's name relative to the root; the root is "". It
@@ -213,6 +277,8 @@ func (b *budget) clean(name string) (string, error) {
 		return "", nil
 	case rel == ".." || strings.HasPrefix(rel, "../"):
 		return "", fmt.Errorf("a path that leads out of the image: %w", errdefs.ErrInvalidArgument)
+	case len(rel) >= unix.PathMax:
+		return "", fmt.Errorf("a path of %d bytes: %w", len(rel), errdefs.ErrInvalidArgument)
 	case strings.Count(rel, "/") >= b.limits.Depth:
 		return "", fmt.Errorf("a path of more than %d components: %w", b.limits.Depth, errdefs.ErrInvalidArgument)
 	}

@@ -71,7 +71,7 @@ func (fl *flusher) stop() {
 }
 
 // write takes a segment, and gives an empty buffer for it. It waits while many
-// are not written yet. An error is told by wait.
+// are not written yet. An error is told by wait and failure.
 func (fl *flusher) write(s segment) (empty []byte) {
 	fl.pending.Add(1)
 	fl.full <- s
@@ -84,6 +84,11 @@ func (fl *flusher) write(s segment) (empty []byte) {
 // wait returns when all is written, with the first error.
 func (fl *flusher) wait() error {
 	fl.pending.Wait()
+	return fl.failure()
+}
+
+// failure is the first error so far.
+func (fl *flusher) failure() error {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	return fl.err

@@ -76,14 +76,16 @@ func (w *Writer) flush(s *segment) {
 
 var zeros = make([]byte, segmentSize)
 
-// open makes s the next segment.
-func (w *Writer) open(s *segment) {
+// open makes s the next segment. An error is one of those before, so that a
+// disk that is full ends the layer, and not when all of it has come.
+func (w *Writer) open(s *segment) error {
 	w.flush(s)
 	if s.buf == nil {
 		s.buf = newBuffer()[:0]
 	}
 	s.index = w.next
 	w.next++
+	return w.out.failure()
 }
 
 // pad fills up to a multiple of align.
@@ -96,15 +98,16 @@ func (s *segment) pad(align int64) {
 // place finds a place for an inode and what is behind it, at most a segment
 // long. What is within a block does not go over its end when it can be
 // avoided: it must not, for the end of a file.
-func (w *Writer) place(size int64) {
+func (w *Writer) place(size int64) error {
 	s := &w.meta
 	s.pad(slotSize)
 	if left := blockSize - int64(len(s.buf))%blockSize; min(size, blockSize) > left && (size <= blockSize || left < inodeSize) {
 		s.pad(blockSize)
 	}
 	if size > s.room() {
-		w.open(s)
+		return w.open(s)
 	}
+	return nil
 }
 
 // put writes an inode and what is behind it, and returns its number.
@@ -115,7 +118,9 @@ func (w *Writer) put(n *inode, behind []byte) (uint64, error) {
 	if size > segmentSize {
 		return 0, fmt.Errorf("an inode of %d bytes", size)
 	}
-	w.place(size)
+	if err := w.place(size); err != nil {
+		return 0, err
+	}
 	nid := uint64(w.meta.pos() / slotSize)
 	w.meta.buf = append(n.encode(w.meta.buf), behind...)
 	return nid, nil
@@ -125,7 +130,9 @@ func (w *Writer) put(n *inode, behind []byte) (uint64, error) {
 // one piece, and returns its first block.
 func (w *Writer) begin(size int64) (uint32, error) {
 	if size > w.data.room() && (w.data.index < 0 || w.data.index+1 != w.next) || w.data.room() == 0 {
-		w.open(&w.data)
+		if err := w.open(&w.data); err != nil {
+			return 0, err
+		}
 	}
 	block := w.data.pos() / blockSize
 	if block+size/blockSize >= nullBlock {
@@ -138,7 +145,9 @@ func (w *Writer) begin(size int64) (uint32, error) {
 func (w *Writer) copy(r io.Reader, size int64) error {
 	for size > 0 {
 		if w.data.room() == 0 {
-			w.open(&w.data)
+			if err := w.open(&w.data); err != nil {
+				return err
+			}
 		}
 		at, n := len(w.data.buf), min(size, w.data.room())
 		w.data.buf = w.data.buf[:at+int(n)]
