@@ -74,11 +74,11 @@ func (e *endpoint) once(ctx context.Context, r query) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := e.authorize(ctx, req); err != nil {
+		if err := authorize(ctx, e.host, req); err != nil {
 			return nil, err
 		}
-		resp, err := e.send(ctx, req)
-		if err != nil || resp.StatusCode != http.StatusUnauthorized || len(seen) >= maxChallenges {
+		resp, err := answer(e.host.Client, req, e.timeout)
+		if err != nil || resp.StatusCode != http.StatusUnauthorized || len(seen) >= maxChallenges || isWeaker(req.URL, resp.Request.URL) {
 			return resp, err
 		}
 		seen = append(seen, resp)
@@ -121,21 +121,22 @@ func (e *endpoint) url(path string) string {
 	return u.String()
 }
 
-func (e *endpoint) authorize(ctx context.Context, req *http.Request) error {
+// authorize says in a request to a host who we are.
+func authorize(ctx context.Context, host docker.RegistryHost, req *http.Request) error {
 	ctx, cancel := context.WithTimeout(ctx, authTimeout)
 	defer cancel()
-	if err := e.host.Authorizer.Authorize(ctx, req); err != nil {
-		return fmt.Errorf("authorize for %s: %w", e.host.Host, err)
+	if err := host.Authorizer.Authorize(ctx, req); err != nil {
+		return fmt.Errorf("authorize for %s: %w", host.Host, err)
 	}
 	return nil
 }
 
-// send makes the request and waits for the answer's beginning, not for long.
+// answer makes a request and waits for the answer's beginning, not for long.
 // Closing the body frees what it holds.
-func (e *endpoint) send(ctx context.Context, req *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(e.timeout, func() { cancel(fmt.Errorf("%w within %s", errNoAnswer, e.timeout)) })
-	resp, err := e.host.Client.Do(req.WithContext(ctx))
+func answer(client *http.Client, req *http.Request, within time.Duration) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	timer := time.AfterFunc(within, func() { cancel(fmt.Errorf("%w within %s", errNoAnswer, within)) })
+	resp, err := client.Do(req.WithContext(ctx))
 	timer.Stop()
 	if err != nil {
 		if cause := context.Cause(ctx); errors.Is(cause, errNoAnswer) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -279,9 +280,19 @@ func checkRedirect(auth docker.Authorizer, headers http.Header) func(*http.Reque
 		for name := range headers {
 			req.Header.Del(name)
 		}
+		if isWeaker(via[0].URL, req.URL) {
+			return nil
+		}
 		// It may be a place that asked us for a token of its own.
 		return auth.Authorize(req.Context(), req)
 	}
+}
+
+// isWeaker tells that a request by TLS is led to where there is none: whoever
+// listens or answers there is told nothing.
+func isWeaker(from, to *url.URL) bool {
+	local, _ := docker.MatchLocalhost(to.Host)
+	return from.Scheme == "https" && to.Scheme == "http" && !local
 }
 
 func (a *attempt) close() {

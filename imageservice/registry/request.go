@@ -16,6 +16,9 @@ const (
 	// authAttempts is how often a registry may ask who we are before one
 	// request is answered.
 	authAttempts = 3
+	// answerFactor is how much longer than a manifest or blob other answers
+	// may take to begin: lists are long, and uploads are prepared.
+	answerFactor = 6
 	// maxAnswer bounds what is read of an answer that is not an image's.
 	maxAnswer = 8 << 20
 )
@@ -24,7 +27,8 @@ const (
 type request struct {
 	method, url string
 	header      http.Header
-	// body, when not nil, opens what is sent, size bytes of it.
+	// body, when not nil, opens what is sent, size bytes of it; the caller
+	// sees to it that this does not take for ever.
 	body func() (io.ReadCloser, error)
 	size int64
 }
@@ -48,14 +52,21 @@ func (a *attempt) send(ctx context.Context, host docker.RegistryHost, r request)
 				req.Header[name] = values
 			}
 			if host.Authorizer != nil {
-				if err := host.Authorizer.Authorize(ctx, req); err != nil {
+				if err := authorize(ctx, host, req); err != nil {
 					closeBody(req)
 					return nil, err
 				}
 			}
 		}
-		resp, err := host.Client.Do(req)
-		if err != nil || resp.StatusCode != http.StatusUnauthorized || !home || host.Authorizer == nil || len(asked) >= authAttempts {
+		do := host.Client.Do
+		if r.body == nil {
+			do = func(req *http.Request) (*http.Response, error) {
+				return answer(host.Client, req, answerFactor*a.client.cfg.HeaderTimeout)
+			}
+		}
+		resp, err := do(req)
+		if err != nil || resp.StatusCode != http.StatusUnauthorized || !home || host.Authorizer == nil || len(asked) >= authAttempts ||
+			isWeaker(req.URL, resp.Request.URL) {
 			return resp, err
 		}
 		asked = append(asked, resp)
