@@ -63,35 +63,37 @@ func (e *Error) Unwrap() []error {
 
 // trial collects what went wrong at one host after another.
 type trial struct {
-	what     string
-	kinds    []error
+	what string
+	// kind is that of the last failure.
+	kind     error
 	failures []Failure
 }
 
 // failed notes a failure, and tells whether to give up.
 func (t *trial) failed(ctx context.Context, e *endpoint, err error) bool {
-	if ctx.Err() != nil {
-		t.failures, t.kinds = append(t.failures, Failure{Host: e.host.Host, Text: "no time was left", Config: e.config, Err: context.Cause(ctx)}), append(t.kinds, nil)
-		return true
-	}
 	kind, text := classify(err)
-	if kind == nil {
+	over := ctx.Err() != nil
+	switch {
+	case over:
+		kind, text, err = errdefs.ErrUnavailable, "no time was left", context.Cause(ctx)
+	case kind == nil:
 		kind = errdefs.ErrUnavailable
 	}
-	t.kinds = append(t.kinds, kind)
+	t.kind = kind
 	t.failures = append(t.failures, Failure{Host: e.host.Host, Text: text, Config: e.config, Err: err})
-	return false
+	return over
 }
 
-// err is what all failures together mean.
+// err is what all failures together mean. That nobody wants the answer any
+// more says all; that there was no time is told beside whom it went to.
 func (t *trial) err(ctx context.Context) error {
-	if cause := context.Cause(ctx); cause != nil {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
 		return cause
 	}
 	if len(t.failures) == 0 {
 		return fmt.Errorf("%s: no host is configured to be asked: %w", t.what, errdefs.ErrInvalidArgument)
 	}
-	return &Error{Kind: t.kinds[len(t.kinds)-1], Failures: t.failures}
+	return &Error{Kind: t.kind, Failures: t.failures}
 }
 
 // StatusError is an answer that is an error.
