@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,10 +82,8 @@ func lookupDocker(registry string) (c Credentials, from string, err error) {
 			return askHelper(helper, key, path)
 		}
 	}
-	for key, entry := range file.Auths {
-		if host := HostOf(key); host != registry && !(isHub(host) && isHub(registry)) {
-			continue
-		}
+	for _, key := range file.keys(registry) {
+		entry := file.Auths[key]
 		c := Credentials{Username: entry.Username, Password: entry.Password, IdentityToken: entry.IdentityToken, RegistryToken: entry.RegistryToken}
 		if entry.Auth != "" {
 			if c.Username, c.Password, err = ParseBasic(entry.Auth); err != nil {
@@ -107,12 +107,24 @@ func dockerToken(registry string) string {
 	if err != nil || file == nil {
 		return ""
 	}
-	for key, entry := range file.Auths {
-		if host := HostOf(key); host == registry || isHub(host) && isHub(registry) {
-			return entry.RegistryToken
+	for _, key := range file.keys(registry) {
+		if token := file.Auths[key].RegistryToken; token != "" {
+			return token
 		}
 	}
 	return ""
+}
+
+// keys are the entries for a registry, those first that docker would take.
+func (f *dockerFile) keys(registry string) []string {
+	var keys []string
+	for _, key := range append(dockerKeys(registry), slices.Sorted(maps.Keys(f.Auths))...) {
+		_, ok := f.Auths[key]
+		if host := HostOf(key); ok && (host == registry || isHub(host) && isHub(registry)) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // dockerKeys are the names a registry may have in config.json, docker's own

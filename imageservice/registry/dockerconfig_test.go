@@ -45,6 +45,8 @@ esac`
 		"another port":              {`{"auths": {"r.test:5001": {"auth": "` + basic + `"}}}`, "r.test:5000", Credentials{}, ""},
 		"another host":              {`{"auths": {"r.test.evil": {"auth": "` + basic + `"}}}`, "r.test", Credentials{}, ""},
 		"hub":                       {`{"auths": {"https://index.docker.io/v1/": {"auth": "` + basic + `"}}}`, "docker.io", Credentials{Username: "me", Password: "secret"}, ""},
+		"two for one host":          {`{"auths": {"r.test/team": {"identitytoken": "tok"}, "r.test": {"auth": "` + basic + `"}}}`, "r.test", Credentials{Username: "me", Password: "secret"}, ""},
+		"hub, twice":                {`{"auths": {"docker.io": {"identitytoken": "tok"}, "https://index.docker.io/v1/": {"auth": "` + basic + `"}}}`, "docker.io", Credentials{Username: "me", Password: "secret"}, ""},
 		"identity token":            {`{"auths": {"r.test": {"identitytoken": "tok"}}}`, "r.test", Credentials{IdentityToken: "tok"}, ""},
 		"store":                     {`{"credsStore": "store"}`, "r.test:5000", Credentials{Username: "stored", Password: "s"}, ""},
 		"store, hub, token":         {`{"credsStore": "store"}`, "docker.io", Credentials{IdentityToken: "tok"}, ""},
