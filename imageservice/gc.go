@@ -55,10 +55,12 @@ func (s *Store) Collect(ctx context.Context) error {
 
 // dropRemoved forgets images that were kept for containers.
 func (s *Store) dropRemoved() error {
-	used := s.used()
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	for _, r := range s.records() {
+	records := s.records()
+	// In this order, see remove.
+	used := s.used()
+	for _, r := range records {
 		if r.Removed && !used[r.ID.String()] {
 			if err := s.forget(r); err != nil {
 				return err
@@ -128,9 +130,12 @@ func (s *Store) collectFrom(ctx context.Context, in Layers) error {
 }
 
 func (s *Store) collectLayer(ctx context.Context, in Layers, name string) error {
+	s.removing.Lock()
+	defer s.removing.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.chains[digest.Digest(name)] > 0 {
+	needed := s.chains[digest.Digest(name)] > 0
+	s.mu.Unlock()
+	if needed {
 		return nil
 	}
 	return in.Remove(ctx, name)

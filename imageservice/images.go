@@ -85,7 +85,6 @@ func (s *Store) lookup(ref string) (*record, error) {
 // Remove removes an image with all its names; see Service. What containers
 // need of it stays until they are gone.
 func (s *Store) Remove(ctx context.Context, ref string) error {
-	used := s.used()
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	r, err := s.lookup(ref)
@@ -93,7 +92,7 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 		return nil
 	}
 	if err == nil {
-		err = s.remove(r, used)
+		err = s.remove(r)
 	}
 	if err != nil {
 		return fmt.Errorf("remove image %s: %w", ref, err)
@@ -104,14 +103,30 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 
 // remove takes an image away, or hides it while containers need it. changing
 // is held.
-func (s *Store) remove(r *record, used map[string]bool) error {
+func (s *Store) remove(r *record) error {
 	defer s.wakeCollector()
-	if !used[r.ID.String()] {
-		return s.forget(r)
+	hidden := r.clone()
+	hidden.Tags, hidden.Digests, hidden.Removed = nil, nil, true
+	// First nobody finds it any more, and then those are asked for who have:
+	// a container that is being made of it is counted, or does not find it.
+	s.show(hidden)
+	var err error
+	if s.used()[r.ID.String()] {
+		err = s.write(hidden)
+	} else {
+		err = s.forget(hidden)
 	}
-	c := r.clone()
-	c.Tags, c.Digests, c.Removed = nil, nil, true
-	return s.put(c)
+	if err != nil {
+		s.show(r)
+	}
+	return err
+}
+
+// show puts an image in the place of what was known of it.
+func (s *Store) show(r *record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.index(nil, nil, r)
 }
 
 // forget deletes an image's record. What it needed is collected later.
@@ -149,7 +164,7 @@ func (s *Store) Untag(ctx context.Context, ref string, force bool) (untagged, de
 	case needed:
 		err = fmt.Errorf("a container needs the image: %w", errdefs.ErrFailedPrecondition)
 	default:
-		if err = s.remove(r, used); err == nil {
+		if err = s.remove(r); err == nil {
 			deleted = []string{r.ID.String()}
 		}
 	}

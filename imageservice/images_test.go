@@ -32,6 +32,36 @@ func (u *user) leave() {
 	u.image = ""
 }
 
+// finder looks for an image when it is asked which are in use.
+type finder struct {
+	s     *testStore
+	id    string
+	found bool
+}
+
+func (f *finder) ImagesInUse() map[string]bool {
+	_, err := f.s.Image(context.Background(), f.id)
+	f.found = f.found || err == nil
+	return nil
+}
+
+// TestRemoveHidesFirst: a container that is being made either counts, or does
+// not find its image any more.
+func TestRemoveHidesFirst(t *testing.T) {
+	testenv.Root(t)
+	reg := testenv.EmptyRegistry(t)
+	push(t, reg.URL, "x", "latest", newTestImage(asGzip, tarOf("a=1")))
+	s := openStore(t, Config{})
+	f := &finder{s: s, id: s.mustPull(t, reg.Host+"/x").Image.ID}
+	s.SetInUse(f)
+	if err := s.Remove(t.Context(), f.id); err != nil {
+		t.Fatal(err)
+	}
+	if f.found {
+		t.Error("it could be found when it was asked who needs it")
+	}
+}
+
 func TestRemove(t *testing.T) {
 	reg := testenv.EmptyRegistry(t)
 	base, other := tarOf("base=1"), tarOf("other=1")

@@ -1,7 +1,10 @@
 package imageservice
 
 import (
+	"errors"
+
 	"github.com/containerd/errdefs"
+	"github.com/nodeagent/nodeagent/imageservice/content"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -25,6 +28,8 @@ func (l *lease) keepBlobs(list ...digest.Digest) {
 
 // keepChains keeps layers, there or not yet.
 func (l *lease) keepChains(list ...digest.Digest) {
+	l.s.removing.Lock()
+	defer l.s.removing.Unlock()
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	l.chains = append(l.chains, list...)
@@ -32,9 +37,11 @@ func (l *lease) keepChains(list ...digest.Digest) {
 }
 
 // release ends it. err is why the image was not made, nil when it was: what
-// came of one that is bad goes at once, and what came before a pull broke off
-// is kept for the next.
+// came of one that is bad goes at once, and what came before a pull broke off,
+// or brought one blob that was damaged on its way, is kept for the next.
 func (l *lease) release(err error) {
+	var onItsWay *content.DamagedError
+	bad := (errdefs.IsInvalidArgument(err) || errdefs.IsDataLoss(err)) && !errors.As(err, &onItsWay)
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	retain(l.s.refs, l.blobs, -1)
@@ -44,7 +51,7 @@ func (l *lease) release(err error) {
 			continue
 		}
 		// The collector tries again.
-		if errdefs.IsInvalidArgument(err) || errdefs.IsDataLoss(err) {
+		if bad {
 			_ = l.s.content.Delete(d)
 		} else {
 			_ = l.s.content.Demote(d)

@@ -47,7 +47,7 @@ func (s *Store) prune(all bool, wanted func(Image) bool) ([]Pruned, error) {
 		if r.Removed || r.Pinned || r.pinned || used[r.ID.String()] || !all && len(r.Tags) > 0 || wanted != nil && !wanted(r.image()) {
 			continue
 		}
-		if err := s.forget(r); err != nil {
+		if err := s.remove(r); err != nil {
 			return pruned, err
 		}
 		s.tell(removedFrom(r, r.names(), true)...)

@@ -70,6 +70,11 @@ type Store struct {
 	// it is taken before mu.
 	changing sync.Mutex
 
+	// removing is held while a layer nobody needs is removed, which another
+	// program may take its time for, and while a lease is taken on layers;
+	// it is taken before mu.
+	removing sync.Mutex
+
 	// mu guards what follows. Nothing slower than a rename happens under it.
 	mu sync.Mutex
 	// images are by ID; names leads from tags and repository digests to IDs.
