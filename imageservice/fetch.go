@@ -141,6 +141,19 @@ func (s *Store) document(ctx context.Context, l *lease, f *found, desc ocispec.D
 	}
 	l.keepBlobs(desc.Digest)
 	f.blobs = append(f.blobs, desc.Digest)
+	if _, ok := s.content.Size(desc.Digest); ok {
+		raw, err := s.content.Read(desc.Digest, maxDocument)
+		if err == nil && int64(len(raw)) != desc.Size {
+			return nil, invalid("%s has %d bytes in place of %d", desc.Digest, len(raw), desc.Size)
+		}
+		if !errdefs.IsNotFound(err) && !errdefs.IsDataLoss(err) {
+			return raw, err
+		}
+		// Lost or damaged on the disk: it is fetched again.
+		if err := s.content.Delete(desc.Digest); err != nil {
+			return nil, err
+		}
+	}
 	t, err := s.content.Fetch(desc, opener(f.src, desc))
 	if err != nil {
 		return nil, err

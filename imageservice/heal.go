@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/containerd/errdefs"
@@ -81,24 +82,32 @@ func (s *Store) heal(ctx context.Context, r *record, name string, in Layers) err
 	if _, err := s.unpackImage(ctx, l, f, &progress{}); err != nil {
 		return err
 	}
-	_, err = s.add(f, nil, nil)
-	return err
+	if err := s.sync(in); err != nil {
+		return err
+	}
+	return s.noteHome(r.ID, name)
+}
+
+// noteHome notes that a snapshotter has all layers of an image, which somebody
+// may have removed meanwhile.
+func (s *Store) noteHome(id digest.Digest, snapshotter string) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	r, err := s.lookup(id.String())
+	if err != nil || slices.Contains(r.Snapshotters, s.recordedName(snapshotter)) {
+		return err
+	}
+	c := r.clone()
+	c.Snapshotters = append(c.Snapshotters, s.recordedName(snapshotter))
+	return s.put(c)
 }
 
 // local is an image that is here, of which parts may have to be fetched again.
 func (s *Store) local(ctx context.Context, l *lease, r *record) (*found, error) {
 	src := anywhere{s, r}
-	for _, dgst := range []digest.Digest{r.Manifest, r.ID} {
-		// One that is lost or damaged is fetched again below.
-		if _, err := s.content.Read(dgst, maxDocument); errdefs.IsNotFound(err) || errdefs.IsDataLoss(err) {
-			if err := s.content.Delete(dgst); err != nil {
-				return nil, err
-			}
-		}
-	}
-	desc := ocispec.Descriptor{Digest: r.Manifest}
-	var ok bool
-	if desc.Size, ok = s.content.Size(r.Manifest); !ok {
+	raw, err := s.content.Read(r.Manifest, maxDocument)
+	desc := ocispec.Descriptor{Digest: r.Manifest, Size: int64(len(raw))}
+	if err != nil {
 		remote, err := src.resolve(ctx)
 		if err != nil {
 			return nil, err
@@ -237,7 +246,7 @@ func (s *Store) unpackInto(ctx context.Context, in Layers, f *found, i int, key 
 		err = t.Wait(ctx)
 	}
 	if err == nil && res.DiffID != f.diffIDs[i] {
-		err = fmt.Errorf("it unpacks to %s in place of %s: %w", res.DiffID, f.diffIDs[i], errdefs.ErrDataLoss)
+		err = wrongDiffID(res.DiffID, f.diffIDs[i])
 	}
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", desc.Digest, err)

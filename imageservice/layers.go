@@ -264,7 +264,7 @@ func (w *work) unpack(ctx context.Context, i int) error {
 	}
 	r, err := sl.transfer.Reader(ctx)
 	if err != nil {
-		return err
+		return blame(ctx, sl.transfer, err)
 	}
 	sl.result, err = w.s.apply(ctx, w.in, sl.job.key, r, w.below(i))
 	if err != nil {
@@ -275,7 +275,7 @@ func (w *work) unpack(ctx context.Context, i int) error {
 		return err
 	}
 	if sl.result.DiffID != sl.diffID {
-		return fmt.Errorf("it unpacks to %s in place of %s: %w", sl.result.DiffID, sl.diffID, errdefs.ErrDataLoss)
+		return blame(ctx, sl.transfer, wrongDiffID(sl.result.DiffID, sl.diffID))
 	}
 	w.p.tell(sl.desc, "Extracting", sl.desc.Size)
 	close(sl.job.unpacked)
@@ -287,16 +287,23 @@ func (w *work) unpack(ctx context.Context, i int) error {
 	return nil
 }
 
+func wrongDiffID(got, want digest.Digest) error {
+	return fmt.Errorf("it unpacks to %s in place of %s: %w", got, want, errdefs.ErrDataLoss)
+}
+
 // blameTimeout is how long a layer that does not unpack may take to arrive.
 const blameTimeout = 10 * time.Second
 
 // blame finds out whether a layer that does not unpack is bad, or did not
-// arrive as it should, which is the better reason.
+// arrive as it should or stay so, which is the better reason.
 func blame(ctx context.Context, t *content.Transfer, err error) error {
-	if errdefs.IsInvalidArgument(err) || errdefs.IsDataLoss(err) {
+	if errdefs.IsInvalidArgument(err) || errdefs.IsDataLoss(err) || errdefs.IsNotFound(err) {
 		limited, cancel := context.WithTimeout(ctx, blameTimeout)
 		defer cancel()
 		_ = t.Wait(limited)
+		if damaged := t.Recheck(); damaged != nil {
+			return damaged
+		}
 	}
 	if failed := t.Failed(); failed != nil {
 		return failed

@@ -112,6 +112,7 @@ func (r *record) image() Image {
 func (r *record) clone() *record {
 	c := *r
 	c.Tags, c.Digests, c.Blobs = slices.Clone(r.Tags), slices.Clone(r.Digests), slices.Clone(r.Blobs)
+	c.Snapshotters = slices.Clone(r.Snapshotters)
 	return &c
 }
 

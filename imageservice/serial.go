@@ -105,7 +105,7 @@ func (s *Store) fillSerial(ctx context.Context, f *found, i int, mounts []mount.
 	t.Watch(func(n int64) { p.tell(desc, "Downloading", n) })
 	r, err := t.Reader(ctx)
 	if err != nil {
-		return err
+		return blame(ctx, t, err)
 	}
 	opts := unpack.Options{Dir: dir, Limits: s.cfg.Limits}
 	if i > 0 {
@@ -125,7 +125,7 @@ func (s *Store) fillSerial(ctx context.Context, f *found, i int, mounts []mount.
 		return err
 	}
 	if res.DiffID != f.diffIDs[i] {
-		return fmt.Errorf("it unpacks to %s in place of %s: %w", res.DiffID, f.diffIDs[i], errdefs.ErrDataLoss)
+		return blame(ctx, t, wrongDiffID(res.DiffID, f.diffIDs[i]))
 	}
 	p.tell(desc, "Extracting", desc.Size)
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"os"
 	"sync"
 	"syscall"
@@ -23,6 +24,8 @@ type Transfer struct {
 	// ended is closed when the blob is there or err is set.
 	ended  chan struct{}
 	cancel context.CancelCauseFunc
+	// found says that the blob was there before.
+	found bool
 	// refs counts who wants it; Store.mu guards it.
 	refs int
 
@@ -45,7 +48,7 @@ type transferKey struct {
 // DamagedError says that a blob arrived whole and is not what it should be.
 type DamagedError struct {
 	Digest digest.Digest
-	// Resumed is true when part of it was left by an earlier transfer.
+	// Resumed is true when part of it was left by an earlier transfer, or all.
 	Resumed bool
 	Err     error
 }
@@ -89,7 +92,7 @@ func (s *Store) Fetch(desc ocispec.Descriptor, open Opener) (*Transfer, error) {
 		if size != desc.Size {
 			return nil, fmt.Errorf("fetch blob %s: it has %d bytes in place of %d: %w", desc.Digest, size, desc.Size, errdefs.ErrInvalidArgument)
 		}
-		t.done = true
+		t.done, t.found = true, true
 		t.cancel = func(error) {}
 		close(t.ended)
 		return t, nil
@@ -139,6 +142,27 @@ func (t *Transfer) Failed() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.err
+}
+
+// Recheck verifies a blob that was there before the transfer, since what lies
+// on a disk may change. One that is damaged or lost fails with DamagedError, and
+// is not there any more.
+func (t *Transfer) Recheck() error {
+	if !t.found {
+		return nil
+	}
+	f, err := t.store.Open(t.desc.Digest)
+	if err == nil {
+		defer f.Close()
+		verifier := t.desc.Digest.Verifier()
+		if _, err = io.Copy(verifier, f); err == nil && verifier.Verified() {
+			return nil
+		}
+	}
+	if derr := t.store.Delete(t.desc.Digest); derr != nil {
+		return errors.Join(err, derr)
+	}
+	return &DamagedError{Digest: t.desc.Digest, Resumed: true, Err: fmt.Errorf("blob %s was damaged on the disk: %w", t.desc.Digest, errdefs.ErrDataLoss)}
 }
 
 // Watch has f called with the number of bytes that arrived, each time more
