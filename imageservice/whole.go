@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/nodeagent/nodeagent/imageservice/imageconfig"
 	"github.com/nodeagent/nodeagent/imageservice/pack"
+	"github.com/nodeagent/nodeagent/imageservice/unpack"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -192,11 +193,29 @@ func (s *Store) otherForm(l *lease, diffID digest.Digest) (ocispec.Descriptor, b
 			continue
 		}
 		l.keepBlobs(doc.Layers[i].Digest)
-		if _, ok := s.content.Size(doc.Layers[i].Digest); ok {
+		if s.unpacksTo(doc.Layers[i], diffID) {
 			return doc.Layers[i], true
 		}
 	}
 	return ocispec.Descriptor{}, false
+}
+
+// unpacksTo tells whether a blob is there and has a diffID. What a manifest says
+// of a layer that was there already was never tried.
+func (s *Store) unpacksTo(desc ocispec.Descriptor, diffID digest.Digest) bool {
+	f, err := s.content.Open(desc.Digest)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	plain, err := unpack.Decompress(f)
+	if err != nil {
+		return false
+	}
+	defer plain.Close()
+	verifier := diffID.Verifier()
+	_, err = io.Copy(verifier, plain)
+	return err == nil && verifier.Verified()
 }
 
 // remake writes a layer's files as a compressed blob: always the same for the
