@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -119,15 +120,6 @@ func (v *verifier) owners(needs func(*record) bool) []*record {
 	return list
 }
 
-func contains(list []digest.Digest, d digest.Digest) bool {
-	for _, one := range list {
-		if one == d {
-			return true
-		}
-	}
-	return false
-}
-
 func ids(list []*record) []string {
 	var out []string
 	for _, r := range list {
@@ -139,16 +131,13 @@ func ids(list []*record) []string {
 func (v *verifier) blob(dgst digest.Digest) error {
 	v.sum.Blobs++
 	err := v.hash(dgst)
-	if err == nil || errdefs.IsNotFound(err) || v.ctx.Err() != nil {
-		if errdefs.IsNotFound(err) {
-			return nil // removed meanwhile
-		}
-		return err
+	if errdefs.IsNotFound(err) {
+		return nil // removed meanwhile
 	}
 	if !errdefs.IsDataLoss(err) {
 		return err
 	}
-	owners := v.owners(func(r *record) bool { return contains(r.Blobs, dgst) })
+	owners := v.owners(func(r *record) bool { return slices.Contains(r.Blobs, dgst) })
 	f := Finding{Kind: "blob", Name: dgst.String(), Images: ids(owners), Problem: err.Error()}
 	if v.opts.Repair {
 		v.repaired(&f, v.refetch(dgst, owners))
@@ -229,7 +218,7 @@ func (v *verifier) layer(name string, in Layers, chain string) error {
 	case err != nil && !errdefs.IsDataLoss(err):
 		return err
 	}
-	owners := v.owners(func(r *record) bool { return contains(r.chainIDs, digest.Digest(chain)) })
+	owners := v.owners(func(r *record) bool { return slices.Contains(r.chainIDs, digest.Digest(chain)) })
 	f.Images = ids(owners)
 	var rerr error
 	if v.opts.Repair {
