@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // Dir is a directory of an image being written.
@@ -12,7 +11,8 @@ type Dir struct {
 	Attr    Attr
 	Entries map[string]Entry
 
-	// nid and layout are set by Finish.
+	// sorted, nid and layout are set by Finish.
+	sorted []string
 	nid    uint64
 	xattrs []byte
 	// offset is that of the inode; blocks is the first block of its content,
@@ -36,11 +36,14 @@ type Entry struct {
 // direntSize is that of an entry without its name.
 const direntSize = 12
 
-// names are those of a directory in the order in which they are written.
+// names are those of a directory, which does not change any more, in the order
+// in which they are written.
 func (d *Dir) names() []string {
-	names := append(slices.Collect(maps.Keys(d.Entries)), ".", "..")
-	slices.SortFunc(names, strings.Compare)
-	return names
+	if d.sorted == nil {
+		d.sorted = append(slices.AppendSeq(make([]string, 0, len(d.Entries)+2), maps.Keys(d.Entries)), ".", "..")
+		slices.Sort(d.sorted)
+	}
+	return d.sorted
 }
 
 // measure returns how many bytes the content takes.
@@ -127,7 +130,7 @@ func (d *Dir) walk(parent *Dir, f func(d, parent *Dir) error) error {
 	if err := f(d, parent); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(d.Entries)) {
+	for _, name := range d.names() {
 		if sub := d.Entries[name].Dir; sub != nil {
 			if err := sub.walk(d, f); err != nil {
 				return err
