@@ -122,6 +122,12 @@ func (o *Overlay) load() (garbage []uint64, err error) {
 			garbage = append(garbage, id)
 			continue
 		}
+		var unreadable *fs.PathError
+		if errors.As(err, &unreadable) {
+			// It says nothing about what is there, which may be a container's.
+			logrus.WithError(err).Warn("leaving out a snapshot whose record cannot be read")
+			continue
+		}
 		if err != nil {
 			logrus.WithError(err).WithField("directory", o.dir(id)).Warn("dropping a half-made snapshot")
 			garbage = append(garbage, id)

@@ -94,7 +94,14 @@ func (o *Overlay) restoreDir(c, s *snapshot) error {
 	if err := c.attr.set(o.fsDir(s.id)); err != nil {
 		return err
 	}
-	old := filepath.Join(o.root, trashName, fmt.Sprintf("%d-%d", c.id, s.id))
+	// Those who have it mounted need its files: they go with the snapshot.
+	old := filepath.Join(o.dir(c.id), fmt.Sprintf("old-%d", s.id))
+	o.mu.Lock()
+	idle := c.users == 0
+	o.mu.Unlock()
+	if idle {
+		old = filepath.Join(o.root, trashName, fmt.Sprintf("%d-%d", c.id, s.id))
+	}
 	if err := os.Rename(o.fsDir(c.id), old); err != nil && !os.IsNotExist(err) {
 		return err
 	}
