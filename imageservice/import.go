@@ -43,27 +43,9 @@ type Loaded struct {
 	Tags []string
 }
 
-// Import loads an OCI layout, a folder or tar, or a tar of docker save, plain
-// or compressed. Images without a name get none, and can be found by ID.
-func (s *Store) Import(ctx context.Context, path string) ([]Image, error) {
-	a, err := archive.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("import %s: %w", path, err)
-	}
-	defer a.Close()
-	loaded, err := s.loadAll(ctx, a, s.cfg.Platform)
-	if err != nil {
-		err = fmt.Errorf("import %s: %w", path, err)
-	}
-	var list []Image
-	for _, one := range loaded {
-		list = append(list, one.Image)
-	}
-	return list, err
-}
-
-// Load is Import of a stream, with what is there to say about each image. A
-// platform chooses among those of an image; empty means the node's.
+// Load loads the tar of an OCI layout or of docker save, plain or compressed.
+// Images without a name get none, and can be found by ID. A platform chooses
+// among those of an image; empty means the node's.
 func (s *Store) Load(ctx context.Context, r io.Reader, platform string) ([]Loaded, error) {
 	if platform == "" {
 		platform = s.cfg.Platform

@@ -154,7 +154,7 @@ func TestLoadRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, Config{})
-			data := readFileOf(t, writeTar(t, files, asPlain))
+			data := writeTar(t, files, asPlain)
 			if _, err := s.Load(t.Context(), bytes.NewReader(data), ""); err == nil {
 				t.Error("it is loaded")
 			}
@@ -172,7 +172,7 @@ func TestLoadRefuses(t *testing.T) {
 
 // cutArchive is an archive without its end.
 func (s *testStore) cutArchive(t testing.TB, i *testImage) []byte {
-	data := readFileOf(t, writeTar(t, ociLayout(t, "x:v1", i), asGzip))
+	data := writeTar(t, ociLayout(t, "x:v1", i), asGzip)
 	return data[:len(data)/2]
 }
 
@@ -244,7 +244,7 @@ func TestPushCompresses(t *testing.T) {
 	reg := testenv.EmptyRegistry(t)
 	s := openStore(t, Config{})
 	i := newTestImage(asPlain, tarOf("a="+strings.Repeat("x", 10000)))
-	loaded := s.mustLoad(t, readFileOf(t, writeTar(t, dockerSave(t, i, reg.Host+"/plain:v1"), asPlain)))
+	loaded := s.mustLoad(t, writeTar(t, dockerSave(t, i, reg.Host+"/plain:v1"), asPlain))
 	res, err := s.Push(t.Context(), PushRequest{Ref: reg.Host + "/plain:v1"})
 	if err != nil {
 		t.Fatal(err)
@@ -411,7 +411,10 @@ func TestDamageAndBombs(t *testing.T) {
 	img := s.mustPull(t, reg.Host+"/x:v1").Image
 	blob := i.manifest.Layers[0].Digest
 	path := filepath.Join(s.root, "images", "content", "blobs", "sha256", blob.Encoded())
-	data := readFileOf(t, path)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
 	data[len(data)/2] ^= 1
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
@@ -433,7 +436,7 @@ func TestDamageAndBombs(t *testing.T) {
 	if _, err := s.ImportRoot(t.Context(), bytes.NewReader(bomb), ImportRequest{}); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("import: %v", err)
 	}
-	packed, _ := asGzip(readFileOf(t, writeTar(t, ociLayout(t, "bomb:v1", newTestImage(asZstd, tarOf("zeros="+strings.Repeat("\x00", 2<<20)))), asPlain)))
+	packed, _ := asGzip(writeTar(t, ociLayout(t, "bomb:v1", newTestImage(asZstd, tarOf("zeros="+strings.Repeat("\x00", 2<<20)))), asPlain))
 	if _, err := s.Load(t.Context(), bytes.NewReader(packed), ""); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("load: %v", err)
 	}
@@ -490,7 +493,7 @@ func TestCVE202325153HugeArchives(t *testing.T) {
 		"no documents": {"index.json": []byte(`{"manifests":[{}]}`), "oci-layout": {}},
 		"null":         {"manifest.json": []byte(`[null]`)},
 	} {
-		if _, err := s.Load(t.Context(), bytes.NewReader(readFileOf(t, writeTar(t, files, asPlain))), ""); err == nil {
+		if _, err := s.Load(t.Context(), bytes.NewReader(writeTar(t, files, asPlain)), ""); err == nil {
 			t.Errorf("%s: it is loaded", name)
 		}
 		s.mustBeEmpty(t)

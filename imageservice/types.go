@@ -121,9 +121,6 @@ type Service interface {
 	// docker does. It returns what was untagged and which IDs went.
 	Untag(ctx context.Context, ref string, force bool) (untagged, deleted []string, err error)
 	Tag(ctx context.Context, ref, newRef string) error
-	// ImportOCI loads an OCI layout or docker archive read from path, and
-	// returns the images in it.
-	Import(ctx context.Context, path string) ([]Image, error)
 	FilesystemUsage(ctx context.Context) (FilesystemUsage, error)
 }
 

@@ -1,27 +1,23 @@
-// Package archive gives access by name to the files of an image archive: a
-// folder, or a tar file, plain or compressed by gzip or zstd. Names come from
-// strangers; none leads out of the folder.
+// Package archive gives access by name to the files of an image archive, a tar
+// file. Names come from strangers, and lead to nothing but what is in it.
 package archive
 
 import (
 	"archive/tar"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/nodeagent/nodeagent/imageservice/unpack"
 )
 
 const (
 	// maxFiles bounds the files of an archive.
 	maxFiles = 100_000
-	// maxBytes bounds what a compressed one unpacks to.
-	maxBytes = 256 << 30
+	// maxName bounds a name, and where a link leads, in bytes.
+	maxName = 4096
 	// maxLinks bounds symbolic links to symbolic links.
 	maxLinks = 8
 )
@@ -35,48 +31,6 @@ type Archive interface {
 	Close() error
 }
 
-// Open opens a folder or a tar file. The caller closes it.
-func Open(path string) (Archive, error) {
-	fi, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if fi.IsDir() {
-		root, err := os.OpenRoot(path)
-		return folder{root}, err
-	}
-	return openTar(path)
-}
-
-// folder is an archive as files.
-type folder struct{ root *os.Root }
-
-// Open follows links inside the folder.
-func (f folder) Open(name string) (io.ReadCloser, int64, error) {
-	file, err := f.root.Open(clean(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, fmt.Errorf("%s: %w", name, errdefs.ErrNotFound)
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	fi, err := file.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a file: %w", name, errdefs.ErrInvalidArgument)
-	}
-	if err != nil {
-		file.Close()
-		return nil, 0, err
-	}
-	return file, fi.Size(), nil
-}
-
-// Close closes the folder.
-func (f folder) Close() error { return f.root.Close() }
-
 // tarball is a tar file whose places are known.
 type tarball struct {
 	f     *os.File
@@ -85,17 +39,6 @@ type tarball struct {
 }
 
 type place struct{ off, size int64 }
-
-func openTar(path string) (Archive, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	if f, err = plain(f); err != nil {
-		return nil, err
-	}
-	return File(f)
-}
 
 // File opens a tar file that is not compressed. It is the archive's from here
 // on, and closed when this fails.
@@ -106,41 +49,6 @@ func File(f *os.File) (Archive, error) {
 		return nil, err
 	}
 	return t, nil
-}
-
-// plain returns the file itself, or an unnamed one with its content
-// decompressed, and closes the other.
-func plain(f *os.File) (*os.File, error) {
-	magic := make([]byte, 262)
-	n, err := f.ReadAt(magic, 0)
-	if err != nil && err != io.EOF {
-		f.Close()
-		return nil, err
-	}
-	if n == len(magic) && string(magic[257:]) == "ustar" {
-		return f, nil
-	}
-	defer f.Close()
-	r, err := unpack.Decompress(f)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	out, err := os.CreateTemp("", "nodeagent-import-")
-	if err != nil {
-		return nil, err
-	}
-	if err = os.Remove(out.Name()); err == nil {
-		n, cerr := io.Copy(out, io.LimitReader(r, maxBytes+1))
-		if err = cerr; err == nil && n > maxBytes {
-			err = fmt.Errorf("it unpacks to more than %d bytes: %w", int64(maxBytes), errdefs.ErrInvalidArgument)
-		}
-	}
-	if err != nil {
-		out.Close()
-		return nil, fmt.Errorf("decompress: %w", err)
-	}
-	return out, nil
 }
 
 // index notes where each file is.
@@ -157,6 +65,9 @@ func (t *tarball) index() error {
 		}
 		if len(t.files)+len(t.links) >= maxFiles {
 			return fmt.Errorf("more than %d files: %w", maxFiles, errdefs.ErrInvalidArgument)
+		}
+		if len(hdr.Name) > maxName || len(hdr.Linkname) > maxName {
+			return fmt.Errorf("a name of more than %d bytes: %w", maxName, errdefs.ErrInvalidArgument)
 		}
 		name := clean(hdr.Name)
 		switch hdr.Typeflag {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -36,17 +37,20 @@ func sample(t testing.TB) []byte {
 	return buf.Bytes()
 }
 
-func write(t testing.TB, data []byte) string {
+func open(t testing.TB, data []byte) (Archive, error) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "x.tar")
-	if err := os.WriteFile(path, data, 0o600); err != nil {
+	f, err := os.Create(filepath.Join(t.TempDir(), "x.tar"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	return path
+	if _, err := f.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	return File(f)
 }
 
 func TestTar(t *testing.T) {
-	a, err := Open(write(t, sample(t)))
+	a, err := open(t, sample(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,11 +73,27 @@ func TestTar(t *testing.T) {
 	}
 }
 
+func TestLongNames(t *testing.T) {
+	for _, h := range []tar.Header{
+		{Name: strings.Repeat("n", maxName+1), Typeflag: tar.TypeReg},
+		{Name: "n", Typeflag: tar.TypeSymlink, Linkname: strings.Repeat("n", maxName+1)},
+	} {
+		var buf bytes.Buffer
+		w := tar.NewWriter(&buf)
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := open(t, buf.Bytes()); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
 func FuzzOpen(f *testing.F) {
 	f.Add(sample(f))
 	f.Add([]byte{0x1f, 0x8b})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		a, err := Open(write(t, data))
+		a, err := open(t, data)
 		if err != nil {
 			return
 		}
