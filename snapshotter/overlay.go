@@ -8,6 +8,7 @@
 //	<root>/<id>/work    overlayfs' work directory; active snapshots only
 //	<root>/<id>/image   the layer as an EROFS image, in place of both
 //	<root>/<id>/sums    checksums of the layer
+//	<root>/<id>/old-…   files before a repair, which containers still have mounted
 //	<root>/<id>/record  name, parent, labels, usage: a checksummed JSON line
 //	<root>/trash/…      what was removed and is being deleted
 //	<mounts>/<id>       where an image is mounted while somebody needs it
