@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
@@ -31,7 +29,6 @@ func NewExec(cli *command.CLI) *cobra.Command {
 			if start.Env, err = environment(envFile, env); err != nil {
 				return command.ValueError(cmd, err)
 			}
-			start.Env = slices.DeleteFunc(start.Env, func(e string) bool { return !strings.Contains(e, "=") })
 			start.Container, start.Command = args[0], args[1:]
 			keys, err := command.DetachKeys(detachKeys)
 			if err != nil {
