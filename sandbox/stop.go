@@ -160,9 +160,9 @@ func (m *Manager) driveStop(c *container, stop *stopping) {
 		m.log.WithField("blocked", strings.Join(m.hanging(stop.run.CgroupPath), "; ")).
 			Warnf("container %s was killed and is still there after %s", stop.run.ID, time.Since(stop.began).Round(time.Second))
 		m.signal(c, stop, syscall.SIGKILL)
-		if err := m.findExits(m.ctx); err != nil {
-			m.log.WithError(err).Warn("look for missed exits")
-		}
+		ctx, cancel := context.WithTimeout(m.ctx, m.cfg.OperationTimeout)
+		m.warn(m.findExits(ctx), "look for missed exits")
+		cancel()
 	}
 }
 
