@@ -259,8 +259,13 @@ func (m *Manager) startPodInit(ctx context.Context, s *podState) (pid int, err e
 		return 0, err
 	}
 	init := supervisor.PodInit{ID: s.ID, CgroupPath: initCgroup(s)}
+	// Containers that may look into it must not find a way to the host.
+	for _, k := range s.Own {
+		init.NamespacePaths = append(init.NamespacePaths, m.nsPath(s.ID, k))
+	}
+	// Last: afterwards only what belongs to it may be joined.
 	if len(s.UIDs) > 0 {
-		init.NamespacePaths = []string{m.nsPath(s.ID, namespace.User)}
+		init.NamespacePaths = append(init.NamespacePaths, m.nsPath(s.ID, namespace.User))
 	}
 	if pid, err = sup.StartPodInit(ctx, init); err != nil {
 		return 0, err

@@ -153,8 +153,8 @@ type State struct {
 type PodInit struct {
 	// ID is the pod's ID.
 	ID string
-	// NamespacePaths are joined before the PID namespace is made, such as
-	// the pod's user and IPC namespaces; nil joins none.
+	// NamespacePaths are joined in this order before the PID namespace is
+	// made: those that the pod has of its own. nil joins none.
 	NamespacePaths []string
 	// CgroupPath is the cgroup it is put into; empty leaves it in the
 	// supervisor's.

@@ -70,6 +70,30 @@ func TestCVE202421626Descriptors(t *testing.T) {
 	}
 }
 
+// A container that debugs its pod has CAP_SYS_PTRACE, and sees the first process of the PID namespace that the pod
+// shares: as with a link of CVE-2024-21626, /proc/1/root must not lead to the host, nor its namespaces.
+func TestPodInitIsNoWayOut(t *testing.T) {
+	n := newNode(t)
+	for name, config := range map[string]*runtimeapi.PodSandboxConfig{"plain": n.podConfig(), "mapped": mapped(n.podConfig())} {
+		config.Linux.SecurityContext.NamespaceOptions.Pid = runtimeapi.NamespaceMode_POD
+		ctr := idle(name)
+		ctr.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{
+			NamespaceOptions: config.Linux.SecurityContext.NamespaceOptions,
+			Capabilities:     &runtimeapi.Capability{AddCapabilities: []string{"SYS_PTRACE"}},
+		}
+		id := n.started(n.run(config), config, ctr)
+		if got := n.exec(id, "sh", "-c", "cat /proc/1/comm; ls -A /proc/1/root/ /proc/1/cwd/.. 2>/dev/null | grep -v :; true"); strings.TrimSpace(got) != "pod-init" {
+			t.Errorf("%s: a container sees %q", name, got)
+		}
+		for _, kind := range []string{"net", "ipc", "uts"} {
+			script := fmt.Sprintf("readlink /proc/1/ns/%s || readlink /proc/self/ns/%s; readlink /proc/self/ns/%s", kind, kind, kind)
+			if got := strings.Fields(n.exec(id, "sh", "-c", script)); len(got) != 2 || got[0] != got[1] {
+				t.Errorf("%s: the first process is in %q", name, got)
+			}
+		}
+	}
+}
+
 // CVE-2019-5736: a container that overwrites the program that starts its processes.
 func TestCVE20195736ProgramsStay(t *testing.T) {
 	n := newNode(t)

@@ -4,6 +4,10 @@
 // joins the pod's namespaces, makes the PID namespace, and its child, process
 // 1 there, does nothing but wait for SIGTERM. The kernel reaps for it, since
 // it ignores SIGCHLD.
+//
+// Containers see it, and may be allowed to look into it or to make it run code
+// of theirs (CAP_SYS_PTRACE). So it has nothing of the host's but its user: an
+// empty root, no capability, and no system calls but those it makes.
 package podinit
 
 /*

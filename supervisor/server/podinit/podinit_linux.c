@@ -2,12 +2,18 @@
 // a process with one thread.
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,11 +24,75 @@
 // What the kernel calls a signal set: one bit for each of 64 signals.
 #define KERNEL_SIGSET_SIZE 8
 
+#if defined(__x86_64__)
+#define ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define ARCH AUDIT_ARCH_AARCH64
+#endif
+
 // fail tells the supervisor what went wrong.
 static void fail(const char *what)
 {
 	dprintf(ANSWER_PIPE, "%s: %s\n", what, strerror(errno));
 	_exit(1);
+}
+
+// leave_host gives this process an empty root of its own. Containers that share its PID namespace see it, and one that
+// may look into other processes (CAP_SYS_PTRACE) would find the host's files in /proc/1/root.
+static void leave_host(void)
+{
+	const unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC;
+
+	if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+		fail("make mount namespace");
+	// Any folder will do, and this one is there.
+	if (mount("none", "/proc", "tmpfs", flags, "mode=0555") != 0 || chdir("/proc") != 0)
+		fail("make root");
+	if (syscall(SYS_pivot_root, ".", ".") == 0) {
+		if (umount2(".", MNT_DETACH) != 0)
+			fail("leave the host's root");
+	} else if (mount(".", "/", NULL, MS_MOVE, NULL) != 0 || chroot(".") != 0) {
+		// The root is the kernel's own (initramfs), which cannot be left, but covered.
+		fail("cover the host's root");
+	}
+	if (chdir("/") != 0)
+		fail("enter root");
+}
+
+#ifdef ARCH
+// calls lets through what run does from there on.
+static const struct sock_filter calls[] = {
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 0, 5),
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigtimedwait, 4, 0),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 3, 0),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigreturn, 2, 0),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_restart_syscall, 1, 0),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+};
+#endif
+
+// renounce gives up all that this process may do: whoever makes it run code of theirs has won nothing. A kernel without
+// seccomp leaves the rest. Nothing here may use the C library's state, as that is gone: see shrink.
+static void renounce(void)
+{
+	static const struct __user_cap_data_struct none[2];
+	struct __user_cap_header_struct version = {_LINUX_CAPABILITY_VERSION_3, 0};
+
+	syscall(SYS_setgroups, 0, NULL);
+	syscall(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+	syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	if (syscall(SYS_capset, &version, none) != 0)
+		syscall(SYS_exit_group, 1);
+#ifdef ARCH
+	{
+		const struct sock_fprog filter = {sizeof(calls) / sizeof(calls[0]), (struct sock_filter *)calls};
+
+		syscall(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0);
+	}
+#endif
 }
 
 extern char __data_start, _end;
@@ -60,6 +130,7 @@ static void __attribute__((noreturn)) run(void)
 		for (fd = 0; fd < 1024; fd++)
 			close(fd);
 	shrink();
+	renounce();
 	for (;;)
 		if (syscall(SYS_rt_sigtimedwait, &set, NULL, NULL, KERNEL_SIGSET_SIZE) > 0)
 			syscall(SYS_exit_group, 0);
@@ -89,6 +160,7 @@ void nodeagent_podinit(void)
 	// Become root of the user namespace joined, if one was.
 	if (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0)
 		fail("become root");
+	leave_host();
 	// The child becomes a child of the supervisor, as we are.
 	pid = syscall(SYS_clone, CLONE_NEWPID | CLONE_PARENT, 0L, 0L, 0L, 0L);
 	if (pid < 0)
