@@ -105,9 +105,10 @@ func (s *Server) adoptContainer(rec record) error {
 }
 
 func (s *Server) adoptStreams(c *container) error {
-	log, err := logfile.Open(c.record.LogPath)
+	log, err := logfile.Resume(c.record.LogPath)
 	if err != nil {
-		return err
+		// Without somebody who reads, the container would stand still.
+		logrus.WithField("container", c.id).WithError(err).Error("output is dropped until the log is opened anew")
 	}
 	c.io, err = stdio.Adopt(s.stdioConfig(c.record, log))
 	if err != nil {

@@ -48,6 +48,37 @@ func Open(path string) (*Writer, error) {
 	return &Writer{path: path, file: f}, nil
 }
 
+// Resume is Open for the log of a container that runs and must not be held up:
+// when it cannot be opened the Writer swallows everything until Reopen, and the
+// error comes with it. A record that the last writer was killed in ends there,
+// so that the next one is not taken for a part of it.
+func Resume(path string) (*Writer, error) {
+	w, err := Open(path)
+	if err != nil {
+		return &Writer{path: path}, err
+	}
+	if w != nil && endsWithin(path) {
+		w.Write([]byte("\n"))
+	}
+	return w, nil
+}
+
+// endsWithin tells whether a file ends within a line.
+func endsWithin(path string) bool {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
+		return false
+	}
+	var last [1]byte
+	n, err := unix.Pread(fd, last[:], st.Size-1)
+	return err == nil && n == 1 && last[0] != '\n'
+}
+
 // openFile refuses symbolic links, and does not hang on a FIFO.
 func openFile(path string) (*os.File, error) {
 	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_APPEND | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK

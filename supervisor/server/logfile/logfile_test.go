@@ -93,3 +93,47 @@ func TestReopenFailureKeepsFile(t *testing.T) {
 		t.Errorf("log is %q, %v", got, err)
 	}
 }
+
+// Whoever was killed within a record leaves its beginning, which the next record must not become a part of.
+func TestResume(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	for before, want := range map[string]string{"": "next\n", "whole\n": "whole\nnext\n", "torn": "torn\nnext\n"} {
+		if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w, err := Resume(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write([]byte("next\n"))
+		w.Close()
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("after %q the log is %q, %v", before, got, err)
+		}
+	}
+}
+
+// A log that cannot be opened yet is no reason not to take the output.
+func TestResumeWithoutFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w, err := Resume(path)
+	if w == nil || err == nil {
+		t.Fatalf("a folder is opened: %v, %v", w, err)
+	}
+	defer w.Close()
+	w.Write([]byte("lost\n"))
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Reopen(); err != nil {
+		t.Fatal(err)
+	}
+	w.Write([]byte("kept\n"))
+	if got, err := os.ReadFile(path); err != nil || string(got) != "kept\n" {
+		t.Errorf("the log is %q, %v", got, err)
+	}
+}
