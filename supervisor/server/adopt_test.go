@@ -93,6 +93,44 @@ func TestEndWithoutSupervisor(t *testing.T) {
 	}
 }
 
+// A supervisor that is told to end leaves nothing unwritten, not even the beginning of a line.
+func TestToldToEnd(t *testing.T) {
+	n := startNode(t)
+	gate := filepath.Join(t.TempDir(), "gate")
+	if err := unix.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := n.container("one", "printf begin; read x < /tmp/gate; echo end; sleep 1000")
+	c.Spec.Mounts = append(c.Spec.Mounts, specs.Mount{Destination: "/tmp/gate", Type: "bind", Source: gate, Options: []string{"bind"}})
+	pid := n.start(c)
+	var open *os.File
+	testenv.Eventually(t, limit, "the container waits", func() (err error) {
+		open, err = os.OpenFile(gate, os.O_WRONLY|unix.O_NONBLOCK, 0)
+		return err
+	})
+	defer open.Close()
+	out, err := os.Open(fmt.Sprintf("/proc/%d/fd/1", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	testenv.Eventually(t, limit, "the supervisor has the beginning of the line", func() error {
+		if left, err := unix.IoctlGetInt(int(out.Fd()), unix.TIOCINQ); err != nil || left != 0 {
+			return fmt.Errorf("%d bytes are left, %v", left, err)
+		}
+		return nil
+	})
+	n.endSupervisor(unix.SIGTERM)
+	n.ensure()
+	if _, err := open.WriteString("x\n"); err != nil {
+		t.Fatal(err)
+	}
+	n.awaitLog("one", "end")
+	if log := readLog(t, filepath.Join(n.logs, "one.log")); len(log) != 2 || log[0] != (record{"stdout", "P", "begin"}) || log[1] != (record{"stdout", "F", "end"}) {
+		t.Errorf("log %v", log)
+	}
+}
+
 func TestPauseOutlivesSupervisor(t *testing.T) {
 	n := startNode(t)
 	n.start(n.container("one", "sleep 1000"))

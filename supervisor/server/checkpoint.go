@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -213,10 +212,7 @@ func (s *Server) killCRIU() {
 
 // isInit tells whether a process is a container's.
 func (s *Server) isInit(pid int) bool {
-	s.mu.Lock()
-	all := slices.Collect(maps.Values(s.containers))
-	s.mu.Unlock()
-	return slices.ContainsFunc(all, func(c *container) bool {
+	return slices.ContainsFunc(s.all(), func(c *container) bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return c.record.PID == pid

@@ -37,6 +37,10 @@ type container struct {
 	io     *stdio.IO
 	exit   *supervisor.Exit
 	execs  map[string]*execution
+	// heldUp is how many execs it holds up now when they start, and heldUpAt
+	// when that last changed.
+	heldUp   int
+	heldUpAt time.Time
 	// handle is libcontainer's, or nil; it is large, so it is dropped when
 	// it has not been used for a while and loaded again from its state.
 	handle *libcontainer.Container
@@ -171,13 +175,7 @@ func (s *Server) loaded(c *container) (*libcontainer.Container, error) {
 
 // dropCaches forgets what can be loaded again.
 func (s *Server) dropCaches() {
-	s.mu.Lock()
-	all := make([]*container, 0, len(s.containers))
-	for _, c := range s.containers {
-		all = append(all, c)
-	}
-	s.mu.Unlock()
-	for _, c := range all {
+	for _, c := range s.all() {
 		c.mu.Lock()
 		c.handle, c.execHandle = nil, nil
 		c.mu.Unlock()

@@ -348,6 +348,11 @@ func (n *node) awaitLog(id, text string) {
 // end; containers stay.
 func (n *node) killSupervisor() {
 	n.t.Helper()
+	n.endSupervisor(unix.SIGKILL)
+}
+
+func (n *node) endSupervisor(sig unix.Signal) {
+	n.t.Helper()
 	info, err := n.Info(n.t.Context())
 	if err != nil {
 		n.t.Fatal(err)
@@ -357,7 +362,7 @@ func (n *node) killSupervisor() {
 		n.t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Kill(info.PID, unix.SIGKILL); err != nil {
+	if err := unix.Kill(info.PID, sig); err != nil {
 		n.t.Fatal(err)
 	}
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}

@@ -8,14 +8,8 @@ import (
 
 // List tells of every container, from memory.
 func (s *Server) List(context.Context, *v1.ListRequest) (*v1.ListResponse, error) {
-	s.mu.Lock()
-	all := make([]*container, 0, len(s.containers))
-	for _, c := range s.containers {
-		all = append(all, c)
-	}
-	s.mu.Unlock()
 	resp := &v1.ListResponse{}
-	for _, c := range all {
+	for _, c := range s.all() {
 		if m := c.state(); m != nil {
 			resp.States = append(resp.States, m)
 		}

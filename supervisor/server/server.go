@@ -21,10 +21,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,7 +65,7 @@ type Server struct {
 	tokens    *tokens
 	trim      *trimmer
 	events    broadcaster
-	// slots bounds the starts at one time, and with them the threads.
+	// slots bounds the starts at one time, and with them the threads; see slot.
 	slots chan struct{}
 	// dumps is held, as a token in the channel, by the one dump under way.
 	dumps chan struct{}
@@ -209,11 +211,63 @@ func listen(path string) (*net.UnixListener, error) {
 	return l, nil
 }
 
+// suspendTimeout bounds the writing of what was read to the logs, at the end.
+const suspendTimeout = 2 * time.Second
+
 // Close lets go of everything. Containers go on running.
 func (s *Server) Close() {
 	s.trim.stop()
 	s.tokens.close()
+	s.suspend()
 	s.lock.Close()
+}
+
+// suspend ends the reading of all output, so that no line is lost to who reads
+// next. A log on a disk that hangs is not waited for.
+func (s *Server) suspend() {
+	var group sync.WaitGroup
+	for _, c := range s.all() {
+		c.mu.Lock()
+		streams := c.io
+		c.mu.Unlock()
+		if streams != nil {
+			group.Go(streams.Suspend)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		group.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(suspendTimeout):
+		logrus.Warn("output that was read may be missing in logs")
+	}
+}
+
+// all returns every container.
+func (s *Server) all() []*container {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.containers))
+}
+
+// slot waits for one of the slots for what starts. It is given back by giveBack,
+// or once patience is over: what takes longer waits for something, such as a
+// file system that hangs, and must not hold up what others start.
+func (s *Server) slot(ctx context.Context, patience time.Duration) (giveBack func(), err error) {
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for a free slot: %w", ctx.Err())
+	}
+	once := sync.OnceFunc(func() { <-s.slots })
+	timer := time.AfterFunc(patience, once)
+	return func() {
+		timer.Stop()
+		once()
+	}, nil
 }
 
 func (s *Server) dir(name string) string { return filepath.Join(s.cfg.State, name) }

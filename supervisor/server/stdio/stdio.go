@@ -229,6 +229,24 @@ func (o *IO) Drain(patience time.Duration) {
 	}
 }
 
+// Suspend ends the reading and writes what was read into the log, the beginning
+// of a line too. What comes later is for the next supervisor.
+func (o *IO) Suspend() {
+	for c := range o.snapshot() {
+		c.release()
+	}
+	for _, r := range o.readers {
+		if r.started {
+			r.stop()
+		}
+	}
+	for _, r := range o.readers {
+		if r.started {
+			<-r.done
+		}
+	}
+}
+
 // Close closes the streams, gives the clients EOF once they took what is
 // queued for them, and removes the FIFOs. Readers that still run end first.
 func (o *IO) Close() {
