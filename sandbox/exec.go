@@ -94,6 +94,10 @@ func (m *Manager) newExecution(req ExecRequest) (*execution, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The specification has the first, and an update may have come since.
+	if res := s.Config.GetLinux().GetResources(); res != nil {
+		process.OOMScoreAdj = new(int(res.GetOomScoreAdj()))
+	}
 	return &execution{sup: sup, id: s.ID, execID: newID()[:32], process: withHome(process, home), started: req.Started}, nil
 }
 

@@ -150,6 +150,9 @@ func (n *node) scores(id string) {
 			n.t.Errorf("%s has the score %s, want %s", command, got, want)
 		}
 	}
+	if got := strings.TrimSpace(n.exec(id, "cat", "/proc/self/oom_score_adj")); got != "800" {
+		n.t.Errorf("exec gives the score %s", got)
+	}
 	if got := n.resources(id).OomScoreAdj; got != 800 {
 		n.t.Errorf("the score is told as %d", got)
 	}
