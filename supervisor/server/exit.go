@@ -58,14 +58,14 @@ func (s *Server) ended(c *container, status pidfd.Status) {
 	if err := writeJSON(s.exitPath(c.id), exit); err != nil {
 		log.WithError(err).Error("record exit")
 	}
-	if proc != nil {
-		proc.Close()
-	}
 	c.mu.Lock()
 	c.status = supervisor.StatusStopped
 	c.exit = exit
-	c.io, c.proc, c.handle = nil, nil, nil
+	c.io, c.proc, c.handle, c.execHandle, c.plain = nil, nil, nil, nil, nil
 	c.mu.Unlock()
+	if proc != nil {
+		proc.Close()
+	}
 	close(c.ended)
 	s.events.publish(supervisor.Event{Type: supervisor.EventExit, ID: c.id, Exit: exit})
 	s.trim.touch()

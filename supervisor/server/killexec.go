@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -78,17 +79,25 @@ func (k *execKill) round() (int, error) {
 			if !stopped[p.PID] {
 				fresh = true
 				stopped[p.PID] = true
-				_ = unix.Kill(p.PID, unix.SIGSTOP)
+				signalOne(p, unix.SIGSTOP)
 			}
 		}
 		if fresh {
 			continue
 		}
 		for _, p := range found {
-			_ = unix.Kill(p.PID, unix.SIGKILL)
+			signalOne(p, unix.SIGKILL)
 		}
 		thaw(k.paths)
 		return len(found), nil
+	}
+}
+
+// signalOne signals a process, and no other that has its number by now.
+func signalOne(p pidfd.Stat, sig syscall.Signal) {
+	if proc := holdProcess(p.PID, p.StartTime); proc != nil {
+		_ = proc.Signal(sig)
+		proc.Close()
 	}
 }
 
@@ -104,6 +113,10 @@ func (k *execKill) find() ([]pidfd.Stat, error) {
 		if st, err := pidfd.ReadStat(pid); err == nil {
 			all[pid] = st
 		}
+	}
+	if leader, ok := all[k.root]; ok && leader.StartTime != k.startTime {
+		// Another process has its number, and may lead a session of that.
+		delete(k.sessions, k.root)
 	}
 	var found []pidfd.Stat
 	for _, st := range all {
@@ -130,7 +143,7 @@ func (k *execKill) belongs(st pidfd.Stat, all map[int]pidfd.Stat, depth int) boo
 	if st.StartTime < k.startTime {
 		return false
 	}
-	if st.PID == k.root || k.sessions[st.Session] {
+	if st.PID == k.root && st.StartTime == k.startTime || k.sessions[st.Session] {
 		return true
 	}
 	parent, ok := all[st.Parent]

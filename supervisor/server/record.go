@@ -4,10 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/nodeagent/nodeagent/internal/atomicfile"
 )
 
 // record is what the next supervisor must know of a container. It is written
@@ -45,21 +46,16 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return atomicfile.Write(path, data, 0o600)
 }
 
 // readJSON reads a file that writeJSON wrote.
 func readJSON(path string, v any) error {
-	f, err := os.Open(path)
+	data, err := atomicfile.Read(path, recordLimit)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if err := json.NewDecoder(io.LimitReader(f, recordLimit)).Decode(v); err != nil {
+	if err := json.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
 	return nil

@@ -43,13 +43,14 @@ func (s *Server) Signal(ctx context.Context, req *v1.SignalRequest) (*v1.Empty, 
 			thaw(rec.Cgroups)
 		}
 	}
-	if errors.Is(err, unix.ESRCH) {
+	if err == nil {
+		return &v1.Empty{}, nil
+	}
+	// It may have ended meanwhile, and its descriptor with it.
+	if _, rerr := s.findRunning(c.id); rerr != nil || errors.Is(err, unix.ESRCH) {
 		return nil, fmt.Errorf("signal %w", c.notRunning())
 	}
-	if err != nil {
-		return nil, fmt.Errorf("signal container %s: %w", c.id, err)
-	}
-	return &v1.Empty{}, nil
+	return nil, fmt.Errorf("signal container %s: %w", c.id, err)
 }
 
 func signalAll(paths map[string]string, sig syscall.Signal) error {

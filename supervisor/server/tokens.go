@@ -22,6 +22,8 @@ const (
 	maxTokens = 1024
 	// receiveTimeout bounds the receiving of one set.
 	receiveTimeout = 5 * time.Second
+	// acceptPause is waited after a connection that could not be accepted.
+	acceptPause = 50 * time.Millisecond
 )
 
 // tokens holds descriptors received over the second socket until a request
@@ -50,7 +52,9 @@ func (t *tokens) serve(l *net.UnixListener) {
 			return
 		}
 		if err != nil {
+			// Such as that there are too many open files, which passes.
 			logrus.WithError(err).Warn("accept descriptors")
+			<-time.After(acceptPause)
 			continue
 		}
 		group.Go(func() {

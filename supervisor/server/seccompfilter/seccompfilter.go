@@ -10,6 +10,7 @@ package seccompfilter
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,11 +40,14 @@ const maxCached = 64
 // Cache makes filters and keeps them. Its zero value is ready.
 type Cache struct {
 	mu      sync.Mutex // guards filters
-	filters map[string]func() (Filter, error)
+	filters map[key]func() (Filter, error)
 }
 
-// Get returns the filter of a configuration; a failure is kept as well. It
-// takes as long as libseccomp does when it is new.
+// key is a hash of a configuration, which itself is large.
+type key [sha256.Size]byte
+
+// Get returns the filter of a configuration. It takes as long as libseccomp
+// does when it is new, or has failed before.
 func (c *Cache) Get(config *configs.Seccomp) (Filter, error) {
 	if config.ListenerPath != "" {
 		return Filter{}, ErrNotified
@@ -52,17 +56,24 @@ func (c *Cache) Get(config *configs.Seccomp) (Filter, error) {
 	if err != nil {
 		return Filter{}, err
 	}
+	k := key(sha256.Sum256(encoded))
 	c.mu.Lock()
-	made := c.filters[string(encoded)]
+	made := c.filters[k]
 	if made == nil {
 		if c.filters == nil || len(c.filters) >= maxCached {
-			c.filters = map[string]func() (Filter, error){}
+			c.filters = map[key]func() (Filter, error){}
 		}
 		made = sync.OnceValues(func() (Filter, error) { return capture(encoded) })
-		c.filters[string(encoded)] = made
+		c.filters[k] = made
 	}
 	c.mu.Unlock()
-	return made()
+	filter, err := made()
+	if err != nil {
+		c.mu.Lock()
+		delete(c.filters, k)
+		c.mu.Unlock()
+	}
+	return filter, err
 }
 
 // capture runs the process that loads the filter, up to that moment.
