@@ -40,8 +40,8 @@ func (c *Client) Exec(ctx context.Context, e Exec) (pid int, err error) {
 	return pid, err
 }
 
-// WaitExec returns how an exec ended, once it ended. It may be asked again for
-// a minute after that; then the exec is unknown.
+// WaitExec returns how an exec ended, once it ended. It may be asked for a
+// minute after that; once it was told the exec is unknown.
 func (c *Client) WaitExec(ctx context.Context, id, execID string) (Exit, error) {
 	var exit Exit
 	err := c.call(ctx, func(s v1.SupervisorClient) error {

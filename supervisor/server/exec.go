@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -27,6 +28,12 @@ const (
 	// maxExecs bounds the execs of one container that run or can still be
 	// asked for.
 	maxExecs = 4096
+	// maxHeldUp bounds those that it holds up when they start.
+	maxHeldUp = 16
+	// execPatience is how long an exec that starts has a slot, and holdMemory
+	// how long execs have none after one of their container was held up.
+	execPatience = time.Second
+	holdMemory   = time.Minute
 )
 
 // execution is one exec in a container. Its streams are the process's own:
@@ -39,9 +46,13 @@ type execution struct {
 	startTime uint64
 	// joined: it joined the container's cgroups of v1 by itself.
 	joined bool
-	// done is closed once exit is set.
-	done chan struct{}
-	exit supervisor.Exit
+	// oomScoreAdj is what was asked for; nil means the container's.
+	oomScoreAdj *int
+	// done is closed once exit is set, and forget, which makes it unknown when
+	// nobody asks.
+	done   chan struct{}
+	exit   supervisor.Exit
+	forget *time.Timer
 }
 
 // Exec runs a further process in a running container.
@@ -50,7 +61,12 @@ func (s *Server) Exec(ctx context.Context, req *v1.ExecRequest) (*v1.ExecRespons
 	if err != nil {
 		return nil, fmt.Errorf("exec %s in container %s: %w", req.ExecId, req.ContainerId, err)
 	}
-	defer files.Close()
+	handedOver := false
+	defer func() {
+		if !handedOver {
+			files.Close()
+		}
+	}()
 	if err := validateID("exec", req.ExecId); err != nil {
 		return nil, fmt.Errorf("exec in container %s: %w", req.ContainerId, err)
 	}
@@ -58,37 +74,57 @@ func (s *Server) Exec(ctx context.Context, req *v1.ExecRequest) (*v1.ExecRespons
 	if err != nil {
 		return nil, fmt.Errorf("exec %s in %w", req.ExecId, err)
 	}
+	words := fmt.Sprintf("exec %s in container %s", req.ExecId, c.id)
 	if err := c.runs(); err != nil {
-		return nil, fmt.Errorf("exec %s in container %s: %w", req.ExecId, c.id, err)
+		return nil, fmt.Errorf("%s: %w", words, err)
 	}
-	process, err := s.execProcess(req, files)
+	e := &execution{started: make(chan struct{}), done: make(chan struct{})}
+	process, err := s.execProcess(e, req, files)
 	if err != nil {
-		return nil, fmt.Errorf("exec %s in container %s: %w: %w", req.ExecId, c.id, err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("%s: %w: %w", words, err, errdefs.ErrInvalidArgument)
 	}
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("exec %s in container %s: wait for a free slot: %w", req.ExecId, c.id, ctx.Err())
+	giveBack, err := s.execSlot(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", words, err)
 	}
+	defer giveBack()
 	s.trim.touch()
-	pid, err := s.execWithin(ctx, c, req.ExecId, process)
+	handedOver = true
+	pid, err := s.execWithin(ctx, c, req.ExecId, func() (int, error) {
+		// Not before the start is over, for other files would get their numbers.
+		defer files.Close()
+		return s.exec(ctx, c, req.ExecId, e, process)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("exec %s in container %s: %w", req.ExecId, c.id, err)
+		return nil, fmt.Errorf("%s: %w", words, err)
 	}
 	return &v1.ExecResponse{Pid: int32(pid)}, nil
+}
+
+// execSlot is a slot for an exec. A container that held up another one lately
+// has none: its own execs go on without, and those of others are not kept from
+// theirs.
+func (s *Server) execSlot(ctx context.Context, c *container) (giveBack func(), err error) {
+	c.mu.Lock()
+	slow := time.Since(c.heldUpAt) < holdMemory
+	c.mu.Unlock()
+	if slow {
+		return func() {}, nil
+	}
+	return s.slot(ctx, execPatience)
 }
 
 // execWithin starts a process, and waits for that no longer than ctx lasts: a
 // container can hold up what starts in it for as long as it lives, and must
 // not hold up others by it. What starts after all is killed.
-func (s *Server) execWithin(ctx context.Context, c *container, execID string, process *libcontainer.Process) (int, error) {
+func (s *Server) execWithin(ctx context.Context, c *container, execID string, start func() (int, error)) (int, error) {
 	type result struct {
 		pid int
 		err error
 	}
 	started, abandoned := make(chan result), make(chan struct{})
 	go func() {
+		defer c.noteHoldUps()()
 		var r result
 		defer func() {
 			if p := recover(); p != nil {
@@ -102,24 +138,47 @@ func (s *Server) execWithin(ctx context.Context, c *container, execID string, pr
 				}
 			}
 		}()
-		r.pid, r.err = s.exec(ctx, c, execID, process)
+		r.pid, r.err = start()
 	}()
 	select {
 	case r := <-started:
 		return r.pid, r.err
 	case <-ctx.Done():
 		close(abandoned)
+		logrus.WithField("container", c.id).WithField("exec", execID).Debug("exec is given up")
 		return 0, fmt.Errorf("it does not start: %w", ctx.Err())
 	}
 }
 
-// execProcess makes libcontainer's process of a request.
-func (s *Server) execProcess(req *v1.ExecRequest, files *fdpass.Set) (*libcontainer.Process, error) {
+// noteHoldUps counts an exec among those that are held up once it has been
+// starting for long. ended must be called when it has started.
+func (c *container) noteHoldUps() (ended func()) {
+	count := func(n int) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.heldUp += n
+		c.heldUpAt = time.Now()
+	}
+	timer := time.AfterFunc(execPatience, func() { count(1) })
+	return func() {
+		if !timer.Stop() {
+			count(-1)
+		}
+	}
+}
+
+// execProcess makes libcontainer's process of a request, and fills e with what
+// that has no word for.
+func (s *Server) execProcess(e *execution, req *v1.ExecRequest, files *fdpass.Set) (*libcontainer.Process, error) {
 	var p specs.Process
 	if err := json.Unmarshal(req.Process, &p); err != nil {
 		return nil, fmt.Errorf("decode process: %w", err)
 	}
+	scored := p.OOMScoreAdj != nil
 	s.limits.clamp(&p)
+	if scored {
+		e.oomScoreAdj = p.OOMScoreAdj
+	}
 	process, err := newProcess(&p)
 	if err != nil {
 		return nil, err
@@ -163,8 +222,7 @@ func setBlocking(files ...*os.File) error {
 }
 
 // exec starts a process and begins to wait for it.
-func (s *Server) exec(ctx context.Context, c *container, execID string, process *libcontainer.Process) (int, error) {
-	e := &execution{started: make(chan struct{}), done: make(chan struct{})}
+func (s *Server) exec(ctx context.Context, c *container, execID string, e *execution, process *libcontainer.Process) (int, error) {
 	if err := c.addExec(execID, e); err != nil {
 		return 0, err
 	}
@@ -207,12 +265,24 @@ func (s *Server) runExec(c *container, e *execution, process *libcontainer.Proce
 	if err != nil {
 		return nil, err
 	}
+	e.rescore(pid, handle.Config().OomScoreAdj)
 	proc, err := pidfd.Open(pid)
 	if err != nil {
 		_ = process.Signal(unix.SIGKILL)
 		_, _ = process.Wait()
 	}
 	return proc, err
+}
+
+// rescore gives a process of libcontainer's, which has that of its container,
+// the oom_score_adj that was asked for. It may have a child already.
+func (e *execution) rescore(pid int, has *int) {
+	if e.oomScoreAdj == nil || has != nil && *has == *e.oomScoreAdj {
+		return
+	}
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), strconv.AppendInt(nil, int64(*e.oomScoreAdj), 10), 0); err != nil {
+		logrus.WithField("pid", pid).WithError(err).Warn("set oom_score_adj")
+	}
 }
 
 // addExec makes an exec known, and with that its ID used.
@@ -224,6 +294,8 @@ func (c *container) addExec(execID string, e *execution) error {
 		return fmt.Errorf("it is %s: %w", c.status, errdefs.ErrFailedPrecondition)
 	case c.execs[execID] != nil:
 		return errdefs.ErrAlreadyExists
+	case c.heldUp >= maxHeldUp:
+		return fmt.Errorf("%d execs have not started yet: %w", c.heldUp, context.DeadlineExceeded)
 	case len(c.execs) >= maxExecs:
 		return fmt.Errorf("it has %d execs: %w", maxExecs, errdefs.ErrResourceExhausted)
 	}
@@ -242,7 +314,8 @@ func (c *container) removeExec(execID string, e *execution) {
 	}
 }
 
-// watchExec waits for an exec and keeps its exit for a while.
+// watchExec waits for an exec and keeps its exit until somebody asks, for a
+// while.
 func (s *Server) watchExec(c *container, execID string, e *execution) {
 	stop := joinLater(c, e)
 	status, err := e.proc.Wait()
@@ -254,10 +327,10 @@ func (s *Server) watchExec(c *container, execID string, e *execution) {
 	if !status.Known {
 		e.exit.Code, e.exit.Reason = codeLost, reasonLost
 	}
+	e.forget = time.AfterFunc(execLife, func() { c.removeExec(execID, e) })
 	close(e.done)
 	e.proc.Close()
 	s.trim.touch()
-	time.AfterFunc(execLife, func() { c.removeExec(execID, e) })
 }
 
 // findExec returns an exec once its start ended well.
@@ -284,12 +357,15 @@ func (s *Server) findExec(ctx context.Context, id, execID string) (*container, *
 
 // WaitExec answers once the process ended.
 func (s *Server) WaitExec(ctx context.Context, req *v1.ExecIDRequest) (*v1.WaitExecResponse, error) {
-	_, e, err := s.findExec(ctx, req.ContainerId, req.ExecId)
+	c, e, err := s.findExec(ctx, req.ContainerId, req.ExecId)
 	if err != nil {
 		return nil, fmt.Errorf("wait for %w", err)
 	}
 	select {
 	case <-e.done:
+		// Nobody asks again.
+		e.forget.Stop()
+		c.removeExec(req.ExecId, e)
 		return &v1.WaitExecResponse{Exit: exitMessage(&e.exit)}, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("wait for exec %s in container %s: %w", req.ExecId, req.ContainerId, ctx.Err())

@@ -7,10 +7,8 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/containerd/errdefs"
-	"github.com/moby/sys/capability"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/sirupsen/logrus"
@@ -80,9 +78,10 @@ func (s *Server) plainConfig(c *container) (*plainConfig, error) {
 	if p != nil {
 		return p, nil
 	}
-	handle, err := s.loaded(c)
+	// Not kept: it is large, and nothing else of it is needed.
+	handle, err := libcontainer.Load(s.root(), c.id)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("load container %s: %w", c.id, err)
 	}
 	config := handle.Config()
 	p = s.newPlainConfig(c.id, &config)
@@ -104,16 +103,20 @@ func (s *Server) runPlain(ctx context.Context, c *container, e *execution, proce
 	if err != nil {
 		return nil, err
 	}
+	if e.oomScoreAdj != nil {
+		request.OOMScoreAdj = e.oomScoreAdj
+	}
 	close, err := s.enterCgroups(c, request)
 	if err != nil {
 		return nil, err
 	}
 	defer close()
-	target, err := c.target()
-	if err != nil {
-		return nil, err
+	c.mu.Lock()
+	target := c.proc
+	c.mu.Unlock()
+	if target == nil {
+		return nil, c.notRunning()
 	}
-	defer target.Close()
 	pid, err := execinit.Start(ctx, target, plainStreams(process), request)
 	if err != nil {
 		return nil, plainError(err)
@@ -164,16 +167,6 @@ func plainStreams(p *libcontainer.Process) (streams [3]*os.File) {
 	streams[2], _ = p.Stderr.(*os.File)
 	return streams
 }
-
-// capabilityBits are the kernel's numbers by the names of the OCI runtime
-// specification.
-var capabilityBits = sync.OnceValue(func() map[string]uint64 {
-	bits := map[string]uint64{}
-	for _, c := range capability.ListKnown() {
-		bits["CAP_"+strings.ToUpper(c.String())] = 1 << uint(c)
-	}
-	return bits
-})
 
 // plainCapabilities turns names into bits; false when there is one that nobody
 // knows, or none are said at all.
@@ -239,21 +232,6 @@ func (s *Server) enterCgroups(c *container, r *execinit.Request) (close func(), 
 	return func() { r.Unified.Close() }, nil
 }
 
-// target is a descriptor of the container's first process.
-func (c *container) target() (*os.File, error) {
-	c.mu.Lock()
-	proc := c.proc
-	c.mu.Unlock()
-	if proc == nil {
-		return nil, errNotPlain
-	}
-	f, err := proc.Reopen()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
-	}
-	return f, nil
-}
-
 // plainError gives an error a kind. A cgroup of v2 that takes no process, or a
 // kernel that cannot enter namespaces by a process, leave it to libcontainer.
 func plainError(err error) error {
@@ -262,17 +240,16 @@ func plainError(err error) error {
 	case errors.Is(err, execinit.ErrKilled):
 		return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
 	case !errors.As(err, &failed):
-		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EOPNOTSUPP) {
-			return errNotPlain
-		}
 		return err
 	case failed.Requested():
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	case failed.Step == execinit.StepNamespaces && failed.Err != unix.ESRCH:
 		return errNotPlain
-	case failed.Step == execinit.StepNamespaces, failed.Step == execinit.StepFork && failed.Err == unix.ENOMEM:
-		// Its first process is ending, and with it the PID namespace.
+	case failed.Step == execinit.StepNamespaces, failed.Step == execinit.StepFork && (failed.Err == unix.ENOMEM || failed.Err == unix.ENODEV):
+		// Its first process is ending, and with it the PID namespace or the cgroup.
 		return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
+	case failed.Step == execinit.StepFork && (failed.Err == unix.EBUSY || failed.Err == unix.EOPNOTSUPP || failed.Err == unix.ENOSYS):
+		return errNotPlain
 	}
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -103,6 +104,7 @@ func TestExecIsLibcontainers(t *testing.T) {
 		"limits": func(p *specs.Process) {
 			p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Soft: 1, Hard: 2}, {Type: "RLIMIT_NPROC", Soft: 1000, Hard: 1001}}
 		},
+		"score": func(p *specs.Process) { p.OOMScoreAdj = new(456) },
 		"capabilities": func(p *specs.Process) {
 			p.Capabilities = &specs.LinuxCapabilities{Bounding: some, Permitted: some, Effective: one}
 		},
@@ -131,6 +133,9 @@ func TestExecIsLibcontainers(t *testing.T) {
 				if i >= len(ours) || i >= len(theirs) || ours[i] != theirs[i] {
 					t.Fatalf("they part at line %d of\nours:\n%s\nlibcontainer's:\n%s", i, strings.Join(ours[i:], "\n"), strings.Join(theirs[i:], "\n"))
 				}
+			}
+			if name == "score" && !slices.Contains(ours, "456") {
+				t.Error("it does not have the oom_score_adj that was asked for")
 			}
 			if len(ours) < 80 || !slices.Contains(ours, "session keyring") {
 				t.Errorf("only %d lines:\n%s", len(ours), strings.Join(ours, "\n"))
@@ -213,6 +218,13 @@ func TestExecGivenUp(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("exec in a frozen container: %v", err)
 	}
+	// The supervisor's clock may say later than ours that the time is over.
+	testenv.Eventually(t, limit, "the supervisor gives it up", func() error {
+		if !strings.Contains(n.supervisorLog(), "exec is given up") {
+			return errors.New("it has not yet")
+		}
+		return nil
+	})
 	n.freeze("one", false)
 	testenv.Eventually(t, limit, "only the first process is left", func() error {
 		if got := n.count("one"); got != 1 {
@@ -223,6 +235,75 @@ func TestExecGivenUp(t *testing.T) {
 	if out := n.execText("one", "after", execProcess("echo fine")); out != "fine\n" {
 		t.Errorf("exec after it: %q", out)
 	}
+}
+
+// What one container holds up when it starts holds up no other, costs the supervisor no threads, and comes to an end.
+func TestHeldUpExecs(t *testing.T) {
+	n := startNode(t)
+	n.startSleep("one")
+	n.startSleep("two")
+	n.execText("one", "warm", execProcess("true"))
+	info, err := n.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := threads(t, info.PID)
+	n.freeze("one", true)
+	defer n.freeze("one", false)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	var wg sync.WaitGroup
+	var refused atomic.Int32
+	hold := func(execID string) {
+		wg.Go(func() {
+			_, err := n.Exec(ctx, supervisor.Exec{ContainerID: "one", ExecID: execID, Process: execProcess("true")})
+			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+				refused.Add(1)
+			} else if err == nil {
+				t.Error("an exec starts in a frozen container")
+			}
+		})
+	}
+	for i := range 20 {
+		hold(fmt.Sprint("held-", i))
+	}
+	at := time.Now()
+	if out := n.execText("two", "free", execProcess("echo fine")); out != "fine\n" {
+		t.Errorf("exec in another container: %q", out)
+	}
+	if took := time.Since(at); took > limit/2 {
+		t.Errorf("an exec in another container took %v", took)
+	}
+	testenv.Eventually(t, limit, "further execs are refused", func() error {
+		hold(fmt.Sprint("more-", time.Now().UnixNano()))
+		if refused.Load() == 0 {
+			return errors.New("none is")
+		}
+		return nil
+	})
+	if now := threads(t, info.PID); now > before+10 {
+		t.Errorf("%d threads, before %d", now, before)
+	}
+	cancel()
+	wg.Wait()
+	n.freeze("one", false)
+	testenv.Eventually(t, limit, "only the first process is left", func() error {
+		if got := n.count("one"); got != 1 {
+			return fmt.Errorf("%d processes", got)
+		}
+		return nil
+	})
+	n.execText("one", "after", execProcess("true"))
+}
+
+// threads counts those of a process.
+func threads(t *testing.T, pid int) int {
+	t.Helper()
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(tasks)
 }
 
 // Execs that meet the end of their container fail, and leave nothing.

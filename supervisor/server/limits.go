@@ -129,7 +129,7 @@ func (l *limits) clampCapabilities(p *specs.Process) {
 	for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted, &c.Inheritable, &c.Ambient} {
 		*set = slices.DeleteFunc(*set, func(name string) bool {
 			// Names nobody knows are libcontainer's to judge.
-			if l.caps[name] || !knownCapability(name) {
+			if l.caps[name] || capabilityBits()[name] == 0 {
 				return false
 			}
 			l.warn.caps.Do(func() {
@@ -140,12 +140,12 @@ func (l *limits) clampCapabilities(p *specs.Process) {
 	}
 }
 
-var capabilityNames = sync.OnceValue(func() map[string]bool {
-	names := map[string]bool{}
+// capabilityBits are the kernel's numbers by the names of the OCI runtime
+// specification.
+var capabilityBits = sync.OnceValue(func() map[string]uint64 {
+	bits := map[string]uint64{}
 	for _, c := range capability.ListKnown() {
-		names["CAP_"+strings.ToUpper(c.String())] = true
+		bits["CAP_"+strings.ToUpper(c.String())] = 1 << uint(c)
 	}
-	return names
+	return bits
 })
-
-func knownCapability(name string) bool { return capabilityNames()[name] }

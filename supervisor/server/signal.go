@@ -47,7 +47,7 @@ func (s *Server) Signal(ctx context.Context, req *v1.SignalRequest) (*v1.Empty, 
 		return &v1.Empty{}, nil
 	}
 	// It may have ended meanwhile, and its descriptor with it.
-	if _, rerr := s.findRunning(c.id); rerr != nil || errors.Is(err, unix.ESRCH) {
+	if c.runs() != nil || errors.Is(err, unix.ESRCH) {
 		return nil, fmt.Errorf("signal %w", c.notRunning())
 	}
 	return nil, fmt.Errorf("signal container %s: %w", c.id, err)

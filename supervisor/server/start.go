@@ -27,6 +27,9 @@ import (
 	"github.com/nodeagent/nodeagent/supervisor/server/stdio"
 )
 
+// startPatience is how long a start has a slot.
+const startPatience = 5 * time.Second
+
 // starting is a start under way: what its steps hand to each other.
 type starting struct {
 	s       *Server
@@ -41,8 +44,9 @@ type starting struct {
 	process *libcontainer.Process
 	// handle is not kept: it is large, and an exec loads it again.
 	handle *libcontainer.Container
-	// reserved says that the ID is ours, ran that libcontainer was told to run the process.
-	reserved, ran bool
+	// reserved says that the ID is ours, ran that libcontainer was told to run the process, survives that this was not
+	// undone.
+	reserved, ran, survives bool
 }
 
 // Start creates a container and runs it at once.
@@ -59,12 +63,11 @@ func (s *Server) Start(ctx context.Context, req *v1.StartRequest) (*v1.StartResp
 	if err := st.decode(); err != nil {
 		return nil, fmt.Errorf("start container %s: %w: %w", req.Id, err, errdefs.ErrInvalidArgument)
 	}
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("start container %s: wait for a free slot: %w", req.Id, ctx.Err())
+	giveBack, err := s.slot(ctx, startPatience)
+	if err != nil {
+		return nil, fmt.Errorf("start container %s: %w", req.Id, err)
 	}
+	defer giveBack()
 	s.trim.touch()
 	sequence := undo.Sequence{Name: "supervisor.start", Steps: st.steps(), Timeout: killTimeout}
 	if err := sequence.Run(ctx); err != nil {
@@ -194,6 +197,10 @@ func (st *starting) writeIntent(context.Context) error {
 }
 
 func (st *starting) removeRecord(context.Context) error {
+	if st.survives {
+		// The next supervisor tries again.
+		return nil
+	}
 	return removeFile(st.s.recordPath(st.c.id))
 }
 
@@ -270,11 +277,27 @@ func (st *starting) kill(ctx context.Context) error {
 	if !st.ran {
 		return nil
 	}
-	err := killCgroups(ctx, st.c.record.Cgroups)
-	if _, perr := st.process.Pid(); perr == nil {
-		_ = st.process.Signal(unix.SIGKILL)
-		_, _ = st.process.Wait()
+	if st.c.proc != nil {
+		st.c.proc.Close()
 	}
+	err := killCgroups(ctx, st.c.record.Cgroups)
+	pid, perr := st.process.Pid()
+	if perr != nil {
+		return err
+	}
+	_ = st.process.Signal(unix.SIGKILL)
+	if err == nil {
+		_, _ = st.process.Wait()
+		return nil
+	}
+	// It hangs in the kernel, for who knows how long.
+	st.survives = true
+	go func() {
+		if proc, err := pidfd.Open(pid); err == nil {
+			_, _ = proc.Wait()
+			proc.Close()
+		}
+	}()
 	return err
 }
 

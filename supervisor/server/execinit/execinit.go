@@ -6,12 +6,12 @@
 // libcontainer's does for an exec, in the same order, for what most execs are;
 // others (see package server) are left to libcontainer.
 //
-// A first process joins the cgroups on the host, then the namespaces, all of
-// them by one descriptor of the container's first process, and makes the
-// second, a child of the supervisor's, which becomes the user and runs the
-// program. Only the second can be seen from the container. It holds no
-// descriptor but the process's own and the pipe for an error, and the number
-// under which it is known comes by memory it does not have.
+// A first process joins the cgroups of v1 on the host, then the namespaces, all
+// of them by one descriptor of the container's first process, and makes the
+// second, a child of the supervisor's, in the cgroup of v2, which becomes the
+// user and runs the program. Only the second can be seen from the container. It
+// holds no descriptor but the process's own and the pipe for an error, and the
+// number under which it is known comes by memory it does not have.
 package execinit
 
 /*
@@ -35,6 +35,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nodeagent/nodeagent/supervisor/server/pidfd"
 )
 
 // ErrKilled says that the first process was killed before it made the second,
@@ -49,8 +51,8 @@ const name = "exec-init"
 // The process is the caller's child, to be reaped by the caller, and has been
 // executed when the error is nil. An error of type *Error names the step that
 // failed; then nothing is left. When ctx ends first, so does Start, as soon as
-// the kernel lets the processes die.
-func Start(ctx context.Context, target *os.File, streams [3]*os.File, r *Request) (pid int, err error) {
+// the kernel lets the processes die; no thread waits for that.
+func Start(ctx context.Context, target syscall.Conn, streams [3]*os.File, r *Request) (pid int, err error) {
 	request, err := r.file()
 	if err != nil {
 		return 0, fmt.Errorf("make request: %w", err)
@@ -61,24 +63,25 @@ func Start(ctx context.Context, target *os.File, streams [3]*os.File, r *Request
 		return 0, err
 	}
 	defer answerR.Close()
-	first, err := startFirst(target, streams, r, answerW, request)
+	first, err := startFirst(target, []*os.File{streams[0], streams[1], streams[2], answerW, request}, r.Unified)
 	answerW.Close()
 	if err != nil {
 		return 0, err
 	}
-	stop := context.AfterFunc(ctx, func() {
-		_ = first.Kill()
-		_ = answerR.SetReadDeadline(time.Now())
-	})
+	// Not before ctx's end is nobody there who could write to the pipe, unless
+	// both have ended or the program runs.
+	stop := context.AfterFunc(ctx, func() { _ = answerR.SetReadDeadline(time.Now()) })
 	defer stop()
-	if _, err := first.Wait(); err != nil {
-		return 0, err
+	err = readAnswer(ctx, answerR)
+	if err != nil {
+		_ = unix.Kill(first, unix.SIGKILL)
 	}
-	pid, err = toldPID(request)
-	if err == nil {
-		err = readAnswer(ctx, answerR)
-	}
-	if err == nil && pid == 0 {
+	reap(first)
+	pid, perr := toldPID(request)
+	switch {
+	case err == nil && perr != nil:
+		err = perr
+	case err == nil && pid == 0:
 		err = cmp.Or(ctx.Err(), ErrKilled)
 	}
 	var failed *Error
@@ -86,33 +89,51 @@ func Start(ctx context.Context, target *os.File, streams [3]*os.File, r *Request
 		failed.Program, failed.Dir = r.Args[0], r.Dir
 	}
 	if err != nil && pid > 0 {
+		_ = unix.Kill(pid, unix.SIGKILL)
 		reap(pid)
 	}
 	return pid, err
 }
 
-// startFirst starts the first process.
-func startFirst(target *os.File, streams [3]*os.File, r *Request, answer, request *os.File) (*os.Process, error) {
-	var null *os.File
-	files := append(streams[:], answer, request, target)
-	for i, f := range files {
-		if f != nil {
+// startFirst starts the first process, with these files as its descriptors,
+// and behind them target and unified. It is none of the container's yet: what
+// holds that up does not hold up the fork, and with it all others of the
+// supervisor.
+func startFirst(target syscall.Conn, files []*os.File, unified *os.File) (pid int, err error) {
+	null := -1
+	defer func() {
+		if null >= 0 {
+			unix.Close(null)
+		}
+	}()
+	attr := &syscall.ProcAttr{Dir: "/", Env: []string{}}
+	for _, f := range files {
+		if f == nil && null < 0 {
+			if null, err = unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+				return 0, fmt.Errorf("open %s: %w", os.DevNull, err)
+			}
+		}
+		if f == nil {
+			attr.Files = append(attr.Files, uintptr(null))
 			continue
 		}
-		if null == nil {
-			var err error
-			if null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
-				return nil, err
-			}
-			defer null.Close()
+		attr.Files = append(attr.Files, f.Fd())
+	}
+	raw, err := target.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		attr.Files = append(attr.Files, fd)
+		if unified != nil {
+			attr.Files = append(attr.Files, unified.Fd())
 		}
-		files[i] = null
+		pid, _, err = syscall.StartProcess("/proc/self/exe", []string{name}, attr)
+	})
+	if err := cmp.Or(cerr, err); err != nil {
+		return 0, fmt.Errorf("start %s: %w", name, err)
 	}
-	attr := &os.ProcAttr{Dir: "/", Env: []string{}, Files: files}
-	if r.Unified != nil {
-		attr.Sys = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(r.Unified.Fd())}
-	}
-	return os.StartProcess("/proc/self/exe", []string{name}, attr)
+	return pid, nil
 }
 
 // toldPID is the number of the second process; zero when there is none.
@@ -143,12 +164,23 @@ func readAnswer(ctx context.Context, answer *os.File) error {
 	}
 }
 
-// reap ends a process that was not to be, or waits for the one that gave up.
+// reap waits for a child that has ended or is about to. One that the kernel
+// does not let die, since it is frozen, is waited for without a thread.
 func reap(pid int) {
-	_ = unix.Kill(pid, unix.SIGKILL)
 	for {
-		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
+		ended, err := unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || ended != 0 {
 			return
 		}
+		break
 	}
+	proc, err := pidfd.Open(pid)
+	if err != nil {
+		return
+	}
+	defer proc.Close()
+	_, _ = proc.Wait()
 }

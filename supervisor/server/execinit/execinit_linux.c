@@ -8,6 +8,7 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/keyctl.h>
+#include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
@@ -26,6 +27,7 @@
 #define ANSWER 3
 #define REQUEST 4
 #define TARGET 5
+#define UNIFIED 6
 #define FIRST_UNWANTED 4
 
 // The first page of the request is where the process's number is told; the rest is struct head and what follows it.
@@ -35,6 +37,7 @@
 #define NO_NEW_PRIVILEGES 1
 #define SEARCH 2
 #define JOIN_KEYRING 4
+#define BORN_IN_UNIFIED 8
 
 // Numbers of the steps that can fail; package execinit has words for each.
 enum step {
@@ -153,7 +156,7 @@ static void use_all_processors(void)
 // since that does not make the kernel wait (see package cgroupjoin).
 static void enter(const struct request *r)
 {
-	const int namespaces = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+	int namespaces = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
 	uint32_t i;
 
 	for (i = 0; i < r->head->cgroups; i++)
@@ -163,9 +166,12 @@ static void enter(const struct request *r)
 	// Before we cannot be looked into, as the file is root's afterwards.
 	if (r->oom_score[0] != '\0' && write_file("/proc/self/oom_score_adj", r->oom_score) != 0)
 		fail(STEP_OOM_SCORE);
+	if (!(r->head->flags & BORN_IN_UNIFIED))
+		namespaces |= CLONE_NEWCGROUP;
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0 || setns(TARGET, namespaces) != 0)
 		fail(STEP_NAMESPACES);
-	close(TARGET);
+	if (namespaces & CLONE_NEWCGROUP)
+		close(TARGET);
 }
 
 // load_filters loads what the container's first process has, the oldest first.
@@ -285,6 +291,10 @@ static void become(const struct request *r)
 		fail(STEP_FOLDER);
 	check_folder();
 	set_capabilities(h);
+	// The change of the user may have made us one that others of that user can look into (fs.suid_dumpable), who
+	// would find a process that has no seccomp filter yet.
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+		fail(STEP_CAPABILITIES);
 }
 
 // execute runs the first program that is there and may be run; only a name without a slash has more than one place.
@@ -322,6 +332,9 @@ static void __attribute__((noreturn)) run(const struct request *r)
 	const struct head *h = r->head;
 	int privileged_filters = !(h->flags & NO_NEW_PRIVILEGES);
 
+	// Not before, as from within its cgroup namespace nobody is let in who is outside.
+	if (h->flags & BORN_IN_UNIFIED && setns(TARGET, CLONE_NEWCGROUP) != 0)
+		fail(STEP_NAMESPACES);
 	// Whoever came with us through a mistake must not go on into the container (CVE-2024-21626).
 	if (fcntl(ANSWER, F_SETFD, FD_CLOEXEC) != 0 || syscall(SYS_close_range, FIRST_UNWANTED, ~0U, 0) != 0 || setsid() < 0)
 		fail(STEP_SESSION);
@@ -339,6 +352,21 @@ static void __attribute__((noreturn)) run(const struct request *r)
 	execute(r, !privileged_filters);
 }
 
+// fork_child makes the child, which is the supervisor's, as we are, and in the PID namespace, as we are not. The kernel
+// tells its number before it runs, so that it is known even if we are killed now. It is the child that is born in the
+// cgroup of v2: one that is frozen or has no processor time left would keep us from beginning, and the supervisor with us.
+static long fork_child(const struct request *r, int *told)
+{
+	struct clone_args args = {0};
+
+	if (!(r->head->flags & BORN_IN_UNIFIED))
+		return syscall(SYS_clone, CLONE_PARENT | CLONE_PARENT_SETTID, 0L, told, 0L, 0L);
+	args.flags = CLONE_PARENT | CLONE_PARENT_SETTID | CLONE_INTO_CGROUP;
+	args.parent_tid = (uint64_t)(uintptr_t)told;
+	args.cgroup = UNIFIED;
+	return syscall(SYS_clone3, &args, sizeof(args));
+}
+
 void nodeagent_execinit(int argc, char **argv)
 {
 	struct request r;
@@ -351,9 +379,7 @@ void nodeagent_execinit(int argc, char **argv)
 	told = map(&r);
 	close(REQUEST);
 	enter(&r);
-	// The child is the supervisor's, as we are, and in the PID namespace, as we are not. The kernel tells its number
-	// before it runs, so that it is known even if we are killed now.
-	pid = syscall(SYS_clone, CLONE_PARENT | CLONE_PARENT_SETTID, 0L, told, 0L, 0L);
+	pid = fork_child(&r, told);
 	if (pid < 0)
 		fail(STEP_FORK);
 	if (pid == 0)

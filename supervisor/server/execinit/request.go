@@ -56,8 +56,8 @@ type Request struct {
 
 	// Tasks are files named so of the cgroups of v1 to join.
 	Tasks []string
-	// Unified is a folder of cgroup v2 to be born in; nil for none. It stays
-	// the caller's.
+	// Unified is a folder of cgroup v2 for the process to be born in; nil for
+	// none. It stays the caller's.
 	Unified *os.File
 }
 
@@ -73,6 +73,7 @@ const (
 	flagNoNewPrivileges = 1 << iota
 	flagSearch
 	flagKeyring
+	flagUnified
 )
 
 // head is struct head in C.
@@ -175,6 +176,9 @@ func (r *Request) programs() ([]string, uint32) {
 	}
 	if r.Keyring != "" {
 		flags |= flagKeyring
+	}
+	if r.Unified != nil {
+		flags |= flagUnified
 	}
 	if strings.Contains(r.Args[0], "/") {
 		return r.Args[:1], flags

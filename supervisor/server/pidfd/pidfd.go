@@ -57,20 +57,9 @@ func (p *Process) PID() int { return p.pid }
 // Close releases the descriptor. A wait under way ends with os.ErrClosed.
 func (p *Process) Close() error { return p.file.Close() }
 
-// Reopen returns a descriptor of its own, in blocking mode, to hand to another
-// process; the caller closes it. ESRCH means that the process ended.
-func (p *Process) Reopen() (*os.File, error) {
-	fd, err := unix.PidfdOpen(p.pid, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open process %d: %w", p.pid, err)
-	}
-	// While ours lives, so does its number.
-	if err := p.Signal(0); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("open process %d: %w", p.pid, err)
-	}
-	return os.NewFile(uintptr(fd), "pidfd"), nil
-}
+// SyscallConn gives the descriptor to who must have it for a system call, or
+// for a child to inherit. Its mode must stay.
+func (p *Process) SyscallConn() (syscall.RawConn, error) { return p.file.SyscallConn() }
 
 // Signal sends sig. ESRCH means that the process ended.
 func (p *Process) Signal(sig syscall.Signal) error {
