@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,10 +87,19 @@ mkdir /in/a; echo own > /in/a/secret; mv -T /in/a /in/x 2>/dev/null; rm -rf /in/
 ln -s ` + filepath.Dir(secret) + ` /in/x; rm /in/x; ln -s ` + secret + ` /in/x; rm /in/x; mkfifo /in/x; rm /in/x; done`
 	id := n.started(n.run(config), config, shell("racer", racer))
 	until := time.Now().Add(3 * time.Second)
+	kinds := map[byte]bool{}
 	for rounds := 0; rounds < 3 || time.Now().Before(until); rounds++ {
-		if bytes.Contains(n.export(id), []byte("of the host")) {
+		data := n.export(id)
+		if bytes.Contains(data, []byte("of the host")) {
 			t.Fatal("export gives the host's file")
 		}
+		if h, _ := member(t, data, "in/x"); h != nil {
+			kinds[h.Typeflag] = true
+		}
+	}
+	n.goesOnRunning(id)
+	if t.Logf("it was exported as %q", slices.Sorted(maps.Keys(kinds))); len(kinds) == 0 {
+		t.Error("what is exchanged was never exported")
 	}
 	out := n.Nodectl("commit", "--no-pause", id, "raced:1")
 	if out.Code != 0 {

@@ -76,6 +76,7 @@ func TestCVE202130465ExchangedMountTargets(t *testing.T) {
 		}
 	}
 	t.Logf("%d of 25 started", good)
+	n.goesOnRunning(exchanging)
 	n.stop(exchanging) // before its folder is removed
 	host.unchanged("exchanged")
 	absent(t, "/"+name)
@@ -178,6 +179,9 @@ func TestCVE201916884ProcThatIsNone(t *testing.T) {
 		n.must("make folder", os.MkdirAll(filepath.Join(fake, dir), 0o755))
 	}
 	write(t, filepath.Join(fake, "self/attr/exec"), "")
+	control := shell("control", "exec sleep 1000")
+	control.Mounts = []*runtimeapi.Mount{volume(fake, "/procfs")}
+	n.started(pod, config, control)
 	for _, target := range []string{"/proc", "/proc/", "/x/../proc", "/proc/self", "/proc/self/attr", "/proc/self/attr/exec", "/proc/sys", "/proc/sys/kernel", "/proc/1/attr"} {
 		ctr := shell("volume", "exec sleep 1000")
 		ctr.Mounts = []*runtimeapi.Mount{volume(fake, target)}
@@ -186,13 +190,17 @@ func TestCVE201916884ProcThatIsNone(t *testing.T) {
 		}
 		ctr.Metadata.Attempt++
 	}
-	for i, target := range []string{"/tmp", up + host.dir, "etc"} {
-		ref := shared.registry.image(t, fmt.Sprintf("proc-%d", i), gone("proc"), link("proc", target))
+	for i, target := range []string{"/tmp", up + host.dir, "etc", ""} {
+		headers := []*tar.Header{gone("proc")}
+		if target != "" {
+			headers = append(headers, link("proc", target))
+		}
+		ref := shared.registry.image(t, fmt.Sprintf("proc-%d", i), headers...)
 		n.pull(ref)
 		ctr := shell(fmt.Sprintf("image-%d", i), "exec sleep 1000")
 		ctr.Image.Image = ref
-		if _, err := n.startError(pod, config, ctr); err == nil {
-			t.Errorf("an image runs whose /proc leads to %s", target)
+		if _, err := n.startError(pod, config, ctr); (err == nil) != (target == "") {
+			t.Errorf("an image whose /proc leads to %q: %v", target, err)
 		}
 	}
 	host.unchanged("proc")

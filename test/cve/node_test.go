@@ -179,6 +179,14 @@ func (n *node) exited(container string) *runtimeapi.ContainerStatus {
 	return last
 }
 
+// goesOnRunning checks that a container that races with the agent has not given up.
+func (n *node) goesOnRunning(container string) {
+	n.t.Helper()
+	if state := n.status(container).State; state != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		n.t.Errorf("the racer is %s", state)
+	}
+}
+
 func (n *node) stop(container string) {
 	n.t.Helper()
 	ctx, cancel := n.context()

@@ -61,6 +61,9 @@ func TestCVE202421626Descriptors(t *testing.T) {
 	}
 	ref := shared.registry.image(t, "descriptors", headers...)
 	n.pull(ref)
+	control := shell("control", "true")
+	control.Image.Image = ref
+	n.started(pod, config, control)
 	for _, header := range headers {
 		ctr := shell(header.Name, "true")
 		ctr.Image.Image, ctr.WorkingDir = ref, "/"+header.Name
@@ -108,6 +111,7 @@ func TestCVE20195736ProgramsStay(t *testing.T) {
 	if after := sums(t, programs); after != before {
 		t.Errorf("changed: %s, before %s", after, before)
 	}
+	n.goesOnRunning(id)
 	for line := range strings.Lines(n.logText(logs + "/overwrite.log")) {
 		if strings.Contains(line, "node") {
 			t.Error(line)
@@ -130,12 +134,16 @@ func sums(t *testing.T, programs []string) (all string) {
 // CVE-2023-25809: cgroups that a container can write to, or sees of others.
 func TestCVE202325809Cgroups(t *testing.T) {
 	n := newNode(t)
-	for name, config := range map[string]*runtimeapi.PodSandboxConfig{"plain": n.podConfig(), "mapped": mapped(n.podConfig())} {
-		id := n.started(n.run(config), config, idle(name))
-		// Where hierarchies are apart, what holds them is a file system of the container's own.
-		answer, err := n.execSync(id, 10, "sh", "-c", `find /sys/fs/cgroup -mindepth $(grep -c '^cgroup2 /sys/fs/cgroup ' /proc/mounts | tr 01 10) -type d | while read -r d; do mkdir "$d/made" && echo "$d"; done 2>/dev/null; find /sys/fs/cgroup -name 'nodeagent*' -o -name 'system.slice'`)
+	// Where hierarchies are apart, what holds them is a file system of the container's own.
+	const look = `find /sys/fs/cgroup -mindepth $(grep -c '^cgroup2 /sys/fs/cgroup ' /proc/mounts | tr 01 10) -type d | while read -r d; do mkdir "$d/made" && echo "$d"; done 2>/dev/null; find /sys/fs/cgroup -name 'nodeagent*' -o -name 'system.slice'`
+	control := n.podConfig()
+	control.Linux.SecurityContext.Privileged = true
+	for name, config := range map[string]*runtimeapi.PodSandboxConfig{"plain": n.podConfig(), "mapped": mapped(n.podConfig()), "privileged": control} {
+		ctr := idle(name)
+		ctr.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{Privileged: name == "privileged"}
+		answer, err := n.execSync(n.started(n.run(config), config, ctr), 10, "sh", "-c", look)
 		n.must("exec", err)
-		if len(answer.Stdout) != 0 {
+		if writes := len(answer.Stdout) != 0; writes != (name == "privileged") {
 			t.Errorf("%s: %s", name, answer.Stdout)
 		}
 	}
