@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc/codes"
@@ -34,6 +35,28 @@ func TestStatusOf(t *testing.T) {
 		got := status.Convert(statusOf(test.ctx, test.err))
 		if got.Code() != test.code || got.Message() != test.message {
 			t.Errorf("%s: got %v", name, got)
+		}
+	}
+}
+
+func TestAhead(t *testing.T) {
+	if ctx, cancel := ahead(t.Context()); ctx != t.Context() {
+		t.Error("a call without a deadline gets one")
+		cancel()
+	}
+	for _, test := range []struct{ left, least, most time.Duration }{
+		{2 * time.Minute, 118 * time.Second, 119 * time.Second}, {5 * time.Second, 4 * time.Second, 4500 * time.Millisecond},
+		{-time.Minute, -2 * time.Minute, 0},
+	} {
+		began := time.Now()
+		client, cancel := context.WithDeadline(t.Context(), began.Add(test.left))
+		defer cancel()
+		ctx, cancel := ahead(client)
+		defer cancel()
+		// It is told from when it is looked at, a moment later.
+		deadline, _ := ctx.Deadline()
+		if left := deadline.Sub(began); left < test.least || left > test.most+100*time.Millisecond {
+			t.Errorf("of %v are left %v", test.left, left)
 		}
 	}
 }

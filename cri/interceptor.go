@@ -32,10 +32,13 @@ func ServerOptions(log *logrus.Entry) []grpc.ServerOption {
 
 // UnaryInterceptor turns the kinds of containerd/errdefs into gRPC codes,
 // recovers panics into Internal, and logs each failed call once. An error that
-// has a gRPC status already keeps it.
+// has a gRPC status already keeps it. A call ends before its client's deadline,
+// so that the client hears why.
 func UnaryInterceptor(log *logrus.Entry) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 		call := begin(log, info.FullMethod)
+		ctx, cancel := ahead(ctx)
+		defer cancel()
 		defer func() {
 			if r := recover(); r != nil {
 				resp, err = nil, call.panicked(r)
@@ -44,6 +47,20 @@ func UnaryInterceptor(log *logrus.Entry) grpc.UnaryServerInterceptor {
 		}()
 		return handler(ctx, req)
 	}
+}
+
+// maxAhead bounds by how much a call ends before its client's deadline.
+const maxAhead = time.Second
+
+// ahead lets a call's time end a little before its client's. A client that
+// gives up by itself knows no more than that; our answer says at which stage
+// the operation is.
+func ahead(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, maxAhead)))
 }
 
 // StreamInterceptor is UnaryInterceptor for streaming RPCs.

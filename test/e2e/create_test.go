@@ -2,12 +2,19 @@ package e2e
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
@@ -46,6 +53,63 @@ func TestRepeatedCreateJoins(t *testing.T) {
 		t.Errorf("%d pods", len(pods))
 	}
 	n.remove(ids[0])
+}
+
+// While a plugin of the network hangs, calls that kubelet repeats end with their deadlines and say at which stage it is;
+// they all wait for the one pod, which is there once the plugin answers.
+func TestRepeatedCreateWhileAPluginHangs(t *testing.T) {
+	conf, bin := t.TempDir(), t.TempDir()
+	plugin := fmt.Sprintf(`#!/bin/sh
+cat >/dev/null; echo $CNI_COMMAND >>%[1]s/calls; [ $CNI_COMMAND = ADD ] || exit 0
+while [ ! -e %[1]s/answer ]; do sleep 0.02; done
+echo '{"cniVersion":"1.0.0","ips":[{"address":"10.11.12.13/24"}]}'
+`, bin)
+	if err := os.WriteFile(filepath.Join(bin, "hanging"), []byte(plugin), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(conf, "10.conflist"), []byte(`{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"hanging"}]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n := newNode(t, testenv.AgentOptions{CNIConfDir: conf, CNIBinDir: bin})
+	config := n.podConfig("hanging")
+	const limit = 3 * time.Second
+	var told atomic.Int32
+	var wait sync.WaitGroup
+	for range 20 {
+		wait.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), limit)
+			defer cancel()
+			began := time.Now()
+			_, err := n.Runtime().RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config})
+			if status.Code(err) != codes.DeadlineExceeded {
+				t.Errorf("after %v: %v", time.Since(began), err)
+			}
+			// On a busy machine some clients may give up before they are told.
+			if strings.Contains(err.Error(), `run pod e2e/hanging: still at stage "network" for`) {
+				told.Add(1)
+			}
+		})
+	}
+	wait.Wait()
+	if told.Load() == 0 {
+		t.Error("nobody is told at which stage it is")
+	}
+	if pods := n.listPods(); len(pods) > 1 {
+		t.Errorf("%d pods", len(pods))
+	}
+	touch(t, bin, "answer")
+	pod := n.run(config)
+	calls, err := os.ReadFile(filepath.Join(bin, "calls"))
+	if err != nil || strings.Count(string(calls), "ADD") != 1 {
+		t.Errorf("the plugin was called: %q, %v", calls, err)
+	}
+	if pods := n.listPods(); len(pods) != 1 || n.podStatus(pod).Network.Ip != "10.11.12.13" {
+		t.Errorf("%d pods, at %s", len(pods), n.podStatus(pod).Network.Ip)
+	}
+	n.remove(pod)
+	if calls, err = os.ReadFile(filepath.Join(bin, "calls")); err != nil || strings.Count(string(calls), "DEL") != 1 {
+		t.Errorf("the plugin was called: %q, %v", calls, err)
+	}
 }
 
 // No image is needed for a pod itself, and none appears.
