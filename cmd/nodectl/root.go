@@ -91,7 +91,7 @@ func imageGroup(cli *command.CLI) *cobra.Command {
 
 // registryGroup is `nodectl registry`.
 func registryGroup(cli *command.CLI) *cobra.Command {
-	return group("registry", "Look at registries", registry.NewExplain(cli, image.Credentials))
+	return group("registry", "Look at registries", registry.NewExplain(cli))
 }
 
 // networkGroup is `nodectl network`.

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/docker/cli/cli/config/configfile"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -42,6 +43,10 @@ type CLI struct {
 	mu      sync.Mutex
 	conn    *grpc.ClientConn
 	dialErr error
+
+	// config guards the one below, which is read when it is first wanted.
+	config     sync.Once
+	configFile *configfile.ConfigFile
 }
 
 // New makes a CLI on the process's own streams.

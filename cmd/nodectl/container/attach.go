@@ -40,7 +40,7 @@ type attachOptions struct {
 
 // attachTo attaches to a container that was made before.
 func attachTo(ctx context.Context, cli *command.CLI, o attachOptions) error {
-	keys, err := command.DetachKeys(o.detachKeys)
+	keys, err := cli.DetachKeys(o.detachKeys)
 	if err != nil {
 		return err
 	}

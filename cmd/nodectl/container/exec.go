@@ -30,7 +30,7 @@ func NewExec(cli *command.CLI) *cobra.Command {
 				return command.ValueError(cmd, err)
 			}
 			start.Container, start.Command = args[0], args[1:]
-			keys, err := command.DetachKeys(detachKeys)
+			keys, err := cli.DetachKeys(detachKeys)
 			if err != nil {
 				return err
 			}

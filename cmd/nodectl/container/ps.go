@@ -92,7 +92,7 @@ func (f *psFlags) run(ctx context.Context, cli *command.CLI) error {
 		return err
 	}
 	if f.format == "" && !f.quiet {
-		f.format = command.DockerConfig().PsFormat
+		f.format = cli.DockerConfig().PsFormat
 		f.bySight = f.bySight && f.format == ""
 	}
 	f.pods = f.pods || f.bySight || f.namespace != "" || f.pod != ""

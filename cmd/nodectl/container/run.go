@@ -46,7 +46,7 @@ type runner struct {
 }
 
 func (r *runner) run(ctx context.Context, image string, args []string) error {
-	keys, err := command.DetachKeys(r.detachKeys)
+	keys, err := r.cli.DetachKeys(r.detachKeys)
 	if err != nil {
 		return err
 	}

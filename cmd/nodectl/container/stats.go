@@ -50,7 +50,7 @@ func NewStats(cli *command.CLI) *cobra.Command {
 
 func (f *statsFlags) run(ctx context.Context, cli *command.CLI, names []string) error {
 	if f.format == "" && !f.pods {
-		f.format = command.DockerConfig().StatsFormat
+		f.format = cli.DockerConfig().StatsFormat
 	}
 	read, err := f.reader(ctx, cli, names)
 	if err != nil {

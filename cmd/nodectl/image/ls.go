@@ -87,7 +87,7 @@ func (f *listFlags) run(ctx context.Context, cli *command.CLI) (shown int, err e
 		chosen = slices.DeleteFunc(chosen, func(img *nodev1.Image) bool { return len(img.GetTags()) == 0 && img.GetContainers() == 0 })
 	}
 	if !table && !f.tree && f.format == "" && !f.quiet {
-		f.format = command.DockerConfig().ImagesFormat
+		f.format = cli.DockerConfig().ImagesFormat
 	}
 	if table || f.format != "" || dangling && !f.tree {
 		return len(chosen), f.writeTable(cli, chosen, filters)

@@ -64,15 +64,11 @@ func Pull(ctx context.Context, cli *command.CLI, o PullOptions) (name string, er
 	if err != nil {
 		return "", err
 	}
-	client, err := cli.Images()
-	if err != nil {
-		return "", err
-	}
 	out := o.Out
 	if o.Quiet {
 		out = io.Discard
 	}
-	result, err := fetch(ctx, client, out, named, o.Platform)
+	result, err := fetch(ctx, cli, out, named, o.Platform)
 	if err != nil {
 		return "", err
 	}
@@ -81,9 +77,13 @@ func Pull(ctx context.Context, cli *command.CLI, o PullOptions) (name string, er
 }
 
 // fetch pulls one reference and tells of it, up to its digest.
-func fetch(ctx context.Context, client nodev1.ImagesClient, out io.Writer, named reference.Named, platform string) (*nodev1.PullResult, error) {
+func fetch(ctx context.Context, cli *command.CLI, out io.Writer, named reference.Named, platform string) (*nodev1.PullResult, error) {
+	client, err := cli.Images()
+	if err != nil {
+		return nil, err
+	}
 	stream, err := client.Pull(ctx, &nodev1.PullRequest{
-		Ref: named.String(), Platform: platform, Auth: credentials(reference.Domain(named)),
+		Ref: named.String(), Platform: platform, Auth: credentials(cli, reference.Domain(named)),
 	})
 	if err != nil {
 		return nil, err

@@ -24,12 +24,8 @@ func pullAll(ctx context.Context, cli *command.CLI, o PullOptions) error {
 	if err != nil {
 		return err
 	}
-	client, err := cli.Images()
-	if err != nil {
-		return err
-	}
 	resp, err := registries.Tags(ctx, &nodev1.TagsRequest{
-		Repository: repository.String(), Auth: credentials(reference.Domain(repository)),
+		Repository: repository.String(), Auth: credentials(cli, reference.Domain(repository)),
 	})
 	if err != nil {
 		return err
@@ -44,7 +40,7 @@ func pullAll(ctx context.Context, cli *command.CLI, o PullOptions) error {
 		if err != nil {
 			return fmt.Errorf("the registry has a tag that is none: %q", tag)
 		}
-		result, err := fetch(ctx, client, out, named, o.Platform)
+		result, err := fetch(ctx, cli, out, named, o.Platform)
 		if err != nil {
 			return err
 		}

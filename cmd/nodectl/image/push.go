@@ -58,7 +58,7 @@ func (o *pushOptions) run(ctx context.Context, cli *command.CLI, name string) er
 	case reference.IsNameOnly(ref) && !o.quiet:
 		fmt.Fprintln(cli.Out, "Using default tag: latest")
 	}
-	o.out, o.auth = cli.Out, credentials(reference.Domain(ref))
+	o.out, o.auth = cli.Out, credentials(cli, reference.Domain(ref))
 	if o.quiet {
 		o.out = io.Discard
 	}

@@ -46,7 +46,7 @@ func (f *searchFlags) run(ctx context.Context, cli *command.CLI, term string) er
 	if err != nil {
 		return err
 	}
-	resp, err := client.Search(ctx, &nodev1.SearchRequest{Term: term, Limit: f.limit, Auth: credentials(searchDomain(term))})
+	resp, err := client.Search(ctx, &nodev1.SearchRequest{Term: term, Limit: f.limit, Auth: credentials(cli, searchDomain(term))})
 	if err != nil {
 		return err
 	}

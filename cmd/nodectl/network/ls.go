@@ -58,7 +58,7 @@ func (f *listFlags) run(ctx context.Context, cli *command.CLI) error {
 		return err
 	}
 	if f.format == "" {
-		f.format = command.DockerConfig().NetworksFormat
+		f.format = cli.DockerConfig().NetworksFormat
 	}
 	list := format.List{Format: f.format, Header: header, Default: `{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}`}
 	if f.quiet {

@@ -7,12 +7,12 @@ import (
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/cmd/nodectl/command"
+	"github.com/nodeagent/nodeagent/cmd/nodectl/image"
 	"github.com/spf13/cobra"
 )
 
-// NewExplain is `nodectl registry explain`. auth finds the credentials a pull
-// of the image would be sent with.
-func NewExplain(cli *command.CLI, auth func(ref string) *nodev1.Auth) *cobra.Command {
+// NewExplain is `nodectl registry explain`.
+func NewExplain(cli *command.CLI) *cobra.Command {
 	return &cobra.Command{
 		Use:   "explain NAME[:TAG|@DIGEST]",
 		Short: "Show what a pull would ask, where, as whom, and what is answered",
@@ -22,7 +22,7 @@ func NewExplain(cli *command.CLI, auth func(ref string) *nodev1.Auth) *cobra.Com
 			if err != nil {
 				return err
 			}
-			resp, err := client.Explain(cmd.Context(), &nodev1.ExplainRequest{Ref: args[0], Auth: auth(args[0])})
+			resp, err := client.Explain(cmd.Context(), &nodev1.ExplainRequest{Ref: args[0], Auth: image.Credentials(cli, args[0])})
 			if err != nil {
 				return err
 			}

@@ -17,12 +17,8 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-const (
-	// hubKey is the name docker's configuration has for Docker Hub.
-	hubKey = "https://index.docker.io/v1/"
-	// maxSecret bounds a password from standard input, in bytes.
-	maxSecret = 1 << 20
-)
+// maxSecret bounds a password from standard input, in bytes.
+const maxSecret = 1 << 20
 
 // login is one run of login.
 type login struct {
@@ -185,8 +181,8 @@ func (l *login) verify(ctx context.Context, s *store, auth *nodev1.Auth) error {
 
 // serverKey is the key that docker's configuration has for a registry.
 func serverKey(args []string) string {
-	if len(args) == 0 || args[0] == "" || args[0] == "docker.io" || args[0] == hubKey {
-		return hubKey
+	if len(args) == 0 || args[0] == "" || args[0] == "docker.io" || args[0] == command.DockerHub {
+		return command.DockerHub
 	}
 	return hostname(args[0])
 }

@@ -20,7 +20,7 @@ func NewLogout(cli *command.CLI) *cobra.Command {
 			}
 			key := serverKey(args)
 			keys := []string{key}
-			if key != hubKey {
+			if key != command.DockerHub {
 				// As they may have been stored long ago.
 				keys = append(keys, "http://"+key, "https://"+key)
 				if len(args) == 1 && args[0] != key {

@@ -47,7 +47,7 @@ func (f *listFlags) run(ctx context.Context, cli *command.CLI) error {
 		return err
 	}
 	if f.format == "" && !f.quiet {
-		f.format = command.DockerConfig().VolumesFormat
+		f.format = cli.DockerConfig().VolumesFormat
 	}
 	resp, err := client.List(ctx, &nodev1.ListVolumesRequest{Sizes: strings.Contains(f.format, ".Size")})
 	if err != nil {
