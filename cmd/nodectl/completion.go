@@ -24,8 +24,9 @@ func completeArguments(root *cobra.Command, cli *command.CLI) {
 	for _, cmd := range append(root.Commands(), below(root, "container")...) {
 		complete(cmd, functions[cmd.Name()])
 	}
+	functions["rm"], functions["inspect"] = images, images
 	for _, cmd := range below(root, "image") {
-		complete(cmd, images)
+		complete(cmd, functions[cmd.Name()])
 	}
 	completeNetworks(root, cli, anyContainer)
 	volumes := cli.VolumeNames()
@@ -53,11 +54,6 @@ func completeNetworks(root *cobra.Command, cli *command.CLI, containers cobra.Co
 	for _, cmd := range below(root, "network") {
 		complete(cmd, map[string]cobra.CompletionFunc{"connect": then, "disconnect": then, "inspect": networks, "rm": networks}[cmd.Name()])
 	}
-	for _, cmd := range append(below(root, "container"), root.Commands()...) {
-		if cmd.Flags().Lookup("network") != nil {
-			_ = cmd.RegisterFlagCompletionFunc("network", networks) // it is there
-		}
-	}
 }
 
 // flagValues are those of flags that take one of a few.
@@ -76,8 +72,10 @@ func completeFlags(root *cobra.Command, cli *command.CLI) {
 				command.Complete(cmd, name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 			}
 		}
-		if cmd.Flags().Lookup("pod") != nil {
-			command.Complete(cmd, "pod", pod.Completion(cli))
+		for name, fn := range map[string]cobra.CompletionFunc{"network": cli.NetworkNames(), "pod": pod.Completion(cli)} {
+			if cmd.Flags().Lookup(name) != nil {
+				command.Complete(cmd, name, fn)
+			}
 		}
 	}
 }

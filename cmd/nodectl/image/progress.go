@@ -21,8 +21,6 @@ type progress struct {
 	out      io.Writer
 	terminal bool
 	title    string
-	// width is the terminal's, in characters.
-	width int
 	// order holds the layers' digests, last their newest status.
 	order []string
 	last  map[string]string
@@ -30,7 +28,7 @@ type progress struct {
 
 func newProgress(out io.Writer, title string) *progress {
 	width, _ := terminal.Size(out)
-	return &progress{out: out, title: title, terminal: width > 0 && terminal.Is(out), width: width, last: map[string]string{}}
+	return &progress{out: out, title: title, terminal: width > 0, last: map[string]string{}}
 }
 
 // follow shows what the agent tells until next says that it is done.
@@ -67,8 +65,12 @@ func (p *progress) show(c *nodev1.PullProgress) {
 		return
 	}
 	text := fmt.Sprintf("%s: %s", id, c.GetStatus())
+	width, _ := terminal.Size(p.out) // as it is now
 	if growing(c.GetStatus()) && c.GetCurrent() > 0 {
-		text += " " + bar(c.GetCurrent(), c.GetTotal(), p.width-len(text)-1)
+		text += " " + bar(c.GetCurrent(), c.GetTotal(), width-len(text)-1)
+	}
+	if len(text) >= width {
+		text = text[:max(width-1, 0)]
 	}
 	p.draw(c.GetDigest(), text)
 }
@@ -80,9 +82,6 @@ func growing(status string) bool {
 
 // draw writes a layer's line over its old one.
 func (p *progress) draw(digest, text string) {
-	if len(text) >= p.width {
-		text = text[:p.width-1]
-	}
 	if _, ok := p.last[digest]; !ok {
 		p.order = append(p.order, digest)
 		p.last[digest] = text
