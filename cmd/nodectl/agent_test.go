@@ -117,7 +117,7 @@ func (p *person) streams(t *testing.T) {
 	missing := p.command("run", "--rm", "busybox", "nosuch")
 	missing.Stderr = &said
 	_ = missing.Run()
-	want := "Error: failed to start container: exec: \"nosuch\": executable file not found in $PATH\n"
+	want := "Error: failed to start container: exec: \"nosuch\": executable file not found in $PATH\n\nRun 'nodectl run --help' for more information\n"
 	if missing.ProcessState.ExitCode() != 127 || said.String() != want {
 		t.Errorf("a missing program: %q %s", said.String(), missing.ProcessState)
 	}

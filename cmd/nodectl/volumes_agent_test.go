@@ -38,7 +38,8 @@ func (p *person) fails(args ...string) string {
 	if err := cmd.Run(); err == nil {
 		p.t.Fatalf("nodectl %s: succeeded", strings.Join(args, " "))
 	}
-	return strings.TrimSpace(said.String())
+	what, _, _ := strings.Cut(strings.TrimSpace(said.String()), "\n\nRun 'nodectl") // where to read more
+	return what
 }
 
 // namedVolumes outlive containers and the agent's death.

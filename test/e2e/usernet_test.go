@@ -21,14 +21,15 @@ import (
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
 )
 
-// ctlFails runs nodectl, which must fail, and returns what it wrote to standard error.
+// ctlFails runs nodectl, which must fail, and returns what it wrote to standard error but for where to read more.
 func (n *node) ctlFails(args ...string) string {
 	n.t.Helper()
 	out := n.Nodectl(args...)
 	if out.Code == 0 {
 		n.t.Fatalf("nodectl %s succeeds: %s", strings.Join(args, " "), out.Stdout)
 	}
-	return strings.TrimSpace(out.Stderr)
+	what, _, _ := strings.Cut(strings.TrimSpace(out.Stderr), "\n\nRun 'nodectl")
+	return what
 }
 
 // sleeper starts a container that does nothing, with the flags given.
