@@ -163,7 +163,7 @@ func (m *making) fillVolumes(ctx context.Context) error {
 		if mount.GetType() != nodev1.Mount_VOLUME || mount.GetNoCopy() || mount.GetSubpath() != "" {
 			continue
 		}
-		shared := len(m.server.volumeUses()[mount.GetSource()]) > 1
+		shared := func() bool { return len(m.server.volumeUses()[mount.GetSource()]) > 1 }
 		if err := m.server.volumes.Populate(ctx, volume.PopulateRequest{
 			Volume: mount.GetSource(), Root: root, Name: mount.GetTarget(), Shared: shared, Owner: m.server.ownersOf(c),
 		}); err != nil {

@@ -24,8 +24,10 @@ type PopulateRequest struct {
 	// out of it.
 	Root *os.File
 	Name string
-	// Shared says that a container runs which has the folder already.
-	Shared bool
+	// Shared says whether another container may have the folder already; nil is
+	// nobody. It is asked while nobody can begin to hold the volume, and must not
+	// call the Store.
+	Shared func() bool
 	// Owner translates owners of files; nil keeps them.
 	Owner func(uid, gid uint32) (int, int)
 }
@@ -48,45 +50,58 @@ func (s *Store) Populate(ctx context.Context, req PopulateRequest) error {
 		return fmt.Errorf("populate volume %s from %s: %w", volume, name, err)
 	}
 	defer from.Close()
-	target := s.Path(volume)
-	if empty, err := isEmpty(target); err != nil || !empty {
-		return err
-	}
-	c := newCopier(ctx, req.Owner)
-	if req.Shared || len(v.Options) > 0 {
-		// Neither a folder others have open nor a mount can be replaced.
-		err = c.tree(from, target)
-	} else {
-		err = s.replace(c, from, volume)
-	}
-	if err != nil {
+	if err := s.fill(ctx, from, req, len(v.Options) > 0); err != nil {
 		return fmt.Errorf("populate volume %s from %s: %w", volume, name, err)
 	}
 	return nil
 }
 
-// replace puts a copy in place of the volume's empty folder.
-func (s *Store) replace(c *copier, from *os.File, volume string) (err error) {
-	stage, err := os.MkdirTemp(filepath.Join(s.root, volume), stagePrefix)
-	if err != nil {
+// fill copies a folder into a volume that is empty. Neither a mount can be replaced
+// nor a folder that others have: the copy goes into those.
+func (s *Store) fill(ctx context.Context, from *os.File, req PopulateRequest, mount bool) error {
+	target := s.Path(req.Volume)
+	if empty, err := isEmpty(target); err != nil || !empty {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(stage))
+	if !mount && (req.Shared == nil || !req.Shared()) {
+		if shared, err := s.replace(ctx, from, req); err != nil || !shared {
+			return err
 		}
-	}()
-	if err := c.tree(from, stage); err != nil {
-		return err
+		if empty, err := isEmpty(target); err != nil || !empty {
+			return err
+		}
 	}
-	// The package os refuses to rename over a folder, which may be done when it
-	// is empty.
-	err = unix.Rename(stage, s.Path(volume))
+	return newCopier(ctx, req.Owner).tree(from, target)
+}
+
+// replace puts a copy in place of the volume's empty folder. Shared says that it did
+// not, since somebody has that by now.
+func (s *Store) replace(ctx context.Context, from *os.File, req PopulateRequest) (shared bool, err error) {
+	stage, err := os.MkdirTemp(filepath.Join(s.root, req.Volume), stagePrefix)
+	if err != nil {
+		return false, err
+	}
+	if err := newCopier(ctx, req.Owner).tree(from, stage); err != nil {
+		return false, errors.Join(err, os.RemoveAll(stage))
+	}
+	s.mu.Lock()
+	if shared = req.Shared != nil && req.Shared(); !shared {
+		// The package os refuses to rename over a folder, which may be done when it
+		// is empty.
+		err = unix.Rename(stage, s.Path(req.Volume))
+	}
+	s.mu.Unlock()
+	if err == nil && !shared {
+		return false, nil
+	}
 	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
-		// Another container was quicker.
-		return os.RemoveAll(stage)
+		err = nil // another container was quicker
 	}
-	return err
+	err = errors.Join(err, os.RemoveAll(stage))
+	if _, seek := from.Seek(0, io.SeekStart); err == nil {
+		err = seek // its entries are read once more
+	}
+	return shared, err
 }
 
 // isEmpty says whether nothing is in a folder.

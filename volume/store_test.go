@@ -207,7 +207,7 @@ func TestFillingStaysInside(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	err = s.Populate(t.Context(), PopulateRequest{Volume: v.Name, Root: root, Name: "/srv", Shared: true, Owner: func(uint32, uint32) (int, int) {
+	err = s.Populate(t.Context(), PopulateRequest{Volume: v.Name, Root: root, Name: "/srv", Shared: func() bool { return true }, Owner: func(uint32, uint32) (int, int) {
 		swap()
 		return os.Getuid(), os.Getgid()
 	}})
@@ -219,6 +219,36 @@ func TestFillingStaysInside(t *testing.T) {
 	}
 	if found, err := os.ReadDir(filepath.Join(at, "moved")); err != nil || len(found) != 3 {
 		t.Errorf("copied %v %v", found, err)
+	}
+}
+
+// Who gets a volume while a copy for it is made keeps its folder.
+func TestFillingOfWhatIsSharedMeanwhile(t *testing.T) {
+	s := newStore(t)
+	dir, root := image(t)
+	write(t, filepath.Join(dir, "srv/d/a"), "x")
+	v, _, err := s.Create(Spec{Name: "data"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(s.Path(v.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	shared := func() bool { asked++; return asked > 1 }
+	if err := s.Populate(t.Context(), PopulateRequest{Volume: v.Name, Root: root, Name: "/srv", Shared: shared}); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.Stat(s.Path(v.Name))
+	if err != nil || !os.SameFile(before, after) {
+		t.Errorf("the folder was replaced, %v", err)
+	}
+	if text, err := os.ReadFile(filepath.Join(s.Path(v.Name), "d/a")); err != nil || string(text) != "x" {
+		t.Errorf("got %q %v", text, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.root, "data", stagePrefix+"*")); len(left) > 0 {
+		t.Errorf("left %v", left)
 	}
 }
 
