@@ -130,6 +130,7 @@ func (m *making) run(ctx context.Context) error {
 		{Name: "write network files", Do: m.writeNetworkFiles},
 		{Name: "create container", Do: m.createContainer},
 		{Name: "fill volumes", Do: m.fillVolumes},
+		{Name: "note that it is made", Do: func(context.Context) error { return s.files.made(m.key) }},
 	}}.Run(ctx)
 	var worded *failure
 	if errors.As(err, &worded) {

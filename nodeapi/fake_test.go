@@ -97,6 +97,11 @@ func (f *fakeSandboxes) RemovePod(_ context.Context, id string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.pods, id)
+	for _, c := range f.containers {
+		if c.PodID == id {
+			delete(f.containers, c.ID)
+		}
+	}
 	return nil
 }
 

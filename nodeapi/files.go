@@ -76,12 +76,29 @@ func (f files) part(key string, n int) string {
 	return filepath.Join(f.state, key, "part-"+strconv.Itoa(n))
 }
 
+// makingName is the file in a container's folder that says that it is being made.
+// Where an agent finds one as it starts, the one before it was killed over that,
+// and nobody was told of the container.
+const makingName = "making"
+
 // make makes a container's folders.
 func (f files) make(key string) error {
 	if err := os.Mkdir(f.dir(key), 0o700); err != nil {
 		return err
 	}
+	if err := os.WriteFile(f.path(key, makingName), nil, 0o600); err != nil {
+		return err
+	}
 	return os.Mkdir(filepath.Join(f.state, key), 0o700)
+}
+
+// made notes that a container is whole.
+func (f files) made(key string) error { return os.Remove(f.path(key, makingName)) }
+
+// halfMade says whether a container is not.
+func (f files) halfMade(key string) bool {
+	_, err := os.Lstat(f.path(key, makingName))
+	return err == nil
 }
 
 // remove removes a container's folders and unmounts what is mounted there.

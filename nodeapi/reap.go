@@ -38,27 +38,51 @@ func (s *Server) hold(c sandbox.Container) (release func()) {
 	}
 }
 
-// emptyPods are those of nodectl whose container was never made, because the
-// agent was killed in between. It is asked before the server serves.
-func (s *Server) emptyPods() []string {
+// halfMade are the pods of nodectl whose container was never made, or not whole,
+// and those whose container is removed already, because the agent was killed in
+// between. It is asked before the server serves.
+func (s *Server) halfMade() []string {
 	used := map[string]bool{}
 	for _, c := range s.sandboxes.Containers() {
 		used[c.PodID] = true
 	}
-	var empty []string
+	var half []string
 	for _, pod := range s.sandboxes.Pods() {
-		if pod.Owner == sandbox.OwnerNodectl && !used[pod.ID] {
-			empty = append(empty, pod.ID)
+		if pod.Owner == sandbox.OwnerNodectl && (!used[pod.ID] || s.files.halfMade(podKey(pod))) {
+			half = append(half, pod.ID)
 		}
 	}
-	return empty
+	return half
 }
 
-// discardPods removes pods and their files.
-func (s *Server) discardPods(ctx context.Context, pods []string) {
-	for _, id := range pods {
-		if err := s.discardPod(ctx, id); err != nil && ctx.Err() == nil {
-			logrus.WithError(err).WithField("pod", id).Warn("cannot remove an empty pod of nodectl")
+// removeLeft begins to remove what an earlier agent was killed over: containers
+// half made or half removed, then the anonymous volumes of those that are gone.
+func (s *Server) removeLeft() error {
+	volumes, forget, err := s.volumes.Left()
+	if err != nil {
+		return err
+	}
+	pods := s.halfMade()
+	s.goUnseen(func(ctx context.Context) {
+		whole := true
+		for _, id := range pods {
+			if err := s.discardPod(ctx, id); err != nil {
+				whole = false
+				s.warnLeft(ctx, err, "pod", id)
+			}
 		}
+		if err := s.removeAnonymous(volumes); err != nil || !whole {
+			s.warnLeft(ctx, err, "volumes", volumes)
+			return // the next agent tries again
+		}
+		forget()
+	})
+	return nil
+}
+
+// warnLeft logs what could not be removed, but for an agent that ends.
+func (s *Server) warnLeft(ctx context.Context, err error, kind string, which any) {
+	if err != nil && ctx.Err() == nil {
+		logrus.WithError(err).WithField(kind, which).Warn("cannot remove what is left of a container")
 	}
 }

@@ -151,3 +151,32 @@ func TestVolumeStaysMountedForWhoStarts(t *testing.T) {
 		t.Errorf("who failed to use it holds it: %v", err)
 	}
 }
+
+// Of a container that an agent was killed over before it was whole the next one
+// leaves nothing, though nobody asks for that.
+func TestHalfMadeContainersGo(t *testing.T) {
+	n := newNode(t)
+	id := n.create("half", withVolumes("data"))
+	n.create("whole", withVolumes("data"))
+	c, err := n.server.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod, err := n.sandboxes.Pod(c.PodID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.server.volumes.Leave(anonymousVolumes(n.server.specOf(c))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(n.server.files.path(podKey(pod), makingName), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	n.serve()
+	eventually(t, "it is gone", func() bool { return len(n.sandboxes.Containers()) == 1 && len(n.volumeNames()) == 2 })
+	if state, _ := n.status("whole"); state != "created" {
+		t.Errorf("the other one is %s", state)
+	}
+	n.create("half", box("sleep"))
+}

@@ -300,11 +300,6 @@ func New(deps Deps) (*Server, error) {
 		end()
 		return nil, fmt.Errorf("node API: %w", err)
 	}
-	if err := s.removeLeft(); err != nil {
-		end()
-		return nil, fmt.Errorf("node API: %w", err)
-	}
-	s.goBackground(func(ctx context.Context) { s.letGoHeld(ctx, held) })
 	if deps.Config.Events != "" {
 		if err := s.log.Keep(deps.Config.Events); err != nil {
 			logrus.WithError(err).Warn("the next agent will know of no events of this one")
@@ -313,8 +308,11 @@ func New(deps Deps) (*Server, error) {
 	s.images.Observe(s.emitImage)
 	s.networks.Serve(s.namesOf)
 	s.recordMemberships()
-	empty := s.emptyPods()
-	s.goUnseen(func(ctx context.Context) { s.discardPods(ctx, empty) })
+	if err := s.removeLeft(); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("node API: %w", err)
+	}
+	s.goBackground(func(ctx context.Context) { s.letGoHeld(ctx, held) })
 	s.goBackground(s.upkeep)
 	s.goBackground(s.rotateLogs)
 	return s, nil

@@ -77,24 +77,6 @@ func (s *Server) removeAnonymous(names []string) error {
 	return nil
 }
 
-// removeLeft begins to remove the anonymous volumes of containers that an earlier
-// agent was killed over, half made or half removed. Those of containers that are
-// there stay.
-func (s *Server) removeLeft() error {
-	names, done, err := s.volumes.Left()
-	if err != nil || len(names) == 0 {
-		return err
-	}
-	s.goUnseen(func(context.Context) {
-		if err := s.removeAnonymous(names); err != nil {
-			logrus.WithError(err).Warn("cannot remove volumes of containers that are gone")
-			return // the next agent tries again
-		}
-		done()
-	})
-	return nil
-}
-
 // useVolumes makes the files of a container's volumes be there, and keeps them
 // there until release is called, which is when it runs or was not started: then
 // unmountVolumes knows what to do.

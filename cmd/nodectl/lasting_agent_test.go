@@ -151,6 +151,7 @@ func (p *person) volumesKilledBetween(t *testing.T) {
 		args  []string
 	}{
 		{"nodectl.create.hold volumes.after", create}, {"nodectl.create.run pod.after", create},
+		{"nodectl.create.create container.after", create}, {"nodectl.create.fill volumes.after", create},
 		{"nodectl.remove.rest", remove}, {"nodectl.remove.volumes", remove}, {"nodectl.remove.volumes", run},
 	} {
 		if kill.args[0] == "rm" {
