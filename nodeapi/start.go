@@ -45,17 +45,20 @@ func (s *Server) start(ctx context.Context, c sandbox.Container, streams *sandbo
 		s.notStarted(c, spec)
 		return nil, err
 	}
-	attachment, err := s.sandboxes.StartContainer(ctx, c.ID, streams)
+	// A start goes on when its caller leaves, and needs what was made ready.
+	goesOn, cancel := s.bound(context.WithoutCancel(ctx))
+	defer cancel()
+	attachment, err := s.sandboxes.StartContainer(goesOn, c.ID, streams)
 	release()
 	now, gone := s.sandboxes.Container(c.ID)
 	if gone == nil && !running(now) {
-		s.warnOf(c, s.unmountVolumes(c), "unmount volumes") // its end came before the release
+		s.unmountVolumes(c) // its end came before the release
 	}
 	switch {
 	case gone != nil:
 	case err == nil:
 		s.tellStart(now)
-	case ctx.Err() == nil && !running(now): // else it was started by another, or goes on without its caller
+	case !running(now): // else it was started by another
 		s.notStarted(c, spec)
 	}
 	return attachment, err

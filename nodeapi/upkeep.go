@@ -128,7 +128,7 @@ func (s *Server) afterEnd(c sandbox.Container, first bool) {
 		return
 	}
 	s.endHealth(c.ID)
-	s.warnOf(c, s.unmountVolumes(c), "unmount volumes")
+	s.unmountVolumes(c)
 	if s.restartLater(c, first) {
 		return
 	}

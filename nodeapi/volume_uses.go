@@ -126,9 +126,24 @@ func (s *Server) readyParts(key string, mounts []*nodev1.Mount) (release func(),
 	return release, nil
 }
 
-// unmountVolumes takes away the mounts of volumes that no running container
-// has any more.
-func (s *Server) unmountVolumes(c sandbox.Container) error {
+// unmountVolumes begins to take away the mounts of volumes that no running
+// container has any more. Nobody waits for that: another machine may have the
+// files, and not answer.
+func (s *Server) unmountVolumes(c sandbox.Container) {
+	var names []string
+	for _, m := range s.specOf(c).GetMounts() {
+		if v, err := s.volumes.Get(m.GetSource()); m.GetType() == nodev1.Mount_VOLUME && err == nil && len(v.Options) > 0 {
+			names = append(names, v.Name)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	s.goBackground(func(context.Context) { s.warnOf(c, s.unmountUnused(names), "unmount volumes") })
+}
+
+// unmountUnused unmounts those of some volumes that no running container has.
+func (s *Server) unmountUnused(names []string) error {
 	used := map[string]bool{}
 	for _, other := range s.sandboxes.Containers() {
 		if !running(other) {
@@ -138,11 +153,12 @@ func (s *Server) unmountVolumes(c sandbox.Container) error {
 			used[m.GetSource()] = used[m.GetSource()] || m.GetType() == nodev1.Mount_VOLUME
 		}
 	}
-	for _, m := range s.specOf(c).GetMounts() {
-		if m.GetType() == nodev1.Mount_VOLUME && !used[m.GetSource()] {
-			if err := s.volumes.Unmount(m.GetSource()); err != nil {
-				return err
-			}
+	for _, name := range names {
+		if used[name] {
+			continue
+		}
+		if err := s.volumes.Unmount(name); err != nil {
+			return err
 		}
 	}
 	return nil
