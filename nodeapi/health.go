@@ -259,7 +259,7 @@ func (s *Server) runCheck(ctx context.Context, c sandbox.Container, check *nodev
 	if check.GetTest()[0] == "CMD-SHELL" {
 		cmd = []string{"/bin/sh", "-c", check.GetTest()[1]}
 	}
-	out := &boundedBuffer{}
+	out := &boundedBuffer{limit: maxHealthOutput}
 	start := time.Now()
 	code, err := s.exec(ctx, sandbox.ExecRequest{
 		ContainerID: c.ID, Cmd: cmd, Env: s.foreignTerm(ctx, c), IO: sandbox.IO{Stdout: out, Stderr: out},
@@ -282,9 +282,11 @@ func orElse(d *durationpb.Duration, other time.Duration) time.Duration {
 	return d.AsDuration()
 }
 
-// boundedBuffer keeps the begin of what is written to it.
+// boundedBuffer keeps the first limit bytes of what is written to it.
 type boundedBuffer struct {
-	mu sync.Mutex
+	limit int
+
+	mu sync.Mutex // guards b
 	b  bytes.Buffer
 }
 
@@ -292,9 +294,7 @@ type boundedBuffer struct {
 func (b *boundedBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if room := maxHealthOutput - b.b.Len(); room > 0 {
-		b.b.Write(p[:min(len(p), room)])
-	}
+	b.b.Write(p[:min(len(p), b.limit-b.b.Len())])
 	return len(p), nil
 }
 

@@ -105,7 +105,7 @@ func (s *Server) askToEnd(ctx context.Context, c sandbox.Container, signal strin
 	bounded, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	_, err = s.sandboxes.WaitContainer(bounded, c.ID)
-	if bounded.Err() != nil {
+	if err != nil && bounded.Err() != nil {
 		return false, ctx.Err()
 	}
 	return err == nil, err

@@ -71,8 +71,8 @@ func runPs(ctx context.Context, args []string) ([]byte, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "ps", args...)
 	cmd.WaitDelay = time.Second
-	out, wrong := bounded{limit: maxPsOutput}, bounded{limit: 4096}
-	cmd.Stdout, cmd.Stderr = &out, &wrong
+	out, wrong := &boundedBuffer{limit: maxPsOutput}, &boundedBuffer{limit: 4096}
+	cmd.Stdout, cmd.Stderr = out, wrong
 	err := cmd.Run()
 	if errors.Is(err, exec.ErrNotFound) {
 		return nil, failf(errdefs.ErrUnavailable, "the node has no ps: install procps")
@@ -84,19 +84,7 @@ func runPs(ctx context.Context, args []string) ([]byte, error) {
 		}
 		return nil, failf(errdefs.ErrInvalidArgument, "ps: %s", said)
 	}
-	return out.Bytes(), nil
-}
-
-// bounded keeps the first limit bytes of what is written to it.
-type bounded struct {
-	bytes.Buffer
-	limit int
-}
-
-// Write keeps what there is room for, and drops the rest.
-func (b *bounded) Write(p []byte) (int, error) {
-	b.Buffer.Write(p[:min(len(p), b.limit-b.Len())])
-	return len(p), nil
+	return out.b.Bytes(), nil
 }
 
 // parsePs takes the lines of ps that are about one of the processes. The last

@@ -39,10 +39,14 @@ type Change struct {
 var opaqueNames = []string{"trusted.overlay.opaque", "user.overlay.opaque"}
 
 // maxDepth is how deep folders are looked into; Linux lets no path be that
-// long.
-const maxDepth = 4096
+// long. maxOpen is how many folders may be open at once, those of all layers
+// together: whoever nests them must not use up what all containers share.
+const (
+	maxDepth = 4096
+	maxOpen  = 8192
+)
 
-// ErrTooDeep is a folder deeper than any path can be.
+// ErrTooDeep is a folder deeper than any path can be, or than is looked into.
 var ErrTooDeep = errors.New("folders are nested too deep")
 
 // Changes calls each for every path in which upper differs from lowers, a
@@ -78,6 +82,8 @@ func closeAll(files []*os.File) {
 type walker struct {
 	ctx  context.Context
 	each func(Change) error
+	// open counts the folders below the first ones that are open.
+	open int
 }
 
 // folder compares one folder with those it is merged with.
@@ -144,6 +150,11 @@ func (w *walker) enter(full, name string, up *os.File, below []*os.File, depth i
 		if merged, err = openMerged(below, name); err != nil {
 			return err
 		}
+	}
+	w.open += 1 + len(merged)
+	defer func() { w.open -= 1 + len(merged) }()
+	if w.open > maxOpen {
+		return ErrTooDeep
 	}
 	return w.folder(full, f, merged, depth+1)
 }
