@@ -51,7 +51,7 @@ func (s *Store) Search(ctx context.Context, term string, limit int, auth Auth) (
 	if err != nil {
 		return nil, fmt.Errorf("search %q: %w", term, err)
 	}
-	domain, word := SplitTerm(term)
+	domain, word := splitTerm(term)
 	if word == "" || len(term) > maxReference {
 		return nil, fmt.Errorf("search %q: not a term: %w", term, errdefs.ErrInvalidArgument)
 	}
@@ -62,8 +62,8 @@ func (s *Store) Search(ctx context.Context, term string, limit int, auth Auth) (
 	return found, nil
 }
 
-// SplitTerm takes a search term apart into the registry and the word.
-func SplitTerm(term string) (domain, word string) {
+// splitTerm takes a search term apart into the registry and the word.
+func splitTerm(term string) (domain, word string) {
 	host, rest, ok := strings.Cut(term, "/")
 	if !ok || !strings.ContainsAny(host, ".:") && host != "localhost" {
 		return "docker.io", strings.TrimPrefix(term, "library/")

@@ -160,7 +160,7 @@ func TestImageInheritsRoot(t *testing.T) {
 			if _, err := o.Prepare(ctx, "a", ""); err != nil {
 				t.Fatal(err)
 			}
-			dir, err := o.LayerDir("a")
+			dir, _, err := o.HoldLayer("a")
 			if err != nil {
 				t.Fatal(err)
 			}

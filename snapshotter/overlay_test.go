@@ -32,7 +32,7 @@ func layer(t *testing.T, o *Overlay, name, parent string) {
 	if _, err := o.Prepare(ctx, "making-"+name, ""); err != nil {
 		t.Fatal(err)
 	}
-	dir, err := o.LayerDir("making-" + name)
+	dir, _, err := o.HoldLayer("making-" + name)
 	if err != nil {
 		t.Fatal(err)
 	}

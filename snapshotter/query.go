@@ -175,19 +175,6 @@ func (o *Overlay) layerPath(s *snapshot) string {
 	return o.fsDir(s.id)
 }
 
-// LayerDir returns the directory with the files of one snapshot alone, in
-// overlayfs' upper format. Unless a view or an active snapshot is on top of it
-// or it is one itself, use HoldLayer.
-func (o *Overlay) LayerDir(key string) (string, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	s, err := o.find(key)
-	if err != nil {
-		return "", err
-	}
-	return o.layerPath(s), nil
-}
-
 // Walk calls fn for each snapshot that passes one of the filters, ordered by
 // name, with no lock held.
 func (o *Overlay) Walk(ctx context.Context, fn snapshots.WalkFunc, fs ...string) error {

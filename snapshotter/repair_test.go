@@ -27,7 +27,7 @@ func TestRestoreUnderneath(t *testing.T) {
 		if _, err := o.Prepare(ctx, "again", "", snapshots.WithLabels(map[string]string{LabelLayer: "true"})); err != nil {
 			t.Fatal(err)
 		}
-		dir, err := o.LayerDir("again")
+		dir, _, err := o.HoldLayer("again")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,7 +22,7 @@ func TestLayerHasNoRecordBeforeItIsWhole(t *testing.T) {
 		if _, err := o.Prepare(ctx, key, "", unpacking); err != nil {
 			t.Fatal(err)
 		}
-		dir, err := o.LayerDir(key)
+		dir, _, err := o.HoldLayer(key)
 		if err != nil {
 			t.Fatal(err)
 		}

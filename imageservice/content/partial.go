@@ -208,9 +208,9 @@ func (s *Store) settle(p *partial) {
 	}
 }
 
-// DropPartials removes what transfers that broke off left longer ago than
+// dropPartials removes what transfers that broke off left longer ago than
 // age, and returns how many bytes that was. It may run while others arrive.
-func (s *Store) DropPartials(age time.Duration) (int64, error) {
+func (s *Store) dropPartials(age time.Duration) (int64, error) {
 	entries, err := os.ReadDir(s.ingestDir())
 	if err != nil {
 		return 0, fmt.Errorf("drop unfinished blobs: %w", err)
@@ -232,7 +232,7 @@ func (s *Store) DropPartials(age time.Duration) (int64, error) {
 
 // DropStale removes what transfers that broke off left a day ago.
 func (s *Store) DropStale() error {
-	_, err := s.DropPartials(keepPartial)
+	_, err := s.dropPartials(keepPartial)
 	return err
 }
 

@@ -14,28 +14,27 @@ import (
 // in the store, so that its owner can hold on to it first. That it is there
 // already is fine.
 func (s *Store) Produce(write func(io.Writer) error, keep func(digest.Digest)) (digest.Digest, int64, error) {
-	f, err := os.CreateTemp(s.ingestDir(), "made-")
+	w, err := s.newWriter(digest.SHA256)
 	if err != nil {
 		return "", 0, fmt.Errorf("store new blob: %w", err)
 	}
-	w := &writer{s: s, size: -1, hash: digest.SHA256.Hash(), f: f}
 	defer w.discard()
 	buffered := bufio.NewWriterSize(w, 256<<10)
 	if err = write(buffered); err == nil {
 		err = buffered.Flush()
 	}
+	dgst := w.digest()
 	if err == nil {
-		w.dgst = digest.NewDigest(digest.SHA256, w.hash)
-		keep(w.dgst)
-		if n, ok := s.Size(w.dgst); ok {
-			return w.dgst, n, nil
+		keep(dgst)
+		if n, ok := s.Size(dgst); ok {
+			return dgst, n, nil
 		}
-		err = w.commit()
+		err = w.commit(dgst)
 	}
 	if err != nil {
 		return "", 0, fmt.Errorf("store new blob: %w", err)
 	}
-	return w.dgst, w.written, nil
+	return dgst, w.written, nil
 }
 
 // Spool returns a file without a name beside the blobs, for what arrives

@@ -156,7 +156,7 @@ func TestDemote(t *testing.T) {
 	if err := s.Demote(desc.Digest); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.DropPartials(0); err != nil || n != desc.Size {
+	if n, err := s.dropPartials(0); err != nil || n != desc.Size {
 		t.Error(n, err)
 	}
 	left(t, s)

@@ -14,7 +14,6 @@
 package content
 
 import (
-	"bytes"
 	"context"
 	_ "crypto/sha256" // digests
 	_ "crypto/sha512" // digests
@@ -115,7 +114,7 @@ func New(cfg Config) (*Store, error) {
 			return nil, fmt.Errorf("open content store: %w", err)
 		}
 	}
-	if _, err := s.DropPartials(keepPartial); err != nil {
+	if _, err := s.dropPartials(keepPartial); err != nil {
 		return nil, fmt.Errorf("open content store: %w", err)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -223,25 +222,19 @@ func (s *Store) Read(dgst digest.Digest, limit int64) ([]byte, error) {
 
 // Put stores a blob that is in memory. That it is there already is fine.
 func (s *Store) Put(dgst digest.Digest, data []byte) error {
-	return s.Ingest(dgst, int64(len(data)), bytes.NewReader(data))
-}
-
-// Ingest stores a blob of a known digest, and size unless that is negative.
-// That it is there already is fine; r is not read then.
-func (s *Store) Ingest(dgst digest.Digest, size int64, r io.Reader) error {
 	if err := dgst.Validate(); err != nil {
 		return fmt.Errorf("store blob %q: %w: %w", dgst, err, errdefs.ErrInvalidArgument)
 	}
 	if _, ok := s.Size(dgst); ok {
 		return nil
 	}
-	w, err := s.newWriter(dgst, size)
-	if err != nil {
-		return fmt.Errorf("store blob %s: %w", dgst, err)
+	w, err := s.newWriter(dgst.Algorithm())
+	if err == nil {
+		defer w.discard()
+		_, err = w.Write(data)
 	}
-	defer w.discard()
-	if _, err = io.Copy(w, r); err == nil {
-		err = w.commit()
+	if err == nil {
+		err = w.commit(dgst)
 	}
 	if err != nil {
 		return fmt.Errorf("store blob %s: %w", dgst, err)

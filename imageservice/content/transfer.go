@@ -229,7 +229,7 @@ func (t *Transfer) fetch(ctx context.Context, open Opener) error {
 		err = &DamagedError{Digest: t.desc.Digest, Resumed: p.resumed > 0, Err: err}
 	case errors.Is(err, syscall.ENOSPC):
 		s.dropPartial(t.desc.Digest)
-		_, _ = s.DropPartials(0) // of others, too: room is wanted more
+		_, _ = s.dropPartials(0) // of others, too: room is wanted more
 	default:
 		s.settle(p)
 	}

@@ -11,51 +11,44 @@ import (
 
 // writer takes the bytes of one blob and hashes them on the way.
 type writer struct {
-	s    *Store
-	dgst digest.Digest
-	// size is what is promised; negative when nothing is.
-	size    int64
-	hash    hash.Hash
-	f       *os.File
-	written int64
-	renamed bool
+	s         *Store
+	algorithm digest.Algorithm
+	hash      hash.Hash
+	f         *os.File
+	written   int64
+	renamed   bool
 }
 
-func (s *Store) newWriter(dgst digest.Digest, size int64) (*writer, error) {
-	f, err := os.CreateTemp(s.ingestDir(), dgst.Encoded()[:12]+"-")
+func (s *Store) newWriter(algorithm digest.Algorithm) (*writer, error) {
+	f, err := os.CreateTemp(s.ingestDir(), "made-")
 	if err != nil {
 		return nil, err
 	}
-	return &writer{s: s, dgst: dgst, size: size, hash: dgst.Algorithm().Hash(), f: f}, nil
+	return &writer{s: s, algorithm: algorithm, hash: algorithm.Hash(), f: f}, nil
 }
 
-// Write refuses more bytes than were promised.
 func (w *writer) Write(p []byte) (int, error) {
-	if w.size >= 0 && w.written+int64(len(p)) > w.size {
-		return 0, fmt.Errorf("more than the %d bytes announced: %w", w.size, errdefs.ErrDataLoss)
-	}
 	n, err := w.f.Write(p)
 	w.hash.Write(p[:n])
 	w.written += int64(n)
 	return n, err
 }
 
-// commit verifies what was written and makes it the blob. The file stays
-// open for readers until discard.
-func (w *writer) commit() error {
-	if w.size >= 0 && w.written != w.size {
-		return fmt.Errorf("%d bytes in place of %d: %w", w.written, w.size, errdefs.ErrDataLoss)
-	}
-	if got := digest.NewDigest(w.dgst.Algorithm(), w.hash); got != w.dgst {
+// digest is that of what was written so far.
+func (w *writer) digest() digest.Digest { return digest.NewDigest(w.algorithm, w.hash) }
+
+// commit makes what was written the blob that it must be.
+func (w *writer) commit(dgst digest.Digest) error {
+	if got := w.digest(); got != dgst {
 		return fmt.Errorf("the content has digest %s: %w", got, errdefs.ErrDataLoss)
 	}
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
-	if err := os.Rename(w.f.Name(), w.s.path(w.dgst)); err != nil {
+	if err := os.Rename(w.f.Name(), w.s.path(dgst)); err != nil {
 		return err
 	}
 	w.renamed = true
-	w.s.blobs[w.dgst] = w.written
+	w.s.blobs[dgst] = w.written
 	return nil
 }
 

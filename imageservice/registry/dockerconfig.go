@@ -47,8 +47,8 @@ type dockerFile struct {
 	CredHelpers map[string]string `json:"credHelpers"`
 }
 
-// DockerConfigPath is where config.json is; empty when that cannot be told.
-func DockerConfigPath() string {
+// dockerConfigPath is where config.json is; empty when that cannot be told.
+func dockerConfigPath() string {
 	dir := os.Getenv("DOCKER_CONFIG")
 	if dir == "" {
 		home, err := os.UserHomeDir()
@@ -69,7 +69,7 @@ func DockerConfigPath() string {
 // agent runs as has for a registry, anew each time. That there are none is no
 // error.
 func lookupDocker(registry string) (c Credentials, from string, err error) {
-	path := DockerConfigPath()
+	path := dockerConfigPath()
 	if path == "" {
 		return Credentials{}, "", nil
 	}
@@ -103,7 +103,7 @@ func lookupDocker(registry string) (c Credentials, from string, err error) {
 // dockerToken is the registry token that config.json has for a registry, if
 // any. That the file is bad is told when a host asks who we are.
 func dockerToken(registry string) string {
-	file, err := readDockerFile(DockerConfigPath())
+	file, err := readDockerFile(dockerConfigPath())
 	if err != nil || file == nil {
 		return ""
 	}

@@ -23,9 +23,6 @@ import (
 // size of zero takes back what was said of the path and all below it.
 const sumsMagic = "nafiles1\n"
 
-// MaxSums bounds the encoded form, in bytes.
-const MaxSums = 512 << 20
-
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // sums writes them.

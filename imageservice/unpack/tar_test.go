@@ -109,7 +109,7 @@ func (i *image) apply(data []byte) error {
 	if _, err := i.s.Prepare(ctx, "active-"+key, ""); err != nil {
 		i.t.Fatal(err)
 	}
-	dir, err := i.s.LayerDir("active-" + key)
+	dir, _, err := i.s.HoldLayer("active-" + key)
 	if err != nil {
 		i.t.Fatal(err)
 	}
