@@ -3,7 +3,6 @@ package unpack
 import (
 	"context"
 	"fmt"
-	"os"
 )
 
 // hideBelow makes a directory hide what the layers below have in it.
@@ -76,28 +75,10 @@ func (t *tree) pruneDir(ctx context.Context, at *place, names []string) error {
 	return nil
 }
 
-// hideRoot deletes what the layers below have in their root directories:
-// overlayfs joins these whatever their xattrs say.
+// hideRoot is that of a directory.
 func (t *tree) hideRoot(ctx context.Context) error {
-	if err := t.wait(ctx); err != nil {
+	return t.eachInRoot(ctx, func(name string) error {
+		_, err := t.mark(&place{dir: t.root}, name)
 		return err
-	}
-	for _, below := range t.lowers {
-		fd, err := openDirAt(below.root, ".")
-		if err != nil {
-			return err
-		}
-		dir := os.NewFile(uintptr(fd), "root")
-		names, err := dir.Readdirnames(-1)
-		dir.Close()
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			if _, err := t.mark(&place{dir: t.root}, name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	})
 }

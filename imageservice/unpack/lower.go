@@ -221,3 +221,29 @@ func (b *below) lookup(ctx context.Context, path []string) (*found, error) {
 	}
 	return nil, nil
 }
+
+// eachInRoot calls f for the names in the root directories of the layers below,
+// for some more than once.
+func (b *below) eachInRoot(ctx context.Context, f func(name string) error) error {
+	if err := b.wait(ctx); err != nil {
+		return err
+	}
+	for _, l := range b.lowers {
+		fd, err := openDirAt(l.root, ".")
+		if err != nil {
+			return err
+		}
+		dir := os.NewFile(uintptr(fd), "root")
+		names, err := dir.Readdirnames(-1)
+		dir.Close()
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := f(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

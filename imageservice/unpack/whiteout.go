@@ -3,7 +3,6 @@ package unpack
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -108,33 +107,10 @@ func (l *layer) pruneDir(ctx context.Context, dir step, resolved string, names [
 // hideRoot deletes what the layers below have in their root directories:
 // overlayfs joins these whatever their xattrs say.
 func (l *layer) hideRoot(ctx context.Context) error {
-	if err := l.wait(ctx); err != nil {
+	return l.eachInRoot(ctx, func(name string) error {
+		_, err := l.mark(l.root, name)
 		return err
-	}
-	for _, below := range l.lowers {
-		fd, err := openDirAt(below.root, ".")
-		if err != nil {
-			return err
-		}
-		dir := os.NewFile(uintptr(fd), "root")
-		names, err := dir.Readdirnames(-1)
-		dir.Close()
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			if err := l.markRoot(name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// markRoot is mark for a name of the root directory that is no stray one.
-func (l *layer) markRoot(name string) error {
-	_, err := l.mark(l.root, name)
-	return err
+	})
 }
 
 func isWhiteout(st *unix.Stat_t) bool {
