@@ -47,9 +47,6 @@ type Loaded struct {
 // Images without a name get none, and can be found by ID. A platform chooses
 // among those of an image; empty means the node's.
 func (s *Store) Load(ctx context.Context, r io.Reader, platform string) ([]Loaded, error) {
-	if platform == "" {
-		platform = s.cfg.Platform
-	}
 	f, err := s.spool(r)
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", err)

@@ -55,9 +55,6 @@ func (s *Store) Pull(ctx context.Context, req PullRequest) (PullResult, error) {
 	if _, err := s.snapshotter(req.Snapshotter); err != nil {
 		return PullResult{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
-	if req.Platform == "" {
-		req.Platform = s.cfg.Platform
-	}
 	if _, err := matcher(req.Platform); err != nil {
 		return PullResult{}, fmt.Errorf("pull %s: %w", ref, err)
 	}

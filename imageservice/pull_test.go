@@ -177,7 +177,7 @@ func TestSharedLayers(t *testing.T) {
 		base = append(base, tarOf(fmt.Sprintf("base%d=%s", n, strings.Repeat("x", 50_000)), fmt.Sprintf("dir/f%d=x", n)))
 	}
 	p := newProxy(t, reg.URL, nil)
-	s := openStore(t, Config{MaxConcurrentDownloads: 2})
+	s := openStore(t, Config{})
 	const images = 6
 	var wg sync.WaitGroup
 	for n := range images {

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	"github.com/nodeagent/nodeagent/imageservice/content"
 	"github.com/nodeagent/nodeagent/imageservice/registry"
 	"github.com/nodeagent/nodeagent/imageservice/unpack"
@@ -30,12 +28,6 @@ type Config struct {
 	// that a pull may name.
 	DefaultName string
 	Others      map[string]snapshots.Snapshotter
-	// MaxConcurrentDownloads bounds transfers of blobs at one time; zero
-	// means 4.
-	MaxConcurrentDownloads int
-	// Platform such as "linux/arm64" is taken when a pull asks for none;
-	// empty means the host's.
-	Platform string
 	// StallTimeout ends a connection that brings next to nothing for so long;
 	// zero means 10 seconds.
 	StallTimeout time.Duration
@@ -101,17 +93,8 @@ func New(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open images: %w", err)
 	}
-	if cfg.Platform != "" {
-		if _, err := platforms.Parse(cfg.Platform); err != nil {
-			return nil, fmt.Errorf("open images: platform %q: %w", cfg.Platform, errdefs.ErrInvalidArgument)
-		}
-	}
-	if cfg.MaxConcurrentDownloads <= 0 {
-		cfg.MaxConcurrentDownloads = 4
-	}
 	blobs, err := content.New(content.Config{
 		Root:         filepath.Join(cfg.Root, "content"),
-		MaxDownloads: cfg.MaxConcurrentDownloads,
 		StallTimeout: cfg.StallTimeout,
 	})
 	if err != nil {

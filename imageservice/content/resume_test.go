@@ -167,7 +167,7 @@ func TestDemote(t *testing.T) {
 func TestParallelRanges(t *testing.T) {
 	data, desc := blob(t, 48<<20)
 	r := &remote{data: data, delay: 10 * time.Millisecond}
-	s := open(t, Config{MaxDownloads: 8})
+	s := open(t, Config{})
 	tr, err := s.Fetch(desc, r.open)
 	if err != nil {
 		t.Fatal(err)

@@ -40,17 +40,16 @@ const MaxBlob = 1 << 40
 const (
 	// smallBlob is the size up to which a blob is small, in bytes.
 	smallBlob = 64 << 10
-	// smallDownloads bounds transfers of small blobs at one time.
+	// smallDownloads bounds transfers of small blobs at one time, and
+	// maxDownloads those of others.
 	smallDownloads = 8
+	maxDownloads   = 4
 )
 
 // Config says where blobs are and how they arrive.
 type Config struct {
 	// Root is created, private to root, when it is not there.
 	Root string
-	// MaxDownloads bounds transfers at one time, those of small blobs aside;
-	// zero means 3.
-	MaxDownloads int
 	// StallTimeout is how long a connection may go on with next to nothing
 	// arriving; zero means 10 seconds. After that it is made anew, and the
 	// transfer fails when that happens again.
@@ -85,16 +84,13 @@ type Store struct {
 // New opens a store. What was arriving when the last process ended is there for
 // the next Fetch of it, for a day. Close ends transfers.
 func New(cfg Config) (*Store, error) {
-	if cfg.MaxDownloads <= 0 {
-		cfg.MaxDownloads = 3
-	}
 	if cfg.StallTimeout <= 0 {
 		cfg.StallTimeout = 10 * time.Second
 	}
 	s := &Store{
 		root:      cfg.Root,
 		stall:     cfg.StallTimeout,
-		downloads: semaphore.NewWeighted(int64(cfg.MaxDownloads)),
+		downloads: semaphore.NewWeighted(maxDownloads),
 		small:     semaphore.NewWeighted(smallDownloads),
 		blobs:     map[digest.Digest]int64{},
 		transfers: map[transferKey]*Transfer{},
