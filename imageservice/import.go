@@ -2,6 +2,7 @@ package imageservice
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/nodeagent/nodeagent/imageservice/archive"
 	"github.com/opencontainers/go-digest"
@@ -92,7 +94,7 @@ func (s *Store) loadAll(ctx context.Context, a archive.Archive, platform string)
 	}
 	if len(loaded) == 0 {
 		if skipped > 0 {
-			return nil, fmt.Errorf("none of its %d images is for %s: %w", skipped, platform, errdefs.ErrNotFound)
+			return nil, fmt.Errorf("none of its %d images is for %s: %w", skipped, cmp.Or(platform, platforms.DefaultString()), errdefs.ErrNotFound)
 		}
 		return nil, fmt.Errorf("no image in it: %w", errdefs.ErrNotFound)
 	}
