@@ -100,7 +100,7 @@ func (r *starting) start(ctx context.Context, op *operation) error {
 func (r *starting) check() error {
 	s := r.c.get()
 	if _, err := r.findContainer(s.ID); err != nil {
-		return err
+		return fmt.Errorf("it was removed: %w", errdefs.ErrNotFound)
 	}
 	if p := r.c.pod.get(); p.State != PodReady {
 		return fmt.Errorf("its pod is %s: %w", p.State, errdefs.ErrFailedPrecondition)

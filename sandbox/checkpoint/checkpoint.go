@@ -14,6 +14,9 @@
 // names, labels or tags anything by them. The reader takes the names above and
 // no others; anything but regular files and the one folder is refused, and so
 // are names that repeat. Entries and bytes have bounds.
+//
+// CRIU's images are not looked into. They are processes, with the capabilities
+// and filters that are written there: a restore trusts who wrote them with that.
 package checkpoint
 
 import (
