@@ -21,6 +21,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/nodeagent/nodeagent/internal/atomicfile"
 )
 
@@ -111,18 +113,27 @@ func Open(dir, kind string, version int) (*Store, error) {
 
 func (s *Store) path(id string) string { return filepath.Join(s.dir, id+suffix) }
 
-// Put writes the record of id, in place of any before.
+// Put writes the record of id, in place of any before. One that would be too
+// large to be read again is errdefs.ErrResourceExhausted.
 func (s *Store) Put(id string, v any) error {
-	data, err := Encode(s.kind, s.version, v)
+	data, err := s.encode(v)
 	if err != nil {
 		return err
 	}
 	return atomicfile.Write(s.path(id), data, 0o600)
 }
 
+func (s *Store) encode(v any) ([]byte, error) {
+	data, err := Encode(s.kind, s.version, v)
+	if err == nil && len(data) > MaxSize {
+		return nil, fmt.Errorf("%s record of %d bytes is larger than %d: %w", s.kind, len(data), MaxSize, errdefs.ErrResourceExhausted)
+	}
+	return data, err
+}
+
 // PutSync is Put that a power cut does not undo.
 func (s *Store) PutSync(id string, v any) error {
-	data, err := Encode(s.kind, s.version, v)
+	data, err := s.encode(v)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/containerd/errdefs"
 )
 
 type thing struct {
@@ -92,4 +95,22 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("kind of %v", err)
 		}
 	})
+}
+
+// What could not be read again is not written.
+func TestTooLargeToBeRead(t *testing.T) {
+	s, err := Open(t.TempDir(), "pod", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put("a", "small"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put("a", strings.Repeat("x", MaxSize)); !errdefs.IsResourceExhausted(err) {
+		t.Errorf("put: %v", err)
+	}
+	var got string
+	if err := s.Get("a", &got); got != "small" || err != nil {
+		t.Errorf("got %.10q, %v", got, err)
+	}
 }
