@@ -102,8 +102,8 @@ func TestCVE202120206(t *testing.T) {
 	}
 }
 
-// TestFirstGoodFile: bad files are reported, the first good one is used, and
-// changes are noticed.
+// TestFirstGoodFile: bad files are reported, the first good one is used, unless
+// a bad one before it may be being written, and changes are noticed.
 func TestFirstGoodFile(t *testing.T) {
 	rooted(t)
 	cfg := testConfig(t)
@@ -122,7 +122,17 @@ func TestFirstGoodFile(t *testing.T) {
 		problems int
 	}{
 		{func() { writeConf(t, cfg, "20.conf", named("b")) }, "b", 0},
-		{func() { writeConf(t, cfg, "10.json", named("a")[:30]) }, "b", 1},
+		{func() { writeConf(t, cfg, "30.json", named("a")[:30]) }, "b", 1},
+		{func() {
+			os.Remove(filepath.Join(cfg.ConfDir, "30.json"))
+			writeConf(t, cfg, "10.json", named("a")[:30])
+		}, "", 1},
+		{func() {
+			testenv.Eventually(t, 2*settled, "a bad file settles", func() error {
+				_, err := m.current("")
+				return err
+			})
+		}, "b", 1},
 		{func() { writeConf(t, cfg, "10.json", named("a")) }, "a", 0},
 		{func() { writeConf(t, cfg, "05.txt", named("c")) }, "a", 0},
 		{func() { os.Rename(filepath.Join(cfg.ConfDir, "20.conf"), filepath.Join(cfg.ConfDir, "00.conf")) }, "b", 0},

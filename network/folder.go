@@ -68,6 +68,9 @@ type folder struct {
 	networks []*network
 	// problems tell, by file, what is wrong.
 	problems []string
+	// unsettled is the error of a bad file before all good ones that somebody may be
+	// writing just now: no pod is to get another network because of that.
+	unsettled error
 	// empty is true when there is no file at all.
 	empty bool
 }
@@ -89,6 +92,9 @@ func (m *Manager) read(dir string) (*folder, error) {
 		n, err := m.load(file)
 		if err != nil {
 			f.problems = append(f.problems, fmt.Sprintf("%s: %v", file, err))
+			if isYoung(file) && len(f.networks) == 0 && f.unsettled == nil {
+				f.unsettled = fmt.Errorf("%s may be being written: %w: %w", file, err, errdefs.ErrUnavailable)
+			}
 			continue
 		}
 		f.networks = append(f.networks, n)
@@ -111,13 +117,7 @@ func listConfigs(dir string) (files []string, stamp string, err error) {
 	var text strings.Builder
 	young := false
 	note := func(info fs.FileInfo) {
-		// A file that was moved here keeps its time, but not that of its inode.
-		changed := info.ModTime()
-		var inode uint64
-		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-			inode = stat.Ino
-			changed = time.Unix(stat.Ctim.Unix())
-		}
+		changed, inode := changeOf(info)
 		fmt.Fprintf(&text, "%s %d %d %d\n", info.Name(), info.Size(), inode, changed.UnixNano())
 		young = young || time.Since(changed) < settled
 	}
@@ -146,6 +146,25 @@ func listConfigs(dir string) (files []string, stamp string, err error) {
 		return files, "", nil
 	}
 	return files, "files\n" + text.String(), nil
+}
+
+// changeOf is when a file was changed last, and its inode's number. A file that was
+// moved here keeps its own time, but not that of its inode.
+func changeOf(info fs.FileInfo) (changed time.Time, inode uint64) {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return time.Unix(stat.Ctim.Unix()), stat.Ino
+	}
+	return info.ModTime(), 0
+}
+
+// isYoung says whether a file was changed a moment ago.
+func isYoung(file string) bool {
+	info, err := os.Stat(file)
+	if err != nil {
+		return true // it was there
+	}
+	changed, _ := changeOf(info)
+	return time.Since(changed).Abs() < settled // a clock that was set back makes nothing young for ever
 }
 
 // load reads and checks one file.
@@ -369,6 +388,9 @@ func (m *Manager) current(handler string) (*network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("runtime handler %s: %w", handler, err)
 	}
+	if name == "" && f.unsettled != nil {
+		return nil, fmt.Errorf("runtime handler %s: %w", handler, f.unsettled)
+	}
 	for _, n := range f.networks {
 		if name == "" || n.list.Name == name {
 			return n, nil
@@ -384,6 +406,9 @@ func (m *Manager) ordinary() (*network, error) {
 	f, err := m.read(m.cfg.ConfDir)
 	if err != nil {
 		return nil, err
+	}
+	if f.unsettled != nil {
+		return nil, f.unsettled
 	}
 	if len(f.networks) > 0 {
 		return f.networks[0], nil
