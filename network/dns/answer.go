@@ -32,11 +32,33 @@ type answerer struct {
 
 // answer is nil for what deserves none.
 func (a *answerer) answer(ctx context.Context, raw []byte, tcp bool) []byte {
-	query := new(dns.Msg)
-	if err := query.Unpack(raw); err != nil || query.Response {
-		return nil
+	packed, query := a.local(raw, tcp)
+	if query != nil {
+		packed = a.forwarded(ctx, query, tcp)
 	}
-	reply := a.reply(ctx, query, tcp)
+	return packed
+}
+
+// local answers what nobody else is to be asked, which takes no time; else it gives
+// the question that is to be forwarded.
+func (a *answerer) local(raw []byte, tcp bool) (packed []byte, query *dns.Msg) {
+	query = new(dns.Msg)
+	if err := query.Unpack(raw); err != nil || query.Response {
+		return nil, nil
+	}
+	if reply := a.reply(query); reply != nil {
+		return pack(query, reply, tcp), nil
+	}
+	return nil, query
+}
+
+// forwarded is what the resolvers say.
+func (a *answerer) forwarded(ctx context.Context, query *dns.Msg, tcp bool) []byte {
+	return pack(query, forward(ctx, a.upstream, query, tcp), tcp)
+}
+
+// pack makes an answer of a reply; nil when that cannot be.
+func pack(query, reply *dns.Msg, tcp bool) []byte {
 	reply.Compress = true
 	reply.Truncate(replySize(query, tcp))
 	packed, err := reply.Pack()
@@ -61,7 +83,8 @@ func replySize(query *dns.Msg, tcp bool) int {
 	return dns.MinMsgSize
 }
 
-func (a *answerer) reply(ctx context.Context, query *dns.Msg, tcp bool) *dns.Msg {
+// reply is nil when the resolvers are to be asked.
+func (a *answerer) reply(query *dns.Msg) *dns.Msg {
 	switch {
 	case query.Opcode != dns.OpcodeQuery:
 		return failure(query, dns.RcodeNotImplemented)
@@ -77,7 +100,7 @@ func (a *answerer) reply(ctx context.Context, query *dns.Msg, tcp bool) *dns.Msg
 			return reply
 		}
 	}
-	return forward(ctx, a.upstream, query, tcp)
+	return nil
 }
 
 // own gives what the networks know: the records asked for, of which there may

@@ -297,14 +297,16 @@ func TestServerWithHangingResolver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	// Fewer than there are places.
-	for range maxAtOnce / 2 {
+	// More than there are places, and fewer than the socket has room for.
+	for range maxAtOnce + 10 {
 		if _, err := client.Write(question(t, "example.org", dns.TypeA)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if reply, err := ask("udp", new(dns.Msg).SetQuestion("web.", dns.TypeA)); err != nil || len(reply.Answer) != 1 {
-		t.Errorf("own name: %v", err)
+	for _, network := range []string{"udp", "tcp"} {
+		if reply, err := ask(network, new(dns.Msg).SetQuestion("web.", dns.TypeA)); err != nil || len(reply.Answer) != 1 {
+			t.Errorf("own name over %s: %v", network, err)
+		}
 	}
 	began := time.Now()
 	s.Close()

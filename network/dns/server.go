@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/sirupsen/logrus"
 )
 
@@ -23,8 +24,9 @@ const (
 	// maxQuery is the longest question that is read, in bytes. One of 255
 	// bytes of name with every option known is far below.
 	maxQuery = 4096
-	// maxAtOnce bounds the questions that are being answered; more than that
-	// over UDP are dropped, and asked again by who wants to know.
+	// maxAtOnce bounds the questions that resolvers are being asked; more than that
+	// over UDP are dropped, and asked again by who wants to know. Names of our own
+	// need nobody, so that resolvers that hang do not keep them from being answered.
 	maxAtOnce = 128
 	// maxConnections bounds open TCP connections.
 	maxConnections = 32
@@ -44,7 +46,7 @@ type Server struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	done   sync.WaitGroup
-	// slots has a token for each question that is being answered.
+	// slots has a token for each question that resolvers are being asked.
 	slots chan struct{}
 
 	// mu guards conns, the open connections; nil after Close.
@@ -95,7 +97,11 @@ func (s *Server) serveUDP() {
 			}
 			continue
 		}
-		query := append([]byte(nil), buffer[:n]...)
+		answer, query := s.local(append([]byte(nil), buffer[:n]...), false)
+		if query == nil {
+			s.send(answer, from)
+			continue
+		}
 		select {
 		case s.slots <- struct{}{}:
 		default:
@@ -103,10 +109,15 @@ func (s *Server) serveUDP() {
 		}
 		s.done.Go(func() {
 			defer func() { <-s.slots }()
-			if answer := s.respond(query, false); answer != nil {
-				_, _ = s.udp.WriteTo(answer, from) // who asked may be gone
-			}
+			s.send(s.ask(query, false), from)
 		})
+	}
+}
+
+// send sends an answer, if there is one, to who may be gone.
+func (s *Server) send(answer []byte, to net.Addr) {
+	if answer != nil {
+		_, _ = s.udp.WriteTo(answer, to)
 	}
 }
 
@@ -172,25 +183,29 @@ func (s *Server) converse(conn net.Conn) {
 		if conn.SetDeadline(time.Now().Add(idleLimit)) != nil {
 			return
 		}
-		query, err := readFrame(conn)
+		raw, err := readFrame(conn)
 		if err != nil {
 			return
 		}
-		select {
-		case s.slots <- struct{}{}:
-		case <-s.ctx.Done():
-			return
+		answer, query := s.local(raw, true)
+		if query != nil {
+			select {
+			case s.slots <- struct{}{}:
+			case <-s.ctx.Done():
+				return
+			}
+			answer = s.ask(query, true)
+			<-s.slots
 		}
-		answer := s.respond(query, true)
-		<-s.slots
 		if answer == nil || conn.SetDeadline(time.Now().Add(idleLimit)) != nil || writeFrame(conn, answer) != nil {
 			return
 		}
 	}
 }
 
-func (s *Server) respond(query []byte, tcp bool) []byte {
+// ask has a question answered by the resolvers.
+func (s *Server) ask(query *dns.Msg, tcp bool) []byte {
 	ctx, cancel := context.WithTimeout(s.ctx, answerLimit)
 	defer cancel()
-	return s.answer(ctx, query, tcp)
+	return s.forwarded(ctx, query, tcp)
 }

@@ -331,6 +331,25 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// A pod whose resolver is the one that asks is told at once that there is none.
+func TestResolverOfItself(t *testing.T) {
+	n := rooted(t)
+	one := n.create(CreateRequest{Name: "one"})
+	n.known["a"] = true
+	path := n.pin("a")
+	_, err := n.Add(t.Context(), network.Attachment{PodID: "a", NetNS: path, Membership: &network.Membership{
+		Endpoints: []network.EndpointSpec{on(one)}, Servers: []netip.Addr{Resolver},
+	}})
+	n.must(err)
+	ns, err := netns.Open(path)
+	n.must(err)
+	t.Cleanup(func() { _ = ns.Close() })
+	began := time.Now()
+	if _, code := n.ask(ns, "example.org", dns.TypeA); code != dns.RcodeServerFailure || time.Since(began) > time.Second {
+		t.Errorf("%s after %v", dns.RcodeToString[code], time.Since(began))
+	}
+}
+
 // What networks do not know is asked of the node's resolver, but for pods on internal networks alone (CVE-2024-29018).
 func TestForwardCVE_2024_29018(t *testing.T) {
 	n := rooted(t)
