@@ -22,6 +22,7 @@ type kernel struct {
 	image   string   // path of the bootable image
 	modules []string // paths of the wanted modules and those below them, in the order of loading
 	busybox string   // path of the program that the machine's own scripts run with
+	systemd string   // tree that systemd is in, where the machine has it
 }
 
 // errNoKernel says that this distribution has no kernel for virtual machines under Debian's name.
@@ -29,7 +30,7 @@ var errNoKernel = errors.New("the distribution has no package linux-image-cloud-
 
 // unpackKernel gets the distribution's kernel into dir, unless one is there already. Nothing is installed.
 func unpackKernel(ctx context.Context, dir string) (*kernel, error) {
-	whole, err := unpackPackage(ctx, dir, "kernel", func() (string, error) { return kernelPackage(ctx) })
+	whole, err := unpackPackages(ctx, dir, "kernel", func() ([]string, error) { return kernelPackage(ctx) })
 	if err != nil {
 		return nil, err
 	}
@@ -44,39 +45,48 @@ func unpackKernel(ctx context.Context, dir string) (*kernel, error) {
 
 // unpackBusybox gets the static busybox, which cannot be installed beside the other one, and returns its path.
 func unpackBusybox(ctx context.Context, dir string) (string, error) {
-	whole, err := unpackPackage(ctx, dir, "busybox", func() (string, error) { return "busybox-static", nil })
+	whole, err := unpackPackages(ctx, dir, "busybox", func() ([]string, error) { return []string{"busybox-static"}, nil })
 	return filepath.Join(whole, "bin", "busybox"), err
 }
 
 // kernelPackage is the package of the current version: the one with the lasting name is empty and depends on it.
-func kernelPackage(ctx context.Context) (string, error) {
-	ask := func() string {
-		out, _ := exec.CommandContext(ctx, "apt-cache", "depends", "--important", "linux-image-cloud-amd64").Output()
-		_, after, _ := strings.Cut(string(out), "Depends: ")
-		name, _, _ := strings.Cut(after, "\n")
-		return strings.TrimSpace(name)
+func kernelPackage(ctx context.Context) ([]string, error) {
+	out, err := askArchive(ctx, "--important", "linux-image-cloud-amd64")
+	if err != nil {
+		return nil, err
 	}
-	if name := ask(); name != "" {
-		return name, nil
+	_, after, found := strings.Cut(out, "Depends: ")
+	if !found {
+		return nil, errNoKernel
+	}
+	name, _, _ := strings.Cut(after, "\n")
+	return []string{strings.TrimSpace(name)}, nil
+}
+
+// askArchive is what apt-cache says that packages depend on; empty when there is none of the name.
+func askArchive(ctx context.Context, args ...string) (string, error) {
+	ask := func() string {
+		out, _ := exec.CommandContext(ctx, "apt-cache", append([]string{"depends"}, args...)...).Output()
+		return string(out)
+	}
+	if out := ask(); out != "" {
+		return out, nil
 	}
 	// There may be no lists of packages yet.
 	if out, err := exec.CommandContext(ctx, "apt-get", "-q", "update").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("apt-get update: %w: %s", err, out)
 	}
-	if name := ask(); name != "" {
-		return name, nil
-	}
-	return "", errNoKernel
+	return ask(), nil
 }
 
-// unpackPackage unpacks a package beside its place and moves it there once it is whole. It returns the place, and asks
-// for the package's name only when it is not there yet.
-func unpackPackage(ctx context.Context, dir, as string, name func() (string, error)) (string, error) {
+// unpackPackages unpacks packages beside their place and moves them there once they are whole. It returns the place, and
+// asks for the packages' names only when they are not there yet.
+func unpackPackages(ctx context.Context, dir, as string, names func() ([]string, error)) (string, error) {
 	whole := filepath.Join(dir, as)
 	if _, err := os.Stat(whole); err == nil {
 		return whole, nil
 	}
-	pkg, err := name()
+	wanted, err := names()
 	if err != nil {
 		return "", err
 	}
@@ -88,18 +98,20 @@ func unpackPackage(ctx context.Context, dir, as string, name func() (string, err
 		return "", err
 	}
 	defer os.RemoveAll(part)
-	get := exec.CommandContext(ctx, "apt-get", "-o", "APT::Sandbox::User=root", "-q", "download", pkg)
+	get := exec.CommandContext(ctx, "apt-get", append([]string{"-o", "APT::Sandbox::User=root", "-q", "download"}, wanted...)...)
 	get.Dir = part
 	if out, err := get.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("apt-get download %s: %w: %s", pkg, err, out)
+		return "", fmt.Errorf("apt-get download %s: %w: %s", strings.Join(wanted, " "), err, out)
 	}
 	packages, err := filepath.Glob(filepath.Join(part, "*.deb"))
-	if err != nil || len(packages) != 1 {
-		return "", fmt.Errorf("apt-get download %s brought %d packages", pkg, len(packages))
+	if err != nil || len(packages) != len(wanted) {
+		return "", fmt.Errorf("apt-get download %s brought %d packages", strings.Join(wanted, " "), len(packages))
 	}
 	tree := filepath.Join(part, "tree")
-	if out, err := exec.CommandContext(ctx, "dpkg-deb", "-x", packages[0], tree).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("dpkg-deb: %w: %s", err, out)
+	for _, one := range packages {
+		if out, err := exec.CommandContext(ctx, "dpkg-deb", "-x", one, tree).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("dpkg-deb: %w: %s", err, out)
+		}
 	}
 	return whole, os.Rename(tree, whole)
 }

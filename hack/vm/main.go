@@ -1,7 +1,7 @@
 // Command vm runs tests on a kernel with cgroup v2 alone: a virtual machine in software emulation, with Debian's kernel,
-// busybox, the programs of bin and test binaries in its first file system. What it prints is the machine's serial
-// console; its exit code is 0 when the machine came to its end, whatever the tests said, and 3 when the distribution
-// has no kernel for it.
+// busybox, the programs of bin and test binaries in its first file system. With -systemd the machine's first process is
+// Debian's systemd, which owns the cgroups, and other tests run. What it prints is the machine's serial console; its exit
+// code is 0 when the machine came to its end, whatever the tests said, and 3 when the distribution has no kernel for it.
 package main
 
 import (
@@ -20,19 +20,38 @@ import (
 //go:embed init.sh
 var initScript []byte
 
-// jobs are the shell scripts run inside, in the order of their names. The tests of cgroups that are of v1 alone skip
-// themselves there.
-var jobs = map[string]string{
-	"1-demo":    "exec $REPOSITORY/bin/nodeagent demo",
-	"2-cgroups": "mkdir -p /cgroups && cd /cgroups && exec /tests/cgroups.test -test.v -test.timeout 60s",
-	// What the kernel of the machine that the other tests run on may lack.
-	"3-network":  "mkdir -p /network && cd /network && exec /tests/network.test -test.v -test.run VLAN -test.timeout 60s",
-	"4-nodectl":  "cd $REPOSITORY/test/vm && exec /tests/vm.test -test.v -test.run Nodectl -test.timeout 240s",
-	"5-oomwatch": "mkdir -p /oomwatch && cd /oomwatch && exec /tests/oomwatch.test -test.v -test.run TestWatch -test.timeout 60s",
+// machine is what runs inside one.
+type machine struct {
+	// systemd says who the first process is: Debian's, or else busybox.
+	systemd bool
+	// jobs are the shell scripts that are run, in the order of their names.
+	jobs map[string]string
+	// tests are the packages whose test binaries go into the machine, by file name.
+	tests map[string]string
 }
 
-// tests are the packages whose test binaries go into the machine, by file name.
-var tests = map[string]string{"cgroups.test": "./cgroups", "network.test": "./network", "oomwatch.test": "./supervisor/server/oomwatch", "vm.test": "./test/vm"}
+// plain is the machine without systemd. The tests of cgroups that are of v1 alone skip themselves there.
+var plain = machine{
+	jobs: map[string]string{
+		"1-demo":    "exec $REPOSITORY/bin/nodeagent demo",
+		"2-cgroups": "mkdir -p /cgroups && cd /cgroups && exec /tests/cgroups.test -test.v -test.timeout 60s",
+		// What the kernel of the machine that the other tests run on may lack.
+		"3-network":  "mkdir -p /network && cd /network && exec /tests/network.test -test.v -test.run VLAN -test.timeout 60s",
+		"4-nodectl":  "cd $REPOSITORY/test/vm && exec /tests/vm.test -test.v -test.run Nodectl -test.timeout 240s",
+		"5-oomwatch": "mkdir -p /oomwatch && cd /oomwatch && exec /tests/oomwatch.test -test.v -test.run TestWatch -test.timeout 60s",
+	},
+	tests: map[string]string{"cgroups.test": "./cgroups", "network.test": "./network", "oomwatch.test": "./supervisor/server/oomwatch", "vm.test": "./test/vm"},
+}
+
+// withSystemd is the machine where systemd owns the cgroups.
+var withSystemd = machine{
+	systemd: true,
+	jobs: map[string]string{
+		"1-cgroups": "mkdir -p /cgroups && cd /cgroups && exec /tests/cgroups.test -test.v -test.run Systemd -test.timeout 60s",
+		"2-pods":    "cd $REPOSITORY/test/vm && exec /tests/vm.test -test.v -test.run Systemd -test.timeout 180s",
+	},
+	tests: map[string]string{"cgroups.test": "./cgroups", "vm.test": "./test/vm"},
+}
 
 // plugins are the CNI plugins that tests compare with.
 var plugins = []string{"bridge", "host-local"}
@@ -40,8 +59,13 @@ var plugins = []string{"bridge", "host-local"}
 func main() {
 	limit := flag.Duration("timeout", 6*time.Minute, "how long the machine may run")
 	own := flag.String("job", "", "a shell script to run in place of the tests")
+	systemd := flag.Bool("systemd", false, "have systemd as the machine's first process")
 	flag.Parse()
-	if err := run(*limit, *own); err != nil {
+	m := plain
+	if *systemd {
+		m = withSystemd
+	}
+	if err := m.run(*limit, *own); err != nil {
 		fmt.Fprintln(os.Stderr, "vm:", err)
 		if errors.Is(err, errNoKernel) {
 			os.Exit(3)
@@ -50,7 +74,7 @@ func main() {
 	}
 }
 
-func run(limit time.Duration, own string) error {
+func (m machine) run(limit time.Duration, own string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	repository, err := os.Getwd()
@@ -75,17 +99,22 @@ func run(limit time.Duration, own string) error {
 		if err != nil {
 			return err
 		}
-		jobs = map[string]string{filepath.Base(own): string(script)}
+		m.jobs = map[string]string{filepath.Base(own): string(script)}
+	}
+	if m.systemd {
+		if k.systemd, err = unpackSystemd(ctx, cache); err != nil {
+			return fmt.Errorf("get systemd: %w", err)
+		}
 	}
 	initramfs := filepath.Join(dir, "initramfs")
-	if err := writeInitramfs(ctx, initramfs, dir, repository, k); err != nil {
+	if err := m.writeInitramfs(ctx, initramfs, dir, repository, k); err != nil {
 		return fmt.Errorf("make the first file system: %w", err)
 	}
 	return boot(ctx, k.image, initramfs)
 }
 
 // writeInitramfs builds the test binaries and writes the archive.
-func writeInitramfs(ctx context.Context, target, dir, repository string, k *kernel) error {
+func (m machine) writeInitramfs(ctx context.Context, target, dir, repository string, k *kernel) error {
 	f, err := os.Create(target)
 	if err != nil {
 		return err
@@ -94,6 +123,11 @@ func writeInitramfs(ctx context.Context, target, dir, repository string, k *kern
 	a := newArchive(f)
 	a.add("init", initScript, 0o755)
 	a.addFile("bin/busybox", k.busybox)
+	if m.systemd {
+		if err := a.addSystemd(k.systemd); err != nil {
+			return err
+		}
+	}
 	for _, name := range []string{"nodeagent", "nodesupervisor", "nodectl"} {
 		a.addFile(filepath.Join(repository, "bin", name), filepath.Join(repository, "bin", name))
 	}
@@ -101,7 +135,7 @@ func writeInitramfs(ctx context.Context, target, dir, repository string, k *kern
 		path := filepath.Join(repository, ".cache", "bin", "cni", name)
 		a.addFile(path, path)
 	}
-	for name, pkg := range tests {
+	for name, pkg := range m.tests {
 		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", filepath.Join(dir, name), pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -116,7 +150,7 @@ func writeInitramfs(ctx context.Context, target, dir, repository string, k *kern
 	for _, script := range scripts {
 		a.addFile(script, script)
 	}
-	for name, script := range jobs {
+	for name, script := range m.jobs {
 		a.add("jobs/"+name, []byte(strings.ReplaceAll(script, "$REPOSITORY", repository)+"\n"), 0o755)
 	}
 	var order strings.Builder
