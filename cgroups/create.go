@@ -25,14 +25,14 @@ func (m *Manager) Create(ctx context.Context, path string, res *specs.LinuxResou
 		return err
 	}
 	if m.systemd != nil && strings.HasSuffix(p, ".slice") {
-		if err := m.systemd.create(ctx, p, res); err != nil {
+		if err := m.createSlice(ctx, p, res); err != nil {
 			return fmt.Errorf("create slice %s: %w", path, err)
 		}
 		return nil
 	}
 	made, err := m.mkdirAll(ctx, p)
 	if err == nil && res != nil {
-		err = m.limit(p, res)
+		err = m.limit(p, res, nil)
 	}
 	if err != nil {
 		for _, dir := range slices.Backward(made) {
@@ -41,6 +41,21 @@ func (m *Manager) Create(ctx context.Context, path string, res *specs.LinuxResou
 		return fmt.Errorf("create cgroup %s: %w", path, err)
 	}
 	return nil
+}
+
+// createSlice has systemd make a slice. Those above it stay on error.
+func (m *Manager) createSlice(ctx context.Context, p string, res *specs.LinuxResources) error {
+	there := m.exists(p)
+	err := m.systemd.create(ctx, p, res)
+	if err == nil {
+		err = m.limitSlice(ctx, p, res)
+	}
+	if err != nil && !there {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+		defer cancel()
+		_ = m.systemd.remove(ctx, p)
+	}
+	return err
 }
 
 // mkdirAll makes a cgroup in all hierarchies and lists what it made.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -35,6 +36,14 @@ func (m *Manager) Hold(ctx context.Context, path string) (release func() error, 
 		return nil, fmt.Errorf("hold cgroup %s: %w", path, err)
 	}
 	return func() error {
+		if m.systemd != nil && strings.HasSuffix(p, ".slice") {
+			if pids, err := m.allProcs(p); err == nil && len(pids) == 0 && len(m.Children(path)) == 0 {
+				ctx, cancel := context.WithTimeout(context.Background(), removeTimeout)
+				defer cancel()
+				_ = m.systemd.remove(ctx, p)
+			}
+			return f.Close()
+		}
 		for _, h := range m.hierarchies {
 			_ = unix.Rmdir(h.dir(p)) // somebody is in it, most often
 		}

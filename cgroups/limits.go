@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -37,9 +38,9 @@ func (m *Manager) Update(ctx context.Context, path string, res *specs.LinuxResou
 		return fmt.Errorf("update cgroup %s: %w", path, err)
 	}
 	if m.systemd != nil && strings.HasSuffix(p, ".slice") {
-		err = m.systemd.update(ctx, p, res)
+		err = m.limitSlice(ctx, p, res)
 	} else {
-		err = m.limit(p, res)
+		err = m.limit(p, res, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("update cgroup %s: %w", path, err)
@@ -72,13 +73,29 @@ var limiters = []limiter{
 	}, hugetlbV1, hugetlbV2},
 }
 
-// limit sets limits, all or none.
-func (m *Manager) limit(p string, res *specs.LinuxResources) error {
+// limitSlice sets limits of a slice and tells systemd of them. They are set
+// first since systemd takes some that the kernel then refuses.
+func (m *Manager) limitSlice(ctx context.Context, p string, res *specs.LinuxResources) error {
+	for _, h := range m.hierarchies {
+		if h.v2 {
+			// systemd turns on only those that its own units need.
+			_ = h.enable(path.Dir(p))
+		}
+	}
+	return m.limit(p, res, func() error { return m.systemd.update(ctx, p, res) })
+}
+
+// limit sets limits, all or none, and then does what is to be done with them;
+// nil is nothing.
+func (m *Manager) limit(p string, res *specs.LinuxResources, then func() error) error {
 	if res == nil {
 		return nil
 	}
 	var undo []func()
 	err := m.limitEach(p, res, &undo)
+	if err == nil && then != nil {
+		err = then()
+	}
 	if err != nil {
 		for _, u := range slices.Backward(undo) {
 			u()

@@ -245,6 +245,9 @@ func (m *Manager) clean(path string) (string, error) {
 		}
 	}
 	dir = filepath.Clean("/" + dir)
+	if m.driver == Systemd && strings.HasSuffix(dir, ".slice") {
+		return SlicePath(dir)
+	}
 	if dir == "/" {
 		return "", fmt.Errorf("cgroup path %q is the root: %w", path, errdefs.ErrInvalidArgument)
 	}

@@ -89,6 +89,27 @@ func TestExpandUnit(t *testing.T) {
 	if got, err := m.clean("/a.slice/x"); err != nil || got != "/a.slice/x" {
 		t.Errorf("%q, %v", got, err)
 	}
+	if got, err := m.clean("/a-b.slice"); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestSlicePath(t *testing.T) {
+	for slice, want := range map[string]string{
+		"a.slice": "/a.slice", "a-b.slice": "/a.slice/a-b.slice", "/a.slice": "/a.slice", "/a.slice/a-b.slice": "/a.slice/a-b.slice",
+	} {
+		if got, err := SlicePath(slice); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", slice, got, err, want)
+		}
+	}
+	for _, slice := range []string{"", "a", "/a", "-.slice", ".slice", "a--b.slice", "/a-b.slice", "/b.slice/a-b.slice", "a.slice/a-b.slice", "/a.slice/", "/a.slice/../a.slice"} {
+		if got, err := SlicePath(slice); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %q, %v", slice, got, err)
+		}
+	}
+	if got := SliceBelow("/a.slice/a-b.slice", "c"); got != "/a.slice/a-b.slice/a-b-c.slice" {
+		t.Error(got)
+	}
 }
 
 func TestUnitOf(t *testing.T) {
@@ -344,6 +365,8 @@ func (f *fakeUnit) GetAllPids() ([]int, error) { return f.pids, f.err }
 
 func TestSystemdUnits(t *testing.T) {
 	ctx := context.Background()
+	soon, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	const slice = "kubepods-pod1.slice"
 	for _, c := range []struct {
 		name string
@@ -356,8 +379,8 @@ func TestSystemdUnits(t *testing.T) {
 		{"create without limits", fakeUnit{}, func(m *Manager) error { return m.Create(ctx, slice, nil) }, []string{"apply"}, nil},
 		{"update", fakeUnit{}, func(m *Manager) error { return m.Update(ctx, slice, &specs.LinuxResources{}) }, []string{"set"}, nil},
 		{"remove", fakeUnit{}, func(m *Manager) error { return m.Remove(ctx, slice) }, []string{"destroy"}, nil},
-		{"remove what is gone", fakeUnit{err: os.ErrNotExist}, func(m *Manager) error { return m.Remove(ctx, slice) }, nil, nil},
-		{"remove with processes", fakeUnit{pids: []int{1}}, func(m *Manager) error { return m.Remove(ctx, slice) }, nil, errdefs.IsFailedPrecondition},
+		{"remove what is gone", fakeUnit{err: os.ErrNotExist}, func(m *Manager) error { return m.Remove(ctx, slice) }, []string{"destroy"}, nil},
+		{"remove with processes", fakeUnit{pids: []int{1}}, func(m *Manager) error { return m.Remove(soon, slice) }, nil, errdefs.IsFailedPrecondition},
 	} {
 		dir := t.TempDir()
 		if err := os.MkdirAll(dir+"/kubepods.slice/"+slice, 0o755); err != nil {

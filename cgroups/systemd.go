@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	oci "github.com/opencontainers/cgroups"
@@ -13,10 +14,12 @@ import (
 )
 
 // unitMaker makes slices through systemd, which owns the tree where it runs:
-// what is made behind its back it may remove. Paths are those of folders,
+// what is made behind its back it may remove, and limits that it does not know
+// of it sets back. Paths are those of folders,
 // "/kubepods.slice/kubepods-pod1.slice". The calls take as long as D-Bus
 // does, 30 seconds at most for a job.
 type unitMaker interface {
+	// create makes a slice and sets no limits; update does.
 	create(ctx context.Context, p string, res *specs.LinuxResources) error
 	update(ctx context.Context, p string, res *specs.LinuxResources) error
 	remove(ctx context.Context, p string) error
@@ -49,6 +52,23 @@ func expandUnit(unit string) (string, error) {
 		name = prefix + "-" + name
 	}
 	return path.Join(dir, name+".scope"), nil
+}
+
+// SlicePath gives the folder of a slice, named by its unit
+// ("a-b.slice") or by that folder itself ("/a.slice/a-b.slice"), as kubelet
+// does. What is neither, and the root's slice, is errdefs.ErrInvalidArgument.
+func SlicePath(slice string) (string, error) {
+	dir, err := systemd.ExpandSlice(path.Base(slice))
+	if err != nil || dir == "/" || path.IsAbs(slice) && dir != slice || !path.IsAbs(slice) && path.Base(slice) != slice {
+		return "", fmt.Errorf("%q is not a slice such as a-b.slice: %w", slice, errdefs.ErrInvalidArgument)
+	}
+	return dir, nil
+}
+
+// SliceBelow is the folder of a slice in another, of which the folder is
+// given: "/a.slice/a-name.slice" in "/a.slice".
+func SliceBelow(dir, name string) string {
+	return path.Join(dir, strings.TrimSuffix(path.Base(dir), ".slice")+"-"+name+".slice")
 }
 
 // unitManager is the part used of libcontainer's systemd managers.
@@ -84,19 +104,12 @@ func (s systemdUnits) create(ctx context.Context, p string, res *specs.LinuxReso
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := unit(p, res)
-	m, err := s.open(c)
+	m, err := s.open(unit(p, res))
 	if err != nil {
 		return err
 	}
 	// Nothing happens if the slice is there: kubelet makes it first.
-	if err := m.Apply(-1); err != nil {
-		return err
-	}
-	if res == nil {
-		return nil
-	}
-	return m.Set(c.Resources)
+	return m.Apply(-1)
 }
 
 func (s systemdUnits) update(ctx context.Context, p string, res *specs.LinuxResources) error {
@@ -112,7 +125,7 @@ func (s systemdUnits) update(ctx context.Context, p string, res *specs.LinuxReso
 }
 
 // remove stops an empty slice. One with processes is not stopped, for that
-// would kill them.
+// would kill them: they are given until ctx ends to be gone.
 func (s systemdUnits) remove(ctx context.Context, p string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -121,17 +134,23 @@ func (s systemdUnits) remove(ctx context.Context, p string) error {
 	if err != nil {
 		return err
 	}
-	pids, err := m.GetAllPids()
-	if gone(err) {
-		return nil
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for {
+		pids, err := m.GetAllPids()
+		if err != nil && !gone(err) {
+			return err
+		}
+		if len(pids) == 0 {
+			// A unit may be there without its cgroup.
+			return m.Destroy()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d processes are left: %w", len(pids), errdefs.ErrFailedPrecondition)
+		case <-ticker.C:
+		}
 	}
-	if err != nil {
-		return err
-	}
-	if len(pids) > 0 {
-		return fmt.Errorf("%d processes are left: %w", len(pids), errdefs.ErrFailedPrecondition)
-	}
-	return m.Destroy()
 }
 
 // ociResources converts limits for libcontainer. Device rules are left alone.

@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 		bomb()
 	case "burn":
 		burn()
+	case "sleep":
+		begin()
 	case "eat":
 		eat()
 	}

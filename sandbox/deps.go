@@ -27,7 +27,8 @@ type Config struct {
 	// State is voided by a reboot, best on tmpfs.
 	State string
 	// CgroupParent is the cgroup below which pods without a parent of
-	// their own are put, in "pods"; empty means "/nodeagent".
+	// their own are put, in "pods"; empty means "/nodeagent". With
+	// SystemdCgroup it is the folder of a slice.
 	CgroupParent string
 	// SystemdCgroup says that cgroup parents are slices, and that
 	// containers are put into scopes below them.

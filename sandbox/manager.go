@@ -184,7 +184,7 @@ func (m *Manager) release() error {
 	for _, dir := range m.stateDirs() {
 		errs = append(errs, m.ns.ReleaseRoot(dir))
 	}
-	if len(m.Pods()) == 0 && !m.cfg.SystemdCgroup {
+	if len(m.Pods()) == 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 		defer cancel()
 		errs = append(errs, m.deps.Cgroups.Remove(ctx, m.podsCgroup()))
@@ -193,7 +193,7 @@ func (m *Manager) release() error {
 }
 
 // podsCgroup is that of all pods that name no parent.
-func (m *Manager) podsCgroup() string { return path.Join("/", m.cfg.CgroupParent, "pods") }
+func (m *Manager) podsCgroup() string { return m.ownCgroup(path.Join("/", m.cfg.CgroupParent), "pods") }
 
 // spawn runs fn in a goroutine that Close waits for. It does nothing once
 // Close was called: what it would have done is found again at the next start.

@@ -80,8 +80,10 @@ func (m *Manager) candidates(ctx context.Context) ([]Orphan, error) {
 		found = append(found, Orphan{Kind: OrphanNetwork, ID: id, Path: id})
 	}
 	for _, name := range m.deps.Cgroups.Children(m.podsCgroup()) {
-		if isID(name) {
-			found = append(found, Orphan{Kind: OrphanCgroup, ID: name, Path: path.Join(m.podsCgroup(), name)})
+		dir := path.Join(m.podsCgroup(), name)
+		id := name[strings.LastIndexByte(name, '-')+1:]
+		if id = strings.TrimSuffix(id, ".slice"); isID(id) && m.ownCgroup(m.podsCgroup(), id) == dir {
+			found = append(found, Orphan{Kind: OrphanCgroup, ID: id, Path: dir})
 		}
 	}
 	return found, errors.Join(errs...)

@@ -3,12 +3,14 @@ package sandbox
 import (
 	"fmt"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/nodeagent/nodeagent/cgroups"
 	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/sandbox/spec"
 )
@@ -102,22 +104,29 @@ func checkDNS(dns *runtime.DNSConfig) error {
 	return nil
 }
 
-// checkCgroupParent refuses what is not a cgroup's path, or a slice where
-// systemd has the cgroups.
-func (m *Manager) checkCgroupParent(parent string) error {
+// checkCgroupParent gives the cgroup that is asked for as a path, and refuses
+// what is none, or no slice where systemd has the cgroups.
+func (m *Manager) checkCgroupParent(parent string) (string, error) {
 	const field = "linux.cgroup_parent"
 	if m.cfg.SystemdCgroup != strings.HasSuffix(parent, ".slice") {
-		return invalid(field, "%.300q does not fit the cgroup driver", parent)
+		return "", invalid(field, "%.300q does not fit the cgroup driver", parent)
 	}
 	if strings.ContainsFunc(parent, notPrintable) || !spec.ValidPath("/"+parent) {
-		return invalid(field, "%.300q is not a path", parent)
+		return "", invalid(field, "%.300q is not a path", parent)
 	}
 	for part := range strings.SplitSeq(parent, "/") {
 		if part == ".." || len(part) > maxFileName {
-			return invalid(field, "%.300q is not a path", parent)
+			return "", invalid(field, "%.300q is not a path", parent)
 		}
 	}
-	return nil
+	if !m.cfg.SystemdCgroup {
+		return path.Join("/", parent), nil
+	}
+	dir, err := cgroups.SlicePath(parent)
+	if err != nil {
+		return "", invalid(field, "%.300q is not a slice such as a-b.slice, or its path", parent)
+	}
+	return dir, nil
 }
 
 // checkPodResources refuses limits that cannot be right. What this host cannot

@@ -5,11 +5,11 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/nodeagent/nodeagent/cgroups"
 	"github.com/nodeagent/nodeagent/network"
 	"github.com/nodeagent/nodeagent/sandbox/namespace"
 	"github.com/nodeagent/nodeagent/sandbox/spec"
@@ -108,30 +108,27 @@ func (m *Manager) planPod(req RunPodRequest) (*podState, error) {
 func (m *Manager) placePod(s *podState) error {
 	parent := s.Config.GetLinux().GetCgroupParent()
 	if parent == "" {
-		s.OwnsCgroup = true
-		s.CgroupPath = path.Join(m.podsCgroup(), s.ID)
-		if m.cfg.SystemdCgroup {
-			s.CgroupPath = strings.TrimSuffix(m.cfg.CgroupParent, ".slice") + "-" + s.ID[:16] + ".slice"
-		}
+		s.OwnsCgroup, s.CgroupPath = true, m.ownCgroup(m.podsCgroup(), s.ID)
 		return nil
 	}
-	if err := m.checkCgroupParent(parent); err != nil {
+	parent, err := m.checkCgroupParent(parent)
+	if err != nil {
 		return err
 	}
 	s.CgroupPath = parent
 	if s.Owner == OwnerNodectl {
 		// A person names what the pod's own is to lie in.
-		s.OwnsCgroup = true
-		s.CgroupPath = path.Join("/", parent, s.ID)
-		if m.cfg.SystemdCgroup {
-			s.CgroupPath = strings.TrimSuffix(parent, ".slice") + "-" + s.ID[:16] + ".slice"
-		}
-		return nil
-	}
-	if !m.cfg.SystemdCgroup {
-		s.CgroupPath = path.Join("/", parent)
+		s.OwnsCgroup, s.CgroupPath = true, m.ownCgroup(parent, s.ID)
 	}
 	return nil
+}
+
+// ownCgroup is that of a pod in another.
+func (m *Manager) ownCgroup(parent, id string) string {
+	if m.cfg.SystemdCgroup {
+		return cgroups.SliceBelow(parent, id)
+	}
+	return path.Join(parent, id)
 }
 
 // userMappings gives the pod's user namespace; empty without one.

@@ -69,7 +69,7 @@ func (m *Manager) removePod(ctx context.Context, op *operation, p *pod) error {
 // removeLateInit takes away an init that came after the pod's stop, where the
 // agent died before it could.
 func (m *Manager) removeLateInit(ctx context.Context, s *podState) error {
-	if !m.deps.Cgroups.Exists(initCgroup(s)) {
+	if !m.deps.Cgroups.Exists(m.initCgroup(s)) {
 		return nil
 	}
 	if err := m.killPodInit(ctx, s); err != nil {

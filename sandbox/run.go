@@ -246,7 +246,12 @@ func (m *Manager) dropPod(s *podState) {
 
 // initCgroup is where the pod's init lives: a leaf, for on cgroup v2 a group
 // with groups below it holds no processes.
-func initCgroup(s *podState) string { return s.CgroupPath + "/init-" + s.ID[:16] }
+func (m *Manager) initCgroup(s *podState) string {
+	if m.cfg.SystemdCgroup {
+		return s.CgroupPath + "/nodeagent-init-" + s.ID[:16] + ".scope"
+	}
+	return s.CgroupPath + "/init-" + s.ID[:16]
+}
 
 // startPodInit starts the pod's init and pins its PID namespace. On an error
 // stopPodInit takes away what is left.
@@ -255,10 +260,13 @@ func (m *Manager) startPodInit(ctx context.Context, s *podState) (pid int, err e
 	if err != nil {
 		return 0, err
 	}
-	if err := m.deps.Cgroups.Create(ctx, initCgroup(s), nil); err != nil {
-		return 0, err
+	init := supervisor.PodInit{ID: s.ID, CgroupPath: m.initCgroup(s)}
+	// A scope is made with the process in it.
+	if !m.cfg.SystemdCgroup {
+		if err := m.deps.Cgroups.Create(ctx, init.CgroupPath, nil); err != nil {
+			return 0, err
+		}
 	}
-	init := supervisor.PodInit{ID: s.ID, CgroupPath: initCgroup(s)}
 	// Containers that may look into it must not find a way to the host.
 	for _, k := range s.Own {
 		init.NamespacePaths = append(init.NamespacePaths, m.nsPath(s.ID, k))
@@ -290,5 +298,5 @@ func (m *Manager) killPodInit(ctx context.Context, s *podState) error {
 		return err
 	}
 	err = sup.StopPodInit(ctx, s.ID)
-	return errors.Join(err, m.deps.Cgroups.Kill(ctx, initCgroup(s)), m.deps.Cgroups.Remove(ctx, initCgroup(s)))
+	return errors.Join(err, m.deps.Cgroups.Kill(ctx, m.initCgroup(s)), m.deps.Cgroups.Remove(ctx, m.initCgroup(s)))
 }

@@ -28,7 +28,8 @@ type Launch struct {
 	// State is the supervisor's own state directory, on tmpfs.
 	State string
 	// CgroupParent is the group below which the supervisor's own cgroup
-	// "supervisor" is made, in every hierarchy, such as "/nodeagent".
+	// "supervisor" is made, in every hierarchy, such as "/nodeagent". Below a
+	// slice ("/nodeagent.slice") systemd makes a scope of it.
 	CgroupParent string
 	// LogFile receives the supervisor's own log; empty means none.
 	LogFile string

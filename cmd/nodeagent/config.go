@@ -17,6 +17,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"github.com/sirupsen/logrus"
 
+	"github.com/nodeagent/nodeagent/cgroups"
 	"github.com/nodeagent/nodeagent/imageservice"
 	"github.com/nodeagent/nodeagent/sandbox"
 	"github.com/nodeagent/nodeagent/sandbox/spec/cdidevice"
@@ -59,7 +60,7 @@ type Config struct {
 	CgroupDriver string `toml:"cgroup_driver" comment:"Who makes cgroups, as kubelet's cgroupDriver: cgroupfs or systemd."`
 	// CgroupParent is where pods without a parent of their own, and the
 	// supervisor, are put.
-	CgroupParent string `toml:"cgroup_parent" comment:"The cgroup of the supervisor and of pods that name no parent."`
+	CgroupParent string `toml:"cgroup_parent" comment:"The cgroup of the supervisor and of pods that name no parent; with systemd a slice, nodeagent.slice if nothing else is said."`
 	// Supervisor is the path of the nodesupervisor program.
 	Supervisor string `toml:"supervisor" comment:"The nodesupervisor program; empty means the one beside nodeagent."`
 	// LogLevel is a logrus level.
@@ -186,8 +187,8 @@ func (c *Config) validate() error {
 	if !slices.Contains([]string{"cgroupfs", "systemd"}, c.CgroupDriver) {
 		return fmt.Errorf("cgroup_driver: %q is neither cgroupfs nor systemd", c.CgroupDriver)
 	}
-	if !strings.HasPrefix(c.CgroupParent, "/") || strings.Contains(c.CgroupParent, "..") || c.CgroupParent == "/" {
-		return fmt.Errorf("cgroup_parent: %q is not a path such as /nodeagent", c.CgroupParent)
+	if err := c.validateCgroupParent(); err != nil {
+		return err
 	}
 	if _, err := logrus.ParseLevel(c.LogLevel); err != nil {
 		return fmt.Errorf("log_level: %q is not trace, debug, info, warning or error", c.LogLevel)
@@ -202,6 +203,33 @@ func (c *Config) validate() error {
 		if handler.PidsLimit < 0 {
 			return fmt.Errorf("handlers.%s.pids_limit: %d is negative", name, handler.PidsLimit)
 		}
+	}
+	return nil
+}
+
+// settleCgroupParent makes the path of the slice that is meant, where systemd
+// has the cgroups; the default means a slice there.
+func (c *Config) settleCgroupParent() {
+	if c.CgroupDriver != string(cgroups.Systemd) {
+		return
+	}
+	if c.CgroupParent == defaultConfig().CgroupParent {
+		c.CgroupParent += ".slice"
+	}
+	if dir, err := cgroups.SlicePath(c.CgroupParent); err == nil {
+		c.CgroupParent = dir
+	}
+}
+
+func (c *Config) validateCgroupParent() error {
+	if c.CgroupDriver == string(cgroups.Systemd) {
+		if _, err := cgroups.SlicePath(c.CgroupParent); err != nil {
+			return fmt.Errorf("cgroup_parent: %w; the systemd cgroup driver needs one", err)
+		}
+		return nil
+	}
+	if !strings.HasPrefix(c.CgroupParent, "/") || strings.Contains(c.CgroupParent, "..") || c.CgroupParent == "/" {
+		return fmt.Errorf("cgroup_parent: %q is not a path such as /nodeagent", c.CgroupParent)
 	}
 	return nil
 }

@@ -56,9 +56,27 @@ func TestValidateNamesTheKey(t *testing.T) {
 			t.Errorf("%s: got %v", key, err)
 		}
 	}
+	slice := defaultConfig()
+	slice.CgroupDriver, slice.CgroupParent = "systemd", "/pods"
+	if err := slice.validate(); err == nil || !strings.Contains(err.Error(), "cgroup_parent") {
+		t.Errorf("no slice for systemd: got %v", err)
+	}
 	good := defaultConfig()
 	if err := good.validate(); err != nil {
 		t.Errorf("the default: %v", err)
+	}
+}
+
+func TestCgroupParentWithSystemd(t *testing.T) {
+	for given, want := range map[string]string{
+		defaultConfig().CgroupParent: "/nodeagent.slice", "a-b.slice": "/a.slice/a-b.slice", "/a.slice/a-b.slice": "/a.slice/a-b.slice",
+	} {
+		cfg := defaultConfig()
+		cfg.CgroupDriver, cfg.CgroupParent = "systemd", given
+		cfg.settleCgroupParent()
+		if err := cfg.validate(); err != nil || cfg.CgroupParent != want {
+			t.Errorf("%s: %s, %v; want %s", given, cfg.CgroupParent, err, want)
+		}
 	}
 }
 

@@ -52,6 +52,7 @@ func (f *flagValues) load(flags *pflag.FlagSet) (Config, error) {
 		return cfg, err
 	}
 	f.override(flags, &cfg)
+	cfg.settleCgroupParent()
 	return cfg, f.located(flags, cfg.validate())
 }
 

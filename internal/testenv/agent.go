@@ -36,6 +36,8 @@ type AgentOptions struct {
 	CNIConfDir string
 	// CNIBinDir holds CNI plugins; empty for an empty folder.
 	CNIBinDir string
+	// SystemdCgroup has systemd make the cgroups.
+	SystemdCgroup bool
 	// Config is the text of the configuration file.
 	Config string
 	// Args are further flags.
@@ -101,6 +103,10 @@ func newAgent(t testing.TB, options AgentOptions) *AgentProcess {
 		LogPath:      filepath.Join(dir, "log"),
 		env:          options.Env,
 	}
+	if options.SystemdCgroup {
+		a.CgroupParent = fmt.Sprintf("/natest%dx%d.slice", os.Getpid(), agents.Add(1))
+		a.args = []string{"--cgroup-driver", "systemd"}
+	}
 	cniBin := options.CNIBinDir
 	for _, unset := range []*string{&a.CNIConfDir, &cniBin} {
 		if *unset == "" {
@@ -113,11 +119,11 @@ func newAgent(t testing.TB, options AgentOptions) *AgentProcess {
 	if options.Registry != nil {
 		certs = options.Registry.CertsDir
 	}
-	a.args = append([]string{
-		"--config", writeConfig(t, dir, options.Config), "--root", a.Root, "--state", a.State, "--listen", "unix://" + a.Socket,
+	a.args = append(append(a.args,
+		"--config", writeConfig(t, dir, options.Config), "--root", a.Root, "--state", a.State, "--listen", "unix://"+a.Socket,
 		"--certs-dir", certs, "--cni-conf-dir", a.CNIConfDir, "--cni-bin-dir", cniBin,
 		"--cgroup-parent", a.CgroupParent, "--supervisor", Binary(t, "nodesupervisor"), "--log-level", "debug",
-	}, options.Args...)
+	), options.Args...)
 	return a
 }
 

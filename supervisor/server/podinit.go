@@ -90,7 +90,8 @@ func (s *Server) forgetPodInit(id string) {
 
 func (s *Server) startPodInit(ctx context.Context, req *v1.StartPodInitRequest) (*pidfd.Process, error) {
 	var entrance owncgroup.Entrance
-	if req.CgroupPath != "" {
+	scope := owncgroup.IsScope(req.CgroupPath)
+	if req.CgroupPath != "" && !scope {
 		var err error
 		if entrance, err = owncgroup.Open(req.CgroupPath); err != nil {
 			return nil, err
@@ -106,6 +107,9 @@ func (s *Server) startPodInit(ctx context.Context, req *v1.StartPodInitRequest) 
 		return nil, err
 	}
 	stat, err := pidfd.ReadStat(pid)
+	if err == nil && scope {
+		err = owncgroup.EnterScope(req.CgroupPath, pid)
+	}
 	if err == nil {
 		err = writeJSON(s.podInitPath(req.Id), podInitRecord{ID: req.Id, PID: pid, StartTime: stat.StartTime})
 	}

@@ -27,8 +27,14 @@ type Group struct {
 }
 
 // Join makes parent/supervisor in every hierarchy and moves this process there.
-// A hierarchy that refuses is left out, but none at all is an error.
+// A hierarchy that refuses is left out, but none at all is an error. Below a
+// slice it is a scope, which goes with this process.
 func Join(parent string) (*Group, error) {
+	if strings.HasSuffix(parent, sliceSuffix) {
+		// Its name is of this process alone: the scope of another may be there still.
+		scope := fmt.Sprintf("nodeagent-%s-%d%s", name, os.Getpid(), scopeSuffix)
+		return nil, EnterScope(filepath.Join("/", parent, scope), os.Getpid())
+	}
 	mounts, err := hierarchies()
 	if err != nil {
 		return nil, fmt.Errorf("join own cgroup: %w", err)
