@@ -139,8 +139,8 @@ test-kubelet: test-packages build kubelet ## a real kubelet runs a pod
 	NODEAGENT_TEST_REQUIRE=yes go test -count=1 -v -timeout 5m ./test/kubelet/...
 
 .PHONY: test-vm
-test-vm: test-packages build tools ## tests on cgroup v2 alone, in a virtual machine
-	NODEAGENT_TEST_REQUIRE=yes go test -count=1 -v -timeout 8m ./test/vm/...
+test-vm: test-packages build tools ## tests on cgroup v2 alone and under systemd, in virtual machines
+	NODEAGENT_TEST_REQUIRE=yes go test -count=1 -v -timeout 15m ./test/vm/...
 
 .PHONY: build-packages
 build-packages:

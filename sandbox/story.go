@@ -72,9 +72,11 @@ func (m *Manager) noteExit(ctx context.Context, s *containerState, exit supervis
 	if !s.StartedAt.IsZero() {
 		e.Ran = s.FinishedAt.Sub(s.StartedAt)
 	}
-	// It may be gone already, after a restart.
 	if stats, err := m.deps.Cgroups.Stats(ctx, s.CgroupPath); err == nil {
 		e.Usage = UsageOf(stats)
+	} else if limit := s.Config.GetLinux().GetResources().GetMemoryLimitInBytes(); limit > 0 {
+		// It may be gone already: after a restart, and where systemd removes it.
+		e.Usage.MemoryLimit = uint64(limit)
 	}
 	m.deps.Recorder.Note(recorder.Entry{
 		Kind: recorder.KindExit, At: s.FinishedAt, Pod: s.PodID, Container: s.ID, Exit: e, Error: recorder.Plain(s.Message),

@@ -98,10 +98,8 @@ func unpackPackages(ctx context.Context, dir, as string, names func() ([]string,
 		return "", err
 	}
 	defer os.RemoveAll(part)
-	get := exec.CommandContext(ctx, "apt-get", append([]string{"-o", "APT::Sandbox::User=root", "-q", "download"}, wanted...)...)
-	get.Dir = part
-	if out, err := get.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("apt-get download %s: %w: %s", strings.Join(wanted, " "), err, out)
+	if err := download(ctx, part, wanted); err != nil {
+		return "", err
 	}
 	packages, err := filepath.Glob(filepath.Join(part, "*.deb"))
 	if err != nil || len(packages) != len(wanted) {
@@ -114,6 +112,26 @@ func unpackPackages(ctx context.Context, dir, as string, names func() ([]string,
 		}
 	}
 	return whole, os.Rename(tree, whole)
+}
+
+// download gets packages into dir. The lists may name versions that the archive has no more.
+func download(ctx context.Context, dir string, names []string) error {
+	get := func() ([]byte, error) {
+		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-o", "APT::Sandbox::User=root", "-q", "download"}, names...)...)
+		cmd.Dir = dir
+		return cmd.CombinedOutput()
+	}
+	_, err := get()
+	if err == nil {
+		return nil
+	}
+	if out, err := exec.CommandContext(ctx, "apt-get", "-q", "update").CombinedOutput(); err != nil {
+		return fmt.Errorf("apt-get update: %w: %s", err, out)
+	}
+	if out, err := get(); err != nil {
+		return fmt.Errorf("apt-get download %s: %w: %s", strings.Join(names, " "), err, out)
+	}
+	return nil
 }
 
 // loadOrder returns the paths of the wanted modules, each after those it depends on.

@@ -47,8 +47,8 @@ var plain = machine{
 var withSystemd = machine{
 	systemd: true,
 	jobs: map[string]string{
-		"1-cgroups": "mkdir -p /cgroups && cd /cgroups && exec /tests/cgroups.test -test.v -test.run Systemd -test.timeout 60s",
-		"2-pods":    "cd $REPOSITORY/test/vm && exec /tests/vm.test -test.v -test.run Systemd -test.timeout 180s",
+		"1-cgroups": "mkdir -p /cgroups && cd /cgroups && exec /tests/cgroups.test -test.v -test.run Systemd -test.timeout 120s",
+		"2-pods":    "cd $REPOSITORY/test/vm && exec /tests/vm.test -test.v -test.run '^TestSystemd$' -test.timeout 300s",
 	},
 	tests: map[string]string{"cgroups.test": "./cgroups", "vm.test": "./test/vm"},
 }

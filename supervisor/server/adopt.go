@@ -92,7 +92,7 @@ func (s *Server) adoptContainer(rec record) error {
 	}
 	s.add(c)
 	if c.proc == nil {
-		s.ended(c, pidfd.Status{})
+		s.ended(c, pidfd.Status{}, 0)
 		return nil
 	}
 	if handle, err := s.loaded(c); err == nil {
@@ -100,6 +100,7 @@ func (s *Server) adoptContainer(rec record) error {
 			c.status = supervisor.StatusPaused
 		}
 	}
+	s.ledger.Enter(rec.Cgroups)
 	go s.watch(c, oomwatch.Kills(rec.Cgroups)) // those were told, or will be with the exit
 	return nil
 }

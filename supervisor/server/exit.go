@@ -28,18 +28,18 @@ const (
 func (s *Server) watch(c *container, kills uint64) {
 	stop := s.watchOOM(c, kills)
 	status, err := c.proc.Wait()
-	stop()
+	kills = stop(err != nil || status != pidfd.Status{Known: true})
 	if err != nil {
 		logrus.WithField("container", c.id).WithError(err).Error("wait for container")
 		status = pidfd.Status{}
 	}
-	s.ended(c, status)
+	s.ended(c, status, kills)
 }
 
 // ended does what follows the end of a container's init, in order: the exit
 // is recorded before anybody hears of it, and the output is in the log before
-// that.
-func (s *Server) ended(c *container, status pidfd.Status) {
+// that. kills is how often the OOM killer is known to have killed in it.
+func (s *Server) ended(c *container, status pidfd.Status, kills uint64) {
 	log := logrus.WithField("container", c.id)
 	exit := &supervisor.Exit{Code: status.Code, Signal: status.Signal, At: time.Now()}
 	if !status.Known {
@@ -53,7 +53,7 @@ func (s *Server) ended(c *container, status pidfd.Status) {
 			log.WithError(err).Warn("kill what the container left")
 		}
 	}
-	exit.OOMKilled = oomwatch.Kills(rec.Cgroups) > 0
+	exit.OOMKilled = kills > 0 || oomwatch.Kills(rec.Cgroups) > 0
 	closeStreams(streams)
 	if err := writeJSON(s.exitPath(c.id), exit); err != nil {
 		log.WithError(err).Error("record exit")

@@ -13,15 +13,18 @@ import (
 // that are known, until stop is called. That waits for the watch to end, and
 // tells of what it has not told yet: so an EventOOM comes before the EventExit
 // or not at all. A container that cannot be watched has that last look alone.
-func (s *Server) watchOOM(c *container, known uint64) (stop func()) {
+// stop is told whether the container failed, and tells how many kills there were.
+func (s *Server) watchOOM(c *container, known uint64) (stop func(failed bool) uint64) {
 	paths := c.record.Cgroups
 	tell := func(kills uint64) {
 		s.events.publish(supervisor.Event{Type: supervisor.EventOOM, ID: c.id, Kills: kills, At: time.Now()})
 	}
-	last := func() {
-		if n := oomwatch.Kills(paths); n > known {
+	last := func(failed bool) uint64 {
+		n := s.ledger.Leave(paths, known, failed)
+		if n > known {
 			tell(n - known)
 		}
+		return n
 	}
 	unwatched := func(err error) {
 		logrus.WithField("container", c.id).WithError(err).Debug("the OOM killer is not watched")
@@ -39,9 +42,9 @@ func (s *Server) watchOOM(c *container, known uint64) (stop func()) {
 			unwatched(err)
 		}
 	}()
-	return func() {
+	return func(failed bool) uint64 {
 		w.Close()
 		<-done
-		last()
+		return last(failed)
 	}
 }

@@ -107,11 +107,12 @@ func (s *Server) startPodInit(ctx context.Context, req *v1.StartPodInitRequest) 
 		return nil, err
 	}
 	stat, err := pidfd.ReadStat(pid)
-	if err == nil && scope {
-		err = owncgroup.EnterScope(req.CgroupPath, pid)
-	}
 	if err == nil {
 		err = writeJSON(s.podInitPath(req.Id), podInitRecord{ID: req.Id, PID: pid, StartTime: stat.StartTime})
+	}
+	if err == nil && scope {
+		// That takes a while, and until then only the record tells whose it is.
+		err = owncgroup.EnterScope(req.CgroupPath, pid)
 	}
 	if err != nil {
 		_ = proc.Signal(unix.SIGKILL)

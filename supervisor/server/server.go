@@ -40,6 +40,7 @@ import (
 
 	v1 "github.com/nodeagent/nodeagent/api/supervisor/v1"
 	"github.com/nodeagent/nodeagent/supervisor"
+	"github.com/nodeagent/nodeagent/supervisor/server/oomwatch"
 	"github.com/nodeagent/nodeagent/supervisor/server/seccompfilter"
 )
 
@@ -65,6 +66,7 @@ type Server struct {
 	tokens    *tokens
 	trim      *trimmer
 	events    broadcaster
+	ledger    oomwatch.Ledger
 	// slots bounds the starts at one time, and with them the threads; see slot.
 	slots chan struct{}
 	// dumps is held, as a token in the channel, by the one dump under way.

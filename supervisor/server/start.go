@@ -115,6 +115,11 @@ func (st *starting) decode() error {
 	}
 	// Ours comes first and counts: an annotation must not choose CRIU's configuration.
 	config.Labels = append([]string{criuLabel + "=" + st.s.criuConfig(st.req.Id)}, config.Labels...)
+	if res := config.Cgroups.Resources; st.req.SystemdCgroup && res.PidsLimit == nil {
+		// systemd would set a limit of its own, DefaultTasksMax.
+		unlimited := int64(-1)
+		res.PidsLimit = &unlimited
+	}
 	st.spec, st.config = &spec, config
 	st.process, err = newProcess(spec.Process)
 	return err
@@ -193,10 +198,12 @@ func (st *starting) writeIntent(context.Context) error {
 		SharedPID:  !st.config.Namespaces.IsPrivate(configs.NEWPID),
 		Cgroups:    state.CgroupPaths,
 	}
+	st.s.ledger.Enter(st.c.record.Cgroups)
 	return writeJSON(st.s.recordPath(st.c.id), st.c.record)
 }
 
 func (st *starting) removeRecord(context.Context) error {
+	st.s.ledger.Leave(st.c.record.Cgroups, 0, true)
 	if st.survives {
 		// The next supervisor tries again.
 		return nil

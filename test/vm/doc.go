@@ -1,3 +1,3 @@
-// Package vm runs tests in the virtual machine of hack/vm, on cgroup v2 alone and on Debian's kernel: those of package
-// cgroups, and a whole pod through agent and supervisor.
+// Package vm runs tests in the virtual machines of hack/vm, on cgroup v2 alone and on Debian's kernel: those of package
+// cgroups, and whole pods through agent and supervisor. In one of them systemd is the first process and owns the cgroups.
 package vm

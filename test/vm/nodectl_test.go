@@ -38,20 +38,23 @@ func TestNodectl(t *testing.T) {
 	}
 	// Named one by one, so that those of one machine do not run side by side.
 	for _, script := range []string{"limits", "cgroups", "ends"} {
-		t.Run(script, func(t *testing.T) {
-			testscript.Run(t, testscript.Params{
-				Files: []string{filepath.Join("testdata", script+".txtar")}, RequireExplicitExec: true,
-				Setup: func(env *testscript.Env) error {
-					env.Setenv("NODEAGENT_HOST", "unix://"+agent.Socket)
-					env.Setenv("PATH", filepath.Dir(testenv.Binary(t, "nodectl"))+string(os.PathListSeparator)+os.Getenv("PATH"))
-					env.Setenv("SHOW", show)
-					env.Setenv("PARENT", agent.CgroupParent)
-					return nil
-				},
-				Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"eventually": eventually},
-			})
-		})
+		t.Run(script, func(t *testing.T) { runScript(t, agent, script) })
 	}
+}
+
+// runScript runs the script of a person's commands that testdata has.
+func runScript(t *testing.T, agent *testenv.AgentProcess, script string) {
+	testscript.Run(t, testscript.Params{
+		Files: []string{filepath.Join("testdata", script+".txtar")}, RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("NODEAGENT_HOST", "unix://"+agent.Socket)
+			env.Setenv("PATH", filepath.Dir(testenv.Binary(t, "nodectl"))+string(os.PathListSeparator)+os.Getenv("PATH"))
+			env.Setenv("SHOW", show)
+			env.Setenv("PARENT", agent.CgroupParent)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"eventually": eventually},
+	})
 }
 
 // importBusybox makes an image of the machine's busybox.

@@ -20,8 +20,14 @@ var (
 	result = regexp.MustCompile(`^--- (PASS|FAIL|SKIP): (\S+)`)
 )
 
-// TestMachine boots the machine and tells each of its jobs, and each test in them, as a test of its own.
-func TestMachine(t *testing.T) {
+// TestMachine boots the machine where nobody owns the cgroups, and tells each of its jobs, and each test in them, as a
+// test of its own.
+func TestMachine(t *testing.T) { machine(t, 5) }
+
+// TestMachineWithSystemd boots the one where systemd owns them.
+func TestMachineWithSystemd(t *testing.T) { machine(t, 2, "-systemd") }
+
+func machine(t *testing.T, jobs int, args ...string) {
 	if testing.Short() {
 		t.Skip("a minute long")
 	}
@@ -30,7 +36,7 @@ func TestMachine(t *testing.T) {
 	testenv.CNIPlugins(t)
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "run", "./hack/vm")
+	cmd := exec.CommandContext(ctx, "go", append([]string{"run", "./hack/vm"}, args...)...)
 	cmd.Dir, cmd.WaitDelay = testenv.Repository(), time.Second
 	out, err := cmd.CombinedOutput()
 	serial := strings.ReplaceAll(string(out), "\r", "")
@@ -50,7 +56,7 @@ func TestMachine(t *testing.T) {
 			t.Run(found[1], func(t *testing.T) { job(t, lines[i+1:]) })
 		}
 	}
-	if t.Failed() || !strings.Contains(serial, "\nvm: done\n") || strings.Count(serial, "vm: end ") != 5 {
+	if t.Failed() || !strings.Contains(serial, "\nvm: done\n") || strings.Count(serial, "vm: end ") != jobs {
 		t.Errorf("the machine did not do all of its jobs well:\n%s", serial)
 	}
 }

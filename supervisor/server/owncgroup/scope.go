@@ -27,11 +27,14 @@ func EnterScope(dir string, pid int) error {
 	if !ok || !IsScope(dir) || !strings.HasSuffix(slice, sliceSuffix) {
 		return fmt.Errorf("%q is not a scope in a slice", dir)
 	}
-	m, err := manager.New(&cgroups.Cgroup{
-		Name: name, ScopePrefix: prefix, Parent: slice, Systemd: true, Resources: &cgroups.Resources{SkipDevices: true},
-	})
+	unlimited := int64(-1) // or systemd sets DefaultTasksMax
+	res := &cgroups.Resources{SkipDevices: true, PidsLimit: &unlimited}
+	m, err := manager.New(&cgroups.Cgroup{Name: name, ScopePrefix: prefix, Parent: slice, Systemd: true, Resources: res})
 	if err == nil {
 		err = m.Apply(pid)
+	}
+	if err == nil {
+		err = m.Set(res)
 	}
 	if err != nil {
 		return fmt.Errorf("enter scope %s: %w", path.Base(dir), err)
