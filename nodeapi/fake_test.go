@@ -175,6 +175,10 @@ func (f *fakeSandboxes) StartContainer(_ context.Context, id string, streams *sa
 		return nil, fmt.Errorf("start container %s: exec: %q: executable file not found in $PATH", id, c.Args[0])
 	}
 	f.mu.Lock()
+	if c.State == sandbox.ContainerRunning {
+		f.mu.Unlock()
+		return nil, fmt.Errorf("start container %s: it is running: %w", id, errdefs.ErrFailedPrecondition)
+	}
 	if c.State == sandbox.ContainerExited {
 		c.ended = make(chan struct{})
 	}

@@ -189,6 +189,29 @@ func TestPausesGrowWhileStartsFail(t *testing.T) {
 	}
 }
 
+// Whoever comes second to start a container has what they wanted.
+func TestStartedTwiceAtOnce(t *testing.T) {
+	n := newNode(t)
+	spec := box("sleep")
+	spec.AutoRemove = true
+	id := n.create("c", spec)
+	c, err := n.server.find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := n.server.start(n.ctx, c, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := n.server.start(n.ctx, c, &sandbox.IO{}); err == nil {
+		t.Error("streams are joined to nothing")
+	}
+	if state, _ := n.status("c"); state != "running" {
+		t.Errorf("it is %s", state)
+	}
+}
+
 func TestWrongPoliciesAreRefused(t *testing.T) {
 	n := newNode(t)
 	for words, spec := range map[string]*nodev1.ContainerSpec{

@@ -54,6 +54,9 @@ func (s *Server) start(ctx context.Context, c sandbox.Container, streams *sandbo
 	if gone == nil && !running(now) {
 		s.unmountVolumes(c) // its end came before the release
 	}
+	if errdefs.IsFailedPrecondition(err) && streams == nil && gone == nil && running(now) {
+		err = nil // a person and its restart policy wanted the same
+	}
 	switch {
 	case gone != nil:
 	case err == nil:
