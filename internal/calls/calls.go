@@ -32,15 +32,15 @@ const (
 
 // asking begin the names of methods that change nothing.
 var asking = []string{
-	"Changes", "ContainerStat", "DiskUsage", "Doctor", "Events", "Get", "Image", "Info", "Inspect", "List", "Logs", "Operations",
-	"PodSandboxStat", "Pulls", "Runtime", "Search", "Stat", "Stream", "Subscribe", "Top", "UpdateRuntimeConfig", "Version", "Wait", "Watch", "Why",
+	"Changes", "ContainerStat", "DiskUsage", "Doctor", "Explain", "Get", "History", "Image", "Info", "Inspect", "List", "Logs", "Operations",
+	"PodSandboxStat", "Pulls", "Runtime", "Search", "Stat", "Stream", "Tags", "Top", "UpdateRuntimeConfig", "Version", "Wait", "Watch", "Why",
 }
 
-// patient are methods that may take as long as they like.
-var patient = []string{"Attach", "Exec", "ExecSync", "Events", "GetContainerEvents", "Logs", "Pull", "PullImage", "Push", "Load", "Import", "Save", "Export", "Restart", "Stop", "StopContainer", "Wait"}
+// patient are unary methods that may take as long as they like.
+var patient = []string{"CheckpointContainer", "Commit", "ExecSync", "PullImage", "Restart", "Stop", "StopContainer", "Wait"}
 
 // endless are methods that are under way as long as somebody looks.
-var endless = []string{"Attach", "Exec", "Events", "GetContainerEvents", "Logs", "Operations", "Wait"}
+var endless = []string{"Attach", "Exec", "GetContainerEvents", "Logs", "Operations", "Wait", "Watch"}
 
 // Call is one call under way.
 type Call struct {

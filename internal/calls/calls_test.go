@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
 	"github.com/nodeagent/nodeagent/internal/recorder"
 )
 
@@ -88,5 +90,44 @@ func TestCallsAreRecordedWithWhoMakesThem(t *testing.T) {
 	}
 	if want := "RunPodSandbox p1 ,ExecSync p-of-cc exit code 3,StopContainer p-of-cc no"; strings.Join(got, ",") != want {
 		t.Errorf("recorded %q", got)
+	}
+}
+
+// What the lists name are methods that there are, of the kind that is meant.
+func TestMethodsAreThere(t *testing.T) {
+	unary, streams := map[string]bool{}, map[string]bool{}
+	for _, service := range []grpc.ServiceDesc{
+		runtime.RuntimeService_ServiceDesc, runtime.ImageService_ServiceDesc, nodev1.Containers_ServiceDesc, nodev1.Images_ServiceDesc,
+		nodev1.Networks_ServiceDesc, nodev1.System_ServiceDesc, nodev1.Volumes_ServiceDesc, nodev1.Debug_ServiceDesc, nodev1.Events_ServiceDesc,
+		nodev1.Registries_ServiceDesc, nodev1.Store_ServiceDesc,
+	} {
+		for _, m := range service.Methods {
+			unary[m.MethodName] = true
+		}
+		for _, m := range service.Streams {
+			streams[m.StreamName] = true
+		}
+	}
+	for _, name := range patient {
+		if !unary[name] {
+			t.Errorf("patient: there is no unary method %s", name)
+		}
+	}
+	for _, name := range endless {
+		if !unary[name] && !streams[name] {
+			t.Errorf("endless: there is no method %s", name)
+		}
+	}
+	for _, begin := range asking {
+		found := false
+		for name := range maps.Keys(unary) {
+			found = found || strings.HasPrefix(name, begin)
+		}
+		for name := range maps.Keys(streams) {
+			found = found || strings.HasPrefix(name, begin)
+		}
+		if !found {
+			t.Errorf("asking: no method begins with %s", begin)
+		}
 	}
 }
