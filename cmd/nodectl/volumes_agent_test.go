@@ -139,6 +139,7 @@ func (p *person) mountTypes(t *testing.T) {
 	if said := p.fails("run", "--rm", "--mount", "src=parts,dst=/v,volume-subpath=../..", "busybox", "true"); !strings.Contains(said, "invalid subpath") {
 		t.Error(said)
 	}
+	p.want("part 0", "run", "--rm", "--userns", "auto", "--mount", "src=parts,dst=/v,volume-subpath=a", "busybox", "sh", "-c", "echo $(cat /v/file) $(stat -c %u /v/file)")
 	// Who has the whole volume puts a link to the host's files in the part's place.
 	p.ctl("create", "--name", "part", "--mount", "src=parts,dst=/v,volume-subpath=a", "busybox", "ls", "/v")
 	p.ctl("run", "--rm", "-v", "parts:/v", "busybox", "sh", "-c", "mv /v/a /v/b; ln -s /etc /v/a")
