@@ -128,3 +128,48 @@ func TestAnyBreak(t *testing.T) {
 		t.Errorf("%d connections: %v", opened, err)
 	}
 }
+
+// TestSourcesOfOthers fetches a blob from a source that fails, while somebody
+// else waits for the same blob and has another.
+func TestSourcesOfOthers(t *testing.T) {
+	s := open(t, Config{})
+	data, desc := blob(t, 3*markSize)
+	joined := make(chan struct{})
+	bad, err := s.Fetch(desc, func(_ context.Context, offset, _ int64) (Body, error) {
+		<-joined
+		if offset > 0 {
+			return Body{}, errdefs.ErrPermissionDenied
+		}
+		return Body{ReadCloser: io.NopCloser(bytes.NewReader(data[:2*markSize]))}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bad.Release()
+	asked := int64(-1)
+	good, err := s.Fetch(desc, func(_ context.Context, offset, _ int64) (Body, error) {
+		asked = offset
+		return Body{ReadCloser: io.NopCloser(bytes.NewReader(data[offset:])), Offset: offset}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer good.Release()
+	r, err := bad.Reader(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	close(joined)
+	for _, tr := range []*Transfer{bad, good} {
+		if err := tr.Wait(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if asked != 2*markSize {
+		t.Errorf("the other source was asked from byte %d on", asked)
+	}
+}

@@ -186,6 +186,13 @@ func (p *partial) take(from int) (int, bool) {
 	return 0, false
 }
 
+// giveBack lets all segments be taken again.
+func (p *partial) giveBack() {
+	for i := range p.segments {
+		p.segments[i].taken = false
+	}
+}
+
 // close closes the files.
 func (p *partial) close() {
 	p.f.Close()

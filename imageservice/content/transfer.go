@@ -26,8 +26,10 @@ type Transfer struct {
 	cancel context.CancelCauseFunc
 	// found says that the blob was there before.
 	found bool
-	// refs counts who wants it; Store.mu guards it.
-	refs int
+	// refs counts who wants it, and others are the sources of those who came
+	// when it was under way; Store.mu guards them.
+	refs   int
+	others []Opener
 
 	// mu guards what follows; grown is signalled when it changes.
 	mu       sync.Mutex
@@ -67,7 +69,9 @@ var errClosed = fmt.Errorf("the store is closed: %w", errdefs.ErrUnavailable)
 
 // Fetch joins the transfer of a blob, or starts it. It returns at once. A
 // blob that is there already is a finished transfer. What arrives is kept when
-// the transfer breaks off, and a later one goes on with it.
+// the transfer breaks off, and a later one goes on with it. One that was joined
+// goes on with another's source where its own fails: they may be different
+// registries, or have different credentials.
 func (s *Store) Fetch(desc ocispec.Descriptor, open Opener) (*Transfer, error) {
 	if err := desc.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("fetch blob %q: %w: %w", desc.Digest, err, errdefs.ErrInvalidArgument)
@@ -84,6 +88,7 @@ func (s *Store) Fetch(desc ocispec.Descriptor, open Opener) (*Transfer, error) {
 	key := transferKey{desc.Digest, desc.Size}
 	if t, ok := s.transfers[key]; ok {
 		t.refs++
+		t.others = append(t.others, open)
 		return t, nil
 	}
 	t := &Transfer{store: s, desc: desc, ended: make(chan struct{}), refs: 1}
@@ -222,6 +227,15 @@ func (t *Transfer) fetch(ctx context.Context, open Opener) error {
 	t.p = p
 	t.mu.Unlock()
 	err = t.complete(ctx, open)
+	for range maxOthers {
+		if err == nil || ctx.Err() != nil || errdefs.IsDataLoss(err) || errors.Is(err, syscall.ENOSPC) {
+			break
+		}
+		if open = t.other(); open == nil {
+			break
+		}
+		err = t.complete(ctx, open)
+	}
 	switch {
 	case err == nil:
 	case errdefs.IsDataLoss(err):
@@ -236,8 +250,26 @@ func (t *Transfer) fetch(ctx context.Context, open Opener) error {
 	return err
 }
 
-// complete downloads and verifies.
+// maxOthers is how many sources are tried beside the first.
+const maxOthers = 3
+
+// other is the source of somebody else who waits; nil for none.
+func (t *Transfer) other() Opener {
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	if len(t.others) == 0 {
+		return nil
+	}
+	open := t.others[0]
+	t.others = t.others[1:]
+	return open
+}
+
+// complete downloads what is missing, and verifies.
 func (t *Transfer) complete(ctx context.Context, open Opener) error {
+	t.mu.Lock()
+	t.p.giveBack()
+	t.mu.Unlock()
 	sum := t.desc.Digest.Algorithm().Hash()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -81,7 +81,7 @@ type Source struct {
 	// mu guards what follows.
 	mu sync.Mutex
 	// faults counts the troubles with each endpoint, served is who sent a
-	// blob last.
+	// blob last: nil when it was asked for and nobody has.
 	faults map[*endpoint]int
 	served map[digest.Digest]*endpoint
 }
@@ -225,7 +225,7 @@ func (s *Source) OpenRange(ctx context.Context, desc ocispec.Descriptor, offset,
 			req.byteRange += strconv.FormatInt(offset+length-1, 10)
 		}
 	}
-	list := s.order()
+	list := s.order(desc.Digest)
 	t := &trial{what: "fetch"}
 	for i, e := range list {
 		req.patient = i == len(list)-1
@@ -271,10 +271,13 @@ func checkLength(resp *http.Response, desc ocispec.Descriptor, offset int64) (st
 	return start, nil
 }
 
-// order lists the endpoints, those without trouble first.
-func (s *Source) order() []*endpoint {
+// order lists the endpoints to ask for a blob, those without trouble first.
+func (s *Source) order(d digest.Digest) []*endpoint {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, ok := s.served[d]; !ok {
+		s.served[d] = nil
+	}
 	list := slices.Clone(s.endpoints)
 	slices.SortStableFunc(list, func(a, b *endpoint) int { return s.faults[a] - s.faults[b] })
 	return list
@@ -293,14 +296,16 @@ func (s *Source) blame(e *endpoint) {
 	s.faults[e]++
 }
 
-// Distrust has what sent a blob that turned out to be wrong come last from now
+// Distrust has who sent a blob that turned out to be wrong come last from now
 // on, and tells whether there is anybody else to ask.
 func (s *Source) Distrust(d digest.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	bad := s.served[d]
+	bad, asked := s.served[d]
 	if bad == nil {
-		return false
+		// Unless we were refused, it came from somewhere else, for
+		// somebody else.
+		return !asked
 	}
 	const wrong = 1000
 	s.faults[bad] += wrong
