@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -36,12 +37,13 @@ func (u *user) leave() {
 type finder struct {
 	s     *testStore
 	id    string
-	found bool
+	found atomic.Bool
 }
 
 func (f *finder) ImagesInUse() map[string]bool {
-	_, err := f.s.Image(context.Background(), f.id)
-	f.found = f.found || err == nil
+	if _, err := f.s.Image(context.Background(), f.id); err == nil {
+		f.found.Store(true)
+	}
 	return nil
 }
 
@@ -57,7 +59,7 @@ func TestRemoveHidesFirst(t *testing.T) {
 	if err := s.Remove(t.Context(), f.id); err != nil {
 		t.Fatal(err)
 	}
-	if f.found {
+	if f.found.Load() {
 		t.Error("it could be found when it was asked who needs it")
 	}
 }
