@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -104,7 +105,9 @@ func codeOf(err error) codes.Code {
 		return codes.DeadlineExceeded
 	case context.Canceled:
 		return codes.Canceled
-	default:
-		return codes.Unknown
 	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return codes.ResourceExhausted // a disk that is full, wherever that was found
+	}
+	return codes.Unknown
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -28,6 +30,7 @@ func TestStatusOf(t *testing.T) {
 		"kind by the end":   {over, fmt.Errorf("%w: %w", errdefs.ErrUnavailable, context.Canceled), codes.Canceled, "unavailable: context canceled"},
 		"kind, other's end": {t.Context(), fmt.Errorf("%w: %w", errdefs.ErrUnavailable, context.Canceled), codes.Unavailable, "unavailable: context canceled"},
 		"kind, ended":       {over, fmt.Errorf("x: %w", errdefs.ErrNotFound), codes.NotFound, "x: not found"},
+		"full disk":         {t.Context(), fmt.Errorf("pull x: %w", &os.PathError{Op: "write", Path: "y", Err: unix.ENOSPC}), codes.ResourceExhausted, "pull x: write y: no space left on device"},
 		"status":            {over, status.Error(codes.Unknown, "RegistryUnavailable: x"), codes.Unknown, "RegistryUnavailable: x"},
 		"status in words":   {t.Context(), fmt.Errorf("pull x: %w", peer), codes.ResourceExhausted, "pull x: " + peer.Error()},
 		"kind beats status": {t.Context(), fmt.Errorf("%w: %w", errdefs.ErrNotFound, peer), codes.NotFound, "not found: " + peer.Error()},
