@@ -3,6 +3,7 @@ package imageservice
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -51,7 +52,8 @@ func (s *Store) History(ctx context.Context, ref string) (Image, []Step, error) 
 			step.Size = usage.Size
 			layer++
 		}
-		steps = append([]Step{step}, steps...)
+		steps = append(steps, step)
 	}
+	slices.Reverse(steps)
 	return rec.image(), steps, nil
 }

@@ -35,7 +35,7 @@ type importable struct {
 	foreign bool
 }
 
-// maxImages bounds the images of one archive.
+// maxImages bounds the images of one archive, and the names of one image.
 const maxImages = 1024
 
 // Loaded is an image of an archive, with the names it had there.
@@ -235,8 +235,8 @@ func dockerImages(a archive.Archive, raw []byte) ([]importable, error) {
 
 func dockerImportable(a archive.Archive, e dockerImage, known map[string]ocispec.Descriptor) (importable, error) {
 	src := dockerSource{a: a, known: known, names: map[digest.Digest]string{}, made: map[digest.Digest][]byte{}}
-	if len(e.Layers) > maxLayers {
-		return importable{}, invalid("image of %d layers", len(e.Layers))
+	if len(e.Layers) > maxLayers || len(e.RepoTags) > maxImages {
+		return importable{}, invalid("image of %d layers and %d names", len(e.Layers), len(e.RepoTags))
 	}
 	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: []ocispec.Descriptor{}}
 	var err error

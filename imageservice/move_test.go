@@ -149,6 +149,7 @@ func TestLoadRefuses(t *testing.T) {
 		"climbing layer":     ociLayout(t, "x:v1", climbing),
 		"docker, no config":  {"manifest.json": saved["manifest.json"]},
 		"docker, many":       {"manifest.json": []byte("[" + strings.Repeat("{},", maxImages) + "{}]")},
+		"docker, many names": dockerSave(t, i, strings.Fields(strings.Repeat("x:1 ", maxImages+1))...),
 		"docker, outside":    {"manifest.json": []byte(`[{"Config":"../../etc/passwd","Layers":["/etc/passwd"]}]`)},
 		"docker, bad layers": {"manifest.json": []byte(`[{"Config":"c","Layers":["l"]}]`), "c": i.blobs[i.manifest.Config.Digest], "l": []byte("x")},
 	} {

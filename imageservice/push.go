@@ -213,8 +213,11 @@ func (s *Store) pushed(w *whole, ref reference.Named, manifest ocispec.Descripto
 	if w.remade {
 		return nil // that is another image, which only looks the same
 	}
-	if err := s.content.Sync(); err != nil {
-		return err
+	if w.changed {
+		// Blobs were made.
+		if err := s.content.Sync(); err != nil {
+			return err
+		}
 	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
