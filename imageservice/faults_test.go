@@ -158,7 +158,7 @@ func TestNextMirror(t *testing.T) {
 			mirror, home := testenv.Faults(t, reg.URL, rule), testenv.Faults(t, reg.URL)
 			certs := t.TempDir()
 			hostsToml(t, certs, "r.test", fmt.Sprintf("server = %q\n[host.%q]\n", home.URL, mirror.URL))
-			s := openStore(t, Config{CertsDirs: []string{certs}, StallTimeout: 300 * time.Millisecond})
+			s := openStore(t, Config{CertsDirs: []string{certs}, StallTimeout: time.Second})
 			res, err := s.Pull(t.Context(), PullRequest{Ref: "r.test/x"})
 			if err != nil {
 				t.Fatal(err)
