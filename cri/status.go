@@ -9,19 +9,17 @@ import (
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// statusTimeout bounds what Status asks of the other parts: kubelet waits for
-// it to tell whether the node is ready.
-const statusTimeout = 10 * time.Second
+// statusTimeout bounds what Status asks of each of the other parts: kubelet
+// waits for it to tell whether the node is ready.
+const statusTimeout = 5 * time.Second
 
 // Status tells whether containers run and pods can be wired, and what the
 // runtime handlers can do. Verbose adds "config".
 func (s *Server) Status(ctx context.Context, req *runtime.StatusRequest) (*runtime.StatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
 	resp := &runtime.StatusResponse{
 		Status: &runtime.RuntimeStatus{Conditions: []*runtime.RuntimeCondition{
-			condition(runtime.RuntimeReady, "SupervisorNotReady", s.runtimeReady(ctx)),
-			condition(runtime.NetworkReady, "NetworkPluginNotReady", s.network.Status(ctx)),
+			condition(runtime.RuntimeReady, "SupervisorNotReady", ask(ctx, s.ready)),
+			condition(runtime.NetworkReady, "NetworkPluginNotReady", ask(ctx, s.network.Status)),
 		}},
 		RuntimeHandlers: s.runtimeHandlers(),
 		Features: &runtime.RuntimeFeatures{
@@ -49,11 +47,15 @@ func condition(kind, reason string, err error) *runtime.RuntimeCondition {
 	return &runtime.RuntimeCondition{Type: kind, Reason: reason, Message: err.Error()}
 }
 
-func (s *Server) runtimeReady(ctx context.Context) error {
-	if s.ready == nil {
+// ask asks a part whether it is ready; nil is. One that does not answer must
+// not take the time of the next.
+func ask(ctx context.Context, ready func(context.Context) error) error {
+	if ready == nil {
 		return nil
 	}
-	return s.ready(ctx)
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	return ready(ctx)
 }
 
 func (s *Server) runtimeHandlers() []*runtime.RuntimeHandler {

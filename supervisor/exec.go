@@ -79,6 +79,9 @@ func (c *Client) send(ctx context.Context, streams Streams, console *os.File) (*
 		return nil, nil
 	}
 	token, err := fdpass.Send(ctx, DescriptorSocket(c.socket), set)
+	if err != nil && ctx.Err() != nil {
+		return nil, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrUnavailable)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -60,6 +61,9 @@ func (d *daemon) handlers() []cri.Handler {
 // ready tells why containers cannot be run now; nil means that they can.
 func (d *daemon) ready(ctx context.Context) error {
 	_, err := d.supervisor.Info(ctx)
+	if ctx.Err() != nil && err != nil {
+		return fmt.Errorf("the supervisor does not answer: %w", err)
+	}
 	return err
 }
 

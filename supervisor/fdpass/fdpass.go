@@ -81,7 +81,8 @@ func RequireRoot(conn *net.UnixConn) error {
 
 // Send hands the files of set to the supervisor that listens on socket and
 // returns the token they are known by. A nil error means that the supervisor
-// holds its duplicates; the caller keeps its own files.
+// holds its duplicates; the caller keeps its own files. When ctx ends the error
+// is its end.
 func Send(ctx context.Context, socket string, set *Set) ([]byte, error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", socket)
@@ -93,26 +94,38 @@ func Send(ctx context.Context, socket string, set *Set) ([]byte, error) {
 	if err := RequireRoot(conn); err != nil {
 		return nil, err
 	}
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		deadline = time.Now().Add(sendTimeout)
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, sendTimeout)
+		defer cancel()
 	}
-	if err := conn.SetDeadline(deadline); err != nil {
-		return nil, err
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	token, err := exchange(conn, set)
+	if ctx.Err() != nil && err != nil {
+		err = ctx.Err()
 	}
+	if err != nil {
+		return nil, fmt.Errorf("send descriptors: %w", err)
+	}
+	return token, nil
+}
+
+// exchange sends the files, and waits until the supervisor has them.
+func exchange(conn *net.UnixConn, set *Set) ([]byte, error) {
 	token := make([]byte, TokenSize)
 	if _, err := rand.Read(token); err != nil {
 		return nil, err
 	}
 	if err := sendFiles(conn, token, set); err != nil {
-		return nil, fmt.Errorf("send descriptors: %w", err)
+		return nil, err
 	}
 	answer := make([]byte, 1)
 	if _, err := conn.Read(answer); err != nil {
-		return nil, fmt.Errorf("send descriptors: %w", err)
+		return nil, err
 	}
 	if answer[0] != ack {
-		return nil, errors.New("send descriptors: refused")
+		return nil, errors.New("refused")
 	}
 	return token, nil
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -155,5 +156,91 @@ func TestHostPathThatHangs(t *testing.T) {
 	n.must("list containers", err)
 	if len(left.Containers) != 0 {
 		t.Errorf("left: %v", left.Containers)
+	}
+}
+
+// A supervisor that stands still holds up what needs it, each call as long as its caller wants to wait, and nothing else;
+// the node is not ready meanwhile. What was asked for is done once it goes on.
+func TestSupervisorThatStandsStill(t *testing.T) {
+	n := newNode(t)
+	config := n.podConfig()
+	pod := n.run(config)
+	id := n.started(pod, config, idle("main"))
+	supervisor := n.supervisor()
+	goOn := func() { n.must("continue the supervisor", syscall.Kill(supervisor, syscall.SIGCONT)) }
+	defer goOn()
+	n.must("stop the supervisor", syscall.Kill(supervisor, syscall.SIGSTOP))
+
+	within := func(limit time.Duration, what string, call func(context.Context) error) error {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		begin := time.Now()
+		err := call(ctx)
+		if took := time.Since(begin); took > limit+quick {
+			t.Errorf("%s took %v", what, took)
+		}
+		return err
+	}
+	for what, call := range map[string]func(context.Context) error{
+		"list": func(ctx context.Context) error {
+			_, err := n.Runtime().ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+			return err
+		},
+		"status": func(ctx context.Context) error {
+			_, err := n.Runtime().PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: pod})
+			return err
+		},
+		"statistics": func(ctx context.Context) error {
+			_, err := n.Runtime().ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{})
+			return err
+		},
+		"metrics": func(ctx context.Context) error {
+			_, err := n.Runtime().ListPodSandboxMetrics(ctx, &runtimeapi.ListPodSandboxMetricsRequest{})
+			return err
+		},
+	} {
+		n.must(what, within(quick, what, call))
+	}
+	var calls sync.WaitGroup
+	for what, call := range map[string]func(context.Context) error{
+		"exec": func(ctx context.Context) error {
+			_, err := n.Runtime().ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"true"}})
+			return err
+		},
+		"start": func(ctx context.Context) error {
+			other, err := n.createError(pod, config, idle("other"))
+			if err == nil {
+				_, err = n.Runtime().StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: other})
+			}
+			return err
+		},
+		"stop": func(ctx context.Context) error {
+			_, err := n.Runtime().StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: id})
+			return err
+		},
+	} {
+		calls.Go(func() {
+			if err := within(2*time.Second, what, call); status.Code(err) != codes.DeadlineExceeded {
+				t.Errorf("%s: %v", what, err)
+			}
+		})
+	}
+	calls.Wait()
+	var conditions []*runtimeapi.RuntimeCondition
+	n.must("status", within(callLimit, "status", func(ctx context.Context) error {
+		answer, err := n.Runtime().Status(ctx, &runtimeapi.StatusRequest{})
+		conditions = answer.GetStatus().GetConditions()
+		return err
+	}))
+	if c := conditions[0]; c.Status || c.Reason != "SupervisorNotReady" || !strings.Contains(c.Message, "does not answer") || !conditions[1].Status {
+		t.Errorf("the node's conditions are %v", conditions)
+	}
+	goOn()
+	if state := n.exited(id); state.ExitCode != 137 {
+		t.Errorf("exit code %d", state.ExitCode)
+	}
+	if got := n.exec(n.started(pod, config, idle("after")), "echo", "here"); got != "here\n" {
+		t.Errorf("%q", got)
 	}
 }
