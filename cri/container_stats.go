@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/nodeagent/nodeagent/sandbox"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -15,7 +14,7 @@ func (s *Server) ContainerStats(ctx context.Context, req *runtime.ContainerStats
 	if err != nil {
 		return nil, err
 	}
-	stats, err := s.statsOf(ctx, &ctr)
+	stats, err := s.statsOf(ctx, ctr.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -26,15 +25,8 @@ func (s *Server) ContainerStats(ctx context.Context, req *runtime.ContainerStats
 // only its own line.
 const statsTimeout = 5 * time.Second
 
-func (s *Server) statsOf(ctx context.Context, ctr *sandbox.Container) (*runtime.ContainerStats, error) {
+func (s *Server) statsOf(ctx context.Context, containerID string) (*runtime.ContainerStats, error) {
 	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
 	defer cancel()
-	stats, err := s.sandboxes.ContainerStats(ctx, ctr.ID)
-	if err != nil {
-		return nil, err
-	}
-	if stats.GetAttributes() == nil {
-		stats.Attributes = containerAttributes(ctr)
-	}
-	return stats, nil
+	return s.sandboxes.ContainerStats(ctx, containerID)
 }

@@ -24,6 +24,6 @@ func (s *Server) containerStats(ctx context.Context, filter *runtime.ContainerSt
 	}
 	s.sandboxes.ReadAhead(ctx, nil, ids)
 	return gather(ctx, s.log, ctrs, func(ctx context.Context, ctr *sandbox.Container) (*runtime.ContainerStats, error) {
-		return s.statsOf(ctx, ctr)
+		return s.statsOf(ctx, ctr.ID)
 	})
 }

@@ -24,6 +24,6 @@ func (s *Server) podStats(ctx context.Context, filter *runtime.PodSandboxStatsFi
 	}
 	s.sandboxes.ReadAhead(ctx, ids, nil)
 	return gather(ctx, s.log, pods, func(ctx context.Context, pod *sandbox.Pod) (*runtime.PodSandboxStats, error) {
-		return s.podStatsOf(ctx, pod)
+		return s.podStatsOf(ctx, pod.ID)
 	})
 }

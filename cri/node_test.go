@@ -44,7 +44,6 @@ func TestStatus(t *testing.T) {
 	h := newHarness()
 	h.config.Handlers = []Handler{{Name: "untrusted", UserNamespaces: true}}
 	h.config.Features = Features{SupplementalGroupsPolicy: true, MountOptions: true}
-	h.config.Info = map[string]any{"snapshotter": "overlay"}
 	h.serve(t)
 	resp, err := h.Status(t.Context(), &runtime.StatusRequest{Verbose: true})
 	if err != nil {
@@ -67,7 +66,7 @@ func TestStatus(t *testing.T) {
 	if err := json.Unmarshal([]byte(resp.GetInfo()["config"]), &config); err != nil {
 		t.Fatal(err)
 	}
-	if config["stateDir"] != "/state-dir" || config["rootDir"] != "/root-dir" || config["snapshotter"] != "overlay" {
+	if config["stateDir"] != "/state-dir" || config["rootDir"] != "/root-dir" {
 		t.Errorf("config %v", config)
 	}
 

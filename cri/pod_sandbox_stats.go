@@ -3,7 +3,6 @@ package cri
 import (
 	"context"
 
-	"github.com/nodeagent/nodeagent/sandbox"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -14,22 +13,15 @@ func (s *Server) PodSandboxStats(ctx context.Context, req *runtime.PodSandboxSta
 	if err != nil {
 		return nil, err
 	}
-	stats, err := s.podStatsOf(ctx, &pod)
+	stats, err := s.podStatsOf(ctx, pod.ID)
 	if err != nil {
 		return nil, err
 	}
 	return &runtime.PodSandboxStatsResponse{Stats: stats}, nil
 }
 
-func (s *Server) podStatsOf(ctx context.Context, pod *sandbox.Pod) (*runtime.PodSandboxStats, error) {
+func (s *Server) podStatsOf(ctx context.Context, podID string) (*runtime.PodSandboxStats, error) {
 	ctx, cancel := context.WithTimeout(ctx, statsTimeout)
 	defer cancel()
-	stats, err := s.sandboxes.PodStats(ctx, pod.ID)
-	if err != nil {
-		return nil, err
-	}
-	if stats.GetAttributes() == nil {
-		stats.Attributes = podAttributes(pod)
-	}
-	return stats, nil
+	return s.sandboxes.PodStats(ctx, podID)
 }

@@ -109,8 +109,6 @@ type Config struct {
 	// StreamAddress is where exec, attach and port-forward are served;
 	// empty means 127.0.0.1 and a free port.
 	StreamAddress string
-	// Info is added to the "config" of the verbose Status; may be nil.
-	Info map[string]any
 }
 
 // Deps are the parts the server stands on. All but Ready and Log are needed.

@@ -3,7 +3,6 @@ package cri
 import (
 	"context"
 	"fmt"
-	"maps"
 	"time"
 
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -72,12 +71,7 @@ func (s *Server) runtimeHandlers() []*runtime.RuntimeHandler {
 // statusInfo has "config" in the words that critest reads: stateDir is where
 // it looks whether idmapped mounts work.
 func (s *Server) statusInfo() (map[string]string, error) {
-	config := maps.Clone(s.config.Info)
-	if config == nil {
-		config = map[string]any{}
-	}
-	config["stateDir"] = s.config.StateDir
-	config["rootDir"] = s.config.RootDir
-	config["cgroupDriver"] = s.config.CgroupDriver
-	return verbose("config", config)
+	return verbose("config", map[string]any{
+		"stateDir": s.config.StateDir, "rootDir": s.config.RootDir, "cgroupDriver": s.config.CgroupDriver,
+	})
 }

@@ -166,9 +166,11 @@ func TestStats(t *testing.T) {
 		case "c4":
 			return nil, errdefs.ErrNotFound
 		}
-		return &runtime.ContainerStats{Cpu: &runtime.CpuUsage{UsageCoreNanoSeconds: figure(7e9)}}, nil
+		return &runtime.ContainerStats{Attributes: &runtime.ContainerAttributes{Id: id}, Cpu: &runtime.CpuUsage{UsageCoreNanoSeconds: figure(7e9)}}, nil
 	}
-	h.sandboxes.podStatsFn = func(string) (*runtime.PodSandboxStats, error) { return &runtime.PodSandboxStats{}, nil }
+	h.sandboxes.podStatsFn = func(id string) (*runtime.PodSandboxStats, error) {
+		return &runtime.PodSandboxStats{Attributes: &runtime.PodSandboxAttributes{Id: id}}, nil
+	}
 	h.serve(t)
 	ctx := t.Context()
 	list, err := h.ListContainerStats(ctx, &runtime.ListContainerStatsRequest{})
@@ -181,7 +183,7 @@ func TestStats(t *testing.T) {
 	_, err = h.ListContainerStats(ctx, &runtime.ListContainerStatsRequest{Filter: &runtime.ContainerStatsFilter{Id: "c3"}})
 	wantCode(t, err, codes.Unknown, "cgroup is broken")
 	one, err := h.ContainerStats(ctx, &runtime.ContainerStatsRequest{ContainerId: "c2"})
-	if err != nil || one.GetStats().GetAttributes().GetMetadata().GetName() != "ctr-c2" {
+	if err != nil || one.GetStats().GetAttributes().GetId() != testID("c2") {
 		t.Errorf("exited: %v, %v", one, err)
 	}
 	_, err = h.ContainerStats(ctx, &runtime.ContainerStatsRequest{ContainerId: "zz"})
@@ -192,7 +194,7 @@ func TestStats(t *testing.T) {
 		t.Errorf("pods %v, %v", pods, err)
 	}
 	pod, err := h.PodSandboxStats(ctx, &runtime.PodSandboxStatsRequest{PodSandboxId: "bb"})
-	if err != nil || pod.GetStats().GetAttributes().GetMetadata().GetName() != "pod-bb" {
+	if err != nil || pod.GetStats().GetAttributes().GetId() != testID("bb") {
 		t.Errorf("pod %v, %v", pod, err)
 	}
 	_, err = h.PodSandboxStats(ctx, &runtime.PodSandboxStatsRequest{PodSandboxId: "zz"})

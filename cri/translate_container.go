@@ -181,13 +181,3 @@ func stopSignal(name string) runtime.Signal {
 	name = strings.NewReplacer("RTMIN+", "RTMINPLUS", "RTMAX-", "RTMAXMINUS").Replace(name)
 	return runtime.Signal(runtime.Signal_value["SIGNAL_"+name])
 }
-
-// containerAttributes names a container in its stats.
-func containerAttributes(ctr *sandbox.Container) *runtime.ContainerAttributes {
-	return &runtime.ContainerAttributes{
-		Id:          ctr.ID,
-		Metadata:    ctr.Config.GetMetadata(),
-		Labels:      ctr.Config.GetLabels(),
-		Annotations: ctr.Config.GetAnnotations(),
-	}
-}

@@ -64,13 +64,3 @@ func podNetwork(pod *sandbox.Pod) *runtime.PodSandboxNetworkStatus {
 	}
 	return status
 }
-
-// podAttributes names a pod in its stats.
-func podAttributes(pod *sandbox.Pod) *runtime.PodSandboxAttributes {
-	return &runtime.PodSandboxAttributes{
-		Id:          pod.ID,
-		Metadata:    pod.Config.GetMetadata(),
-		Labels:      pod.Config.GetLabels(),
-		Annotations: pod.Config.GetAnnotations(),
-	}
-}

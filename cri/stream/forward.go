@@ -27,7 +27,7 @@ func (s *Server) serveForward(w http.ResponseWriter, r *http.Request, session *s
 		return
 	}
 	defer conn.Close()
-	conn.SetIdleTimeout(s.config.IdleTimeout)
+	conn.SetIdleTimeout(idleTimeout)
 	f.start(conn)
 	select {
 	case <-conn.CloseChan():

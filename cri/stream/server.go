@@ -35,18 +35,20 @@ type Runtime interface {
 	PortForward(ctx context.Context, podID string, port uint16, stream io.ReadWriteCloser) error
 }
 
+const (
+	// idleTimeout ends a session without traffic; it is kubelet's.
+	idleTimeout = 4 * time.Hour
+	// tokenLife is how long a URL can be used.
+	tokenLife = time.Minute
+)
+
 // Config says where and how to serve. Zero fields have the defaults named.
 type Config struct {
 	// Address is host:port; default 127.0.0.1:0, a free port.
 	Address string
-	// IdleTimeout ends a session without traffic; default four hours, as
-	// kubelet's.
-	IdleTimeout time.Duration
 	// CreationTimeout is how long a client may take to open all its streams
 	// and to send its request; default 30 seconds.
 	CreationTimeout time.Duration
-	// TokenLife is how long a URL can be used; default one minute.
-	TokenLife time.Duration
 	// MaxWaiting is how many connections may be open that have shown no token;
 	// default 1000, as there are no more tokens.
 	MaxWaiting int
@@ -80,14 +82,8 @@ func New(config Config, runtime Runtime) *Server {
 	if config.Address == "" {
 		config.Address = "127.0.0.1:0"
 	}
-	if config.IdleTimeout == 0 {
-		config.IdleTimeout = 4 * time.Hour
-	}
 	if config.CreationTimeout == 0 {
 		config.CreationTimeout = remotecommand.DefaultStreamCreationTimeout
-	}
-	if config.TokenLife == 0 {
-		config.TokenLife = time.Minute
 	}
 	if config.MaxWaiting == 0 {
 		config.MaxWaiting = maxTickets
@@ -98,7 +94,7 @@ func New(config Config, runtime Runtime) *Server {
 	s := &Server{
 		config:  config,
 		runtime: runtime,
-		tickets: newTickets(config.TokenLife),
+		tickets: newTickets(tokenLife),
 		conns:   map[*conn]struct{}{},
 		served:  make(chan struct{}),
 	}
@@ -221,7 +217,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, session *session) {
 		tunnel(w, r, func(w http.ResponseWriter, r *http.Request) { s.serveForward(w, r, session) })
 	case forward && websocket:
 		portforward.ServePortForward(w, r, session, ticket.id, "", &portforward.V4Options{Ports: ticket.ports},
-			s.config.IdleTimeout, s.config.CreationTimeout, portforward.SupportedProtocols)
+			idleTimeout, s.config.CreationTimeout, portforward.SupportedProtocols)
 	case forward:
 		s.serveForward(w, r, session)
 	case websocket:

@@ -28,7 +28,7 @@ func (s *Server) serveSPDY(w http.ResponseWriter, r *http.Request, session *sess
 		return
 	}
 	defer conn.Close()
-	conn.SetIdleTimeout(s.config.IdleTimeout)
+	conn.SetIdleTimeout(idleTimeout)
 	ctx, cancel := context.WithTimeout(session.ctx, s.config.CreationTimeout)
 	defer cancel()
 	if err := a.wait(ctx); err != nil {

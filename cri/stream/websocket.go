@@ -36,7 +36,7 @@ func offers(r *http.Request, protocol string) bool {
 // serveWebSocket runs a command over WebSocket.
 func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request, session *session) {
 	ws := wsstream.NewConn(protocolsFor(session.ticket.wanted))
-	ws.SetIdleTimeout(s.config.IdleTimeout)
+	ws.SetIdleTimeout(idleTimeout)
 	protocol, streams, err := ws.Open(w, r)
 	if err != nil {
 		session.log.WithError(err).Debug("upgrade to WebSocket")

@@ -3,6 +3,7 @@ package server_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/supervisor"
 )
 
@@ -58,6 +60,14 @@ func (n *node) execFilter(id, execID string, p *specs.Process) []unix.SockFilter
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	// Whoever is traced while libcontainer's init, which has threads, executes the program is lost to its tracer.
+	testenv.Eventually(n.t, limit, "the program is executed", func() error {
+		comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if err == nil && string(comm) != filepath.Base(p.Args[0])+"\n" {
+			err = fmt.Errorf("it is %s", comm)
+		}
+		return err
+	})
 	// The kernel knows a tracer by its thread, which ends with this.
 	filters := make(chan []unix.SockFilter)
 	go func() {

@@ -16,6 +16,7 @@ type suite struct {
 	cleanups []func()
 	agent    *testenv.AgentProcess
 	registry *registry
+	pods     int // that were ever configured
 }
 
 func (s *suite) Cleanup(f func()) { s.cleanups = append(s.cleanups, f) }

@@ -31,7 +31,6 @@ type node struct {
 	*testenv.AgentProcess
 	t    *testing.T
 	logs string // folder of the pods' logs
-	pods int
 
 	mu   sync.Mutex
 	made []string // pods to be removed
@@ -59,11 +58,11 @@ func (n *node) pull(image string) {
 // podConfig makes the configuration of a pod that no other test of this process has. Each of its containers has a PID
 // namespace of its own.
 func (n *node) podConfig() *runtimeapi.PodSandboxConfig {
-	n.pods++
+	shared.pods++
 	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(n.t.Name()))
 	return &runtimeapi.PodSandboxConfig{
-		Metadata:     &runtimeapi.PodSandboxMetadata{Name: name, Uid: fmt.Sprintf("%s-%d", name, n.pods), Namespace: "cve"},
-		LogDirectory: filepath.Join(n.logs, fmt.Sprintf("%s-%d", name, n.pods)),
+		Metadata:     &runtimeapi.PodSandboxMetadata{Name: name, Uid: fmt.Sprintf("%s-%d", name, shared.pods), Namespace: "cve"},
+		LogDirectory: filepath.Join(n.logs, fmt.Sprintf("%s-%d", name, shared.pods)),
 		Linux: &runtimeapi.LinuxPodSandboxConfig{SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 			NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
 		}},

@@ -109,7 +109,6 @@ func TestRotation(t *testing.T) {
 	id, logs := n.running(ctr)
 	path := filepath.Join(logs, ctr.LogPath)
 	var paths []string
-	begin := time.Now()
 	for i := range 20 {
 		seen := size(path)
 		testenv.Eventually(t, eventLimit, "the log grows", func() error {
@@ -128,9 +127,8 @@ func TestRotation(t *testing.T) {
 	}
 	end()
 	n.exited(id)
-	count := counted(t, n.logText(append(paths, path)...))
-	if rate := float64(count) / time.Since(begin).Seconds(); rate < 10000 {
-		t.Errorf("%.0f lines a second are too few to tell", rate)
+	if count := counted(t, n.logText(append(paths, path)...)); count < 100000 {
+		t.Errorf("%d lines are too few to tell", count)
 	}
 }
 
@@ -148,25 +146,24 @@ func TestLogsWithoutTheAgent(t *testing.T) {
 	ctr, end := counting(t, "alone")
 	id, logs := n.running(ctr)
 	path := filepath.Join(logs, ctr.LogPath)
-	// grown is how much is written in a second.
-	grown := func() int64 {
+	// grows waits for much more than all pipes and buffers on the way hold.
+	grows := func(when string) {
+		t.Helper()
 		before := size(path)
-		<-time.After(time.Second)
-		return size(path) - before
+		testenv.Eventually(t, eventLimit, "the log grows with the agent "+when, func() error {
+			if more := size(path) - before; more < 4<<20 {
+				return fmt.Errorf("by %d bytes", more)
+			}
+			return nil
+		})
 	}
-	usual := grown()
+	grows("running")
 	n.must("stop the agent", syscall.Kill(n.Pid(), syscall.SIGSTOP))
-	stopped := grown()
+	grows("stopped")
 	n.must("continue the agent", syscall.Kill(n.Pid(), syscall.SIGCONT))
 	n.Kill9()
-	dead := grown()
+	grows("dead")
 	n.Start()
-	for what, bytes := range map[string]int64{"stopped": stopped, "dead": dead} {
-		// Much slower only: other tests may have the machine for a while.
-		if bytes < usual/4 {
-			t.Errorf("with the agent %s %d bytes a second are written, usually %d", what, bytes, usual)
-		}
-	}
 	end()
 	n.exited(id)
 	if count := counted(t, n.logText(path)); count < 10000 {
