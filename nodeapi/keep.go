@@ -30,6 +30,9 @@ const (
 type runRecord struct {
 	// Stopped says that a person stopped it, and not started it since.
 	Stopped bool `json:",omitempty"`
+	// Resume says that a person's restart was begun and is not over: an agent
+	// that finds it starts the container.
+	Resume bool `json:",omitempty"`
 	// Restarts counts those of its policy since a person started it.
 	Restarts int64 `json:",omitempty"`
 	// Pause is how long the restart after the last one waits.

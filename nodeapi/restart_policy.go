@@ -84,7 +84,7 @@ func (s *Server) restartLater(c sandbox.Container, first bool) bool {
 		return false
 	}
 	rebooted := first && run.BootID != "" && run.BootID != s.bootID
-	if !wantsRestart(s.spec(pod).GetRestart(), run, c.ExitCode, rebooted) {
+	if !wantsRestart(s.spec(pod).GetRestart(), run, c.ExitCode, rebooted) && !(first && run.Resume) {
 		return false
 	}
 	s.mu.Lock()
@@ -138,7 +138,10 @@ func (s *Server) restartAfter(ctx context.Context, c sandbox.Container, mine *re
 	if !s.isRestart(c.ID, mine) {
 		return
 	}
-	err := s.changeRun(c, func(r *runRecord) { r.Restarts, r.Pause, r.BootID = r.Restarts+1, mine.next, s.bootID })
+	err := s.changeRun(c, func(r *runRecord) {
+		r.Restarts, r.Pause, r.BootID = r.Restarts+1, mine.next, s.bootID
+		r.Stopped, r.Resume = r.Stopped && !r.Resume, false
+	})
 	if err == nil {
 		_, err = s.start(ctx, c, nil)
 	}
@@ -219,6 +222,12 @@ func (s *Server) stoppedByPerson(c sandbox.Container) error {
 	err := s.changeRun(c, func(r *runRecord) { r.Stopped = true })
 	s.cancelRestart(c.ID)
 	return err
+}
+
+// forgetResume makes a container's policy hold again that an earlier agent was
+// killed over before it stopped it to start it anew.
+func (s *Server) forgetResume(c sandbox.Container) {
+	s.warnOf(c, s.changeRun(c, func(r *runRecord) { r.Stopped, r.Resume = r.Stopped && !r.Resume, false }), "forget its restart")
 }
 
 // startedByPerson makes a container's policy hold again.

@@ -189,6 +189,58 @@ func TestPausesGrowWhileStartsFail(t *testing.T) {
 	}
 }
 
+// A person's restart that an agent was killed over is finished by the next one,
+// whatever the policy; one that had not stopped the container yet is forgotten.
+func TestRestartGoesOn(t *testing.T) {
+	n := newNode(t)
+	for _, name := range []string{"stopped", "running"} {
+		id := n.create(name, box("sleep"))
+		if _, err := n.containers.Start(n.ctx, &nodev1.StartRequest{Container: name}); err != nil {
+			t.Fatal(err)
+		}
+		c, err := n.server.find(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name == "stopped" {
+			if _, err := n.containers.Stop(n.ctx, &nodev1.StopRequest{Container: name}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := n.server.changeRun(c, func(r *runRecord) { r.Stopped, r.Resume = true, true }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.stop()
+	n.serve()
+	eventually(t, "it runs", func() bool { state, _ := n.status("stopped"); return state == "running" })
+	for _, name := range []string{"stopped", "running"} {
+		pod, err := n.sandboxes.Pod(must(t, n.server, name).PodID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if run, err := n.server.runOf(podKey(pod)); err != nil || run.Stopped || run.Resume {
+			t.Errorf("%s: %+v %v", name, run, err)
+		}
+		if _, err := n.containers.Restart(n.ctx, &nodev1.RestartRequest{Container: name}); err != nil {
+			t.Error(err)
+		}
+		if run, err := n.server.runOf(podKey(pod)); err != nil || run.Resume {
+			t.Errorf("%s: %+v %v", name, run, err)
+		}
+	}
+}
+
+// must finds a container.
+func must(t *testing.T, s *Server, name string) sandbox.Container {
+	t.Helper()
+	c, err := s.find(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // Whoever comes second to start a container has what they wanted.
 func TestStartedTwiceAtOnce(t *testing.T) {
 	n := newNode(t)

@@ -30,6 +30,7 @@ func (s *Server) catchUp(c sandbox.Container, first bool) {
 	switch c.State {
 	case sandbox.ContainerRunning, sandbox.ContainerPaused:
 		if first {
+			s.forgetResume(c)
 			s.tellLostStart(c)
 		} else {
 			s.tellStart(c)
