@@ -179,6 +179,7 @@ func (s *Server) discardPod(ctx context.Context, podID string) error {
 	if err := s.sandboxes.RemovePod(ctx, podID); err != nil {
 		return fmt.Errorf("remove pod %s: %w", podID, err)
 	}
+	s.ofPod.Delete(podID)
 	s.mu.Lock()
 	delete(s.specs, podID)
 	s.mu.Unlock()
