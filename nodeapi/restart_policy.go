@@ -217,6 +217,21 @@ func (s *Server) restarting(c sandbox.Container) bool {
 	return err == nil && wantsRestart(s.spec(pod).GetRestart(), run, c.ExitCode, false)
 }
 
+// gaveUp is after how many restarts a policy starts a container no more that
+// fails; zero where it is not that.
+func (s *Server) gaveUp(c sandbox.Container) int {
+	pod, err := s.sandboxes.Pod(c.PodID)
+	policy := s.spec(pod).GetRestart()
+	if err != nil || c.State != sandbox.ContainerExited || c.ExitCode == 0 || policy.GetName() != restartOnFailure {
+		return 0
+	}
+	run, err := s.runOf(podKey(pod))
+	if err != nil || run.Stopped || policy.GetMaxRetries() == 0 || run.Restarts < policy.GetMaxRetries() {
+		return 0
+	}
+	return int(run.Restarts)
+}
+
 // stoppedByPerson keeps a container's policy from starting it again.
 func (s *Server) stoppedByPerson(c sandbox.Container) error {
 	err := s.changeRun(c, func(r *runRecord) { r.Stopped = true })

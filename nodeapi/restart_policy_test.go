@@ -73,6 +73,9 @@ func TestRestartsAreCounted(t *testing.T) {
 	if starts != 3 {
 		t.Errorf("%d starts", starts)
 	}
+	if n.server.gaveUp(must(t, n.server, "fails")) != 2 {
+		t.Error("nobody is told that it gave up")
+	}
 	// A person's start counts anew.
 	if _, err := n.containers.Start(n.ctx, &nodev1.StartRequest{Container: "fails"}); err != nil {
 		t.Fatal(err)

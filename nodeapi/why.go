@@ -275,7 +275,7 @@ func (s *Server) describe(ctx context.Context, of subject, entries []recorder.En
 	}
 	about.State, about.Created, about.Started, about.Finished = string(c.State), c.CreatedAt, c.StartedAt, c.FinishedAt
 	about.ExitCode, about.Reason, about.Message = c.ExitCode, c.Reason, recorder.Plain(c.Message)
-	about.Restarting = s.restarting(c)
+	about.Restarting, about.GaveUp = s.restarting(c), s.gaveUp(c)
 	if running(c) {
 		about.Health = s.healthStory(c)
 		about.FullDisk = fullDisk(c.LogPath)

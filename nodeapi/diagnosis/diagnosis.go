@@ -55,8 +55,10 @@ type Subject struct {
 	// if there is no room for more.
 	Output   []string
 	FullDisk string
-	// Restarting says that its restart policy is to start it again.
+	// Restarting says that its restart policy is to start it again, GaveUp after
+	// how many restarts it does so no more; zero where it is not that.
 	Restarting bool
+	GaveUp     int
 	// Health is what its health check said; zero without one.
 	Health Health
 }
@@ -117,6 +119,10 @@ func Container(c Subject) Story {
 		if c.Restarting {
 			s.State += " Its restart policy is to start it again."
 			s.hint("Keep it from that with: nodectl update --restart no %s", c.name())
+		}
+		if c.GaveUp > 0 {
+			s.State += " Its restart policy gave up after " + count(c.GaveUp, "restart") + "."
+			s.hint("Once that is mended start it again, with as many tries, with: nodectl start %s", c.name())
 		}
 	case Gone:
 		c.gone(&s)

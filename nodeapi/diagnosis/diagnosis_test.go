@@ -48,6 +48,8 @@ func TestContainer(t *testing.T) {
 		"created": {Subject{Now: now, State: Created, Created: before(time.Hour)}, []string{"about an hour ago", "Nobody started it"}},
 		"slow": {Subject{Now: now, State: Running, Started: before(time.Hour), Usage: recorder.Usage{Periods: 100, ThrottledPeriods: 80, Throttled: time.Minute, MemoryPeak: 95, MemoryLimit: 100}},
 			[]string{"It has been running for about an hour", "80 % of all periods", "95B of the 100B"}},
+		"given up": {Subject{Now: now, State: Exited, Started: before(time.Hour), Finished: before(time.Minute), ExitCode: 3, Names: recorder.Names{Container: "web"}, GaveUp: 1},
+			[]string{"Its restart policy gave up after 1 restart.", "nodectl start web"}},
 		"unwell": {Subject{Now: now, State: Running, Started: before(time.Hour), Names: recorder.Names{Owner: "nodectl", Container: "web"}, Health: Health{Unhealthy: true, Streak: 4, Output: "no route\n", Command: `/bin/sh -c "wget x"`}},
 			[]string{"Its health check failed, 4 times in a row. The last time it said: \"no route\".", `nodectl exec web /bin/sh -c "wget x"`, "nodectl restart web"}},
 		"paused": {Subject{Now: now, State: Paused, Names: recorder.Names{Owner: "cri", Namespace: "n", Pod: "p", Container: "c"}, Entries: []recorder.Entry{{Kind: recorder.KindCall, What: "Pause", By: "nodectl (PID 9)", At: before(time.Minute)}}},

@@ -45,7 +45,7 @@ func (h Host) room(r *report, dir string, seen map[unix.Fsid]bool) *unix.Statfs_
 	remedy, what := "du -x "+dir+" | sort -n | tail, and remove what is not needed", "what containers write to logs there is lost when it is full"
 	switch dir {
 	case h.AgentRoot:
-		remedy, what = "nodectl system df, and nodectl system prune", "kubelet evicts pods when images take too much"
+		remedy, what = "nodectl system df; nodectl system prune", "kubelet evicts pods when images take too much"
 	case h.AgentState:
 		what = "no pod can be started when it is full"
 	}
