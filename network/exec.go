@@ -182,6 +182,7 @@ func pluginError(path string, err error, stdout, stderr []byte) error {
 	if printed.Details != "" {
 		message += ": " + printed.Details
 	}
+	message = excerpt([]byte(message))
 	switch printed.Code {
 	case types.ErrTryAgainLater, types.ErrPluginNotAvailable, types.ErrLimitedConnectivity:
 		return fmt.Errorf("plugin %s: %s: %w", path, message, errdefs.ErrUnavailable)
@@ -198,7 +199,7 @@ func excerpt(text []byte) string {
 	if len(text) > limit {
 		text = text[:limit]
 	}
-	return string(text)
+	return strings.ToValidUTF8(string(text), "?")
 }
 
 // boundedBuffer keeps the first maxOutput bytes, and swallows the rest, so

@@ -2,15 +2,18 @@ package network
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 	"github.com/containernetworking/cni/pkg/types/create"
@@ -375,6 +378,20 @@ echo '{"cniVersion": "1.0.0", "interfaces": [null], "ips": [{"address": "10.0.0.
 		t.Errorf("got %v", err)
 	}
 	checkNothing(t, m, data)
+}
+
+// A plugin's words are cut, and are text.
+func TestLongErrorOfPlugin(t *testing.T) {
+	exit := exec.Command("false").Run()
+	printed, err := json.Marshal(map[string]any{"code": 11, "msg": strings.Repeat("é", 1<<18), "details": "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, stdout := range [][]byte{printed, printed[1:]} {
+		if err := pluginError("/p", exit, stdout, nil); len(err.Error()) > 4<<10 || !utf8.ValidString(err.Error()) {
+			t.Errorf("an error of %d bytes", len(err.Error()))
+		}
+	}
 }
 
 // FuzzResult: what is not refused can be read, and told on in every version.
