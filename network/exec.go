@@ -33,6 +33,8 @@ const (
 	maxOutput = 1 << 20
 	// drainTime is how long output of a killed plugin's children is awaited.
 	drainTime = 2 * time.Second
+	// killTime is how long a killed plugin may take to be gone, its output drained.
+	killTime = drainTime + time.Second
 	// busyAttempts and busyPause are for a plugin that is just being written.
 	busyAttempts = 10
 	busyPause    = 100 * time.Millisecond
@@ -114,12 +116,38 @@ func (e *executor) ExecPlugin(ctx context.Context, path string, stdin []byte, en
 func (m *Manager) execute(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	select {
 	case m.slots <- struct{}{}:
-		defer func() { <-m.slots }()
 	case <-ctx.Done():
 		return nil, fmt.Errorf("wait to run plugin %s: %w", path, context.Cause(ctx))
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.PluginTimeout)
 	defer cancel()
+	var out []byte
+	var err error
+	done := make(chan struct{})
+	// It ends with the program: one that the kernel cannot kill, since it waits for a
+	// disk or a server, keeps its slot, and nothing else.
+	go func() {
+		defer func() { <-m.slots }()
+		defer close(done)
+		out, err = runReady(ctx, path, stdin, environ)
+	}()
+	select {
+	case <-done:
+		return out, err
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(killTime)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return out, err
+	case <-timer.C:
+		return nil, fmt.Errorf("plugin %s cannot be killed: %w", path, context.Cause(ctx))
+	}
+}
+
+// runReady runs the program, once it is not being written any more.
+func runReady(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	for attempt := 1; ; attempt++ {
 		out, err := runOnce(ctx, path, stdin, environ)
 		if !errors.Is(err, unix.ETXTBSY) || attempt == busyAttempts {

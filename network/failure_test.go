@@ -308,6 +308,42 @@ sleep 1000`)
 	checkNothing(t, m, data)
 }
 
+// TestUnkillablePlugin: one that the kernel does not kill, as one that waits for a
+// disk, does not hold up its pod for ever.
+func TestUnkillablePlugin(t *testing.T) {
+	rooted(t)
+	freezer := "/sys/fs/cgroup/freezer/nodeagent-test-plugin"
+	if err := os.Mkdir(freezer, 0o755); err != nil {
+		t.Skip("no freezer whose processes cannot be killed: ", err)
+	}
+	t.Cleanup(func() { tidy(t) })
+	cfg := testConfig(t)
+	cfg.PluginTimeout = 200 * time.Millisecond
+	data := t.TempDir()
+	script(t, cfg, "fail", `[ "$CNI_COMMAND" = ADD ] || exit 0
+echo $$ > `+freezer+`/cgroup.procs
+echo FROZEN > `+freezer+`/freezer.state
+exec sleep 1000`)
+	writeConf(t, cfg, "10-test.conflist", chained(data))
+	m := newManager(t, cfg)
+	if err := addError(m, newPod(t)); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "cannot be killed") {
+		t.Errorf("got %v", err)
+	}
+	if len(m.slots) != 1 {
+		t.Errorf("%d slots are taken", len(m.slots))
+	}
+	if err := os.WriteFile(freezer+"/freezer.state", []byte("THAWED"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, 10*time.Second, "the plugin ends", func() error {
+		if len(m.slots) != 0 {
+			return errors.New("its slot is taken")
+		}
+		return os.Remove(freezer)
+	})
+	checkNothing(t, m, data)
+}
+
 // TestHangingCleanup: a plugin that hangs over what a pod has left keeps no other
 // from its rules.
 func TestHangingCleanup(t *testing.T) {
