@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -150,10 +151,12 @@ func resultOf(raw types.Result, name, ifName string) (*Result, error) {
 			result.MAC = link.Mac
 		}
 	}
-	for _, config := range from.IPs {
-		if i := config.Interface; i != nil && *i >= 0 && *i < len(from.Interfaces) && from.Interfaces[*i].Sandbox == "" {
-			continue
-		}
+	ips := ipsOf(from, func(link *current.Interface) bool { return link.Sandbox != "" && link.Name == ifName })
+	if len(ips) == 0 {
+		// The plugin calls the pod's interface otherwise.
+		ips = ipsOf(from, func(link *current.Interface) bool { return link.Sandbox != "" })
+	}
+	for _, config := range ips {
 		ones, _ := config.Address.Mask.Size()
 		addr, ok := netip.AddrFromSlice(config.Address.IP)
 		if !ok {
@@ -168,4 +171,13 @@ func resultOf(raw types.Result, name, ifName string) (*Result, error) {
 		return nil, fmt.Errorf("network %s gave the pod no address: %w", name, errdefs.ErrUnavailable)
 	}
 	return result, nil
+}
+
+// ipsOf picks the addresses of interfaces that are wanted, and of none in
+// particular.
+func ipsOf(result *current.Result, wanted func(*current.Interface) bool) []*current.IPConfig {
+	return slices.DeleteFunc(slices.Clone(result.IPs), func(config *current.IPConfig) bool {
+		i := config.Interface
+		return i != nil && *i >= 0 && *i < len(result.Interfaces) && !wanted(result.Interfaces[*i])
+	})
 }

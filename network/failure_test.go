@@ -416,6 +416,22 @@ echo '{"cniVersion": "1.0.0", "interfaces": [null], "ips": [{"address": "10.0.0.
 	checkNothing(t, m, data)
 }
 
+// Addresses of a pod's further interfaces are not the pod's.
+func TestAddressesOfOneInterface(t *testing.T) {
+	printed := `{"cniVersion": "1.0.0", "interfaces": [{"name": "br"}, {"name": "net1", "sandbox": "/x"}, {"name": %q, "sandbox": "/x"}],
+		"ips": [{"address": "10.0.0.1/24", "interface": 0}, {"address": "10.0.1.1/24", "interface": 1}, {"address": "10.0.2.1/24", "interface": 2}]}`
+	for name, want := range map[string]string{"eth0": "[10.0.2.1/24]", "other": "[10.0.1.1/24 10.0.2.1/24]"} {
+		raw, err := create.CreateFromBytes(fmt.Appendf(nil, printed, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		result, err := resultOf(raw, "x", InterfaceName)
+		if err != nil || fmt.Sprint(result.Addresses) != want {
+			t.Errorf("%s: got %v %v", name, result, err)
+		}
+	}
+}
+
 // A plugin's words are cut, and are text.
 func TestLongErrorOfPlugin(t *testing.T) {
 	exit := exec.Command("false").Run()
