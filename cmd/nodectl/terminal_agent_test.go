@@ -94,7 +94,8 @@ func (p *person) sizesOfSeveral(t *testing.T) {
 }
 
 // signals: Ctrl-C goes to the process of a terminal, and by nodectl to that of a
-// container without one; a hang-up leaves the container alone.
+// container without one; one that is not proxied, such as a hang-up, leaves the
+// container alone.
 func (p *person) signals(t *testing.T) {
 	p.t = t
 	const script = `trap "echo got it; exit 5" INT; echo ready; while true; do sleep 0.05; done`
@@ -107,7 +108,7 @@ func (p *person) signals(t *testing.T) {
 		o.ends(5)
 	}
 	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGKILL} {
-		o := p.onTerminal(p.command("run", "-it", "--name", "left", "busybox", "sh"))
+		o := p.onTerminal(p.command("run", "-it", "--sig-proxy=false", "--name", "left", "busybox", "sh"))
 		o.shows("# ")
 		if err := o.cmd.Process.Signal(signal); err != nil {
 			t.Fatal(err)
@@ -122,6 +123,13 @@ func (p *person) signals(t *testing.T) {
 		p.want("running", "inspect", "-f", "{{.State.Status}}", "left")
 		p.ctl("rm", "-f", "left")
 	}
+	ended := p.onTerminal(p.command("run", "--rm", "-it", "busybox", "sh", "-c", strings.ReplaceAll(script, "INT", "TERM")))
+	ended.shows("ready")
+	if err := ended.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	ended.shows("got it")
+	ended.ends(5)
 	p.want("host", "rm", "-f", "host")
 }
 

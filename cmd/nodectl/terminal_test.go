@@ -29,6 +29,8 @@ type onTerminal struct {
 	// sent are the client's messages; the test answers by end.
 	sent chan *nodev1.AttachRequest
 	end  chan int32
+	// killed has the signals that the container is sent.
+	killed chan string
 	// before is the terminal's mode before nodectl ran.
 	before unix.Termios
 
@@ -38,8 +40,12 @@ type onTerminal struct {
 
 func startOnTerminal(t *testing.T, args ...string) *onTerminal {
 	t.Helper()
-	o := &onTerminal{t: t, sent: make(chan *nodev1.AttachRequest, 64), end: make(chan int32, 1), exited: make(chan error, 1)}
+	o := &onTerminal{t: t, sent: make(chan *nodev1.AttachRequest, 64), end: make(chan int32, 1), exited: make(chan error, 1), killed: make(chan string, 8)}
 	agent := newFakeAgent()
+	agent.kill = func(r *nodev1.KillRequest) error {
+		o.killed <- r.GetSignal()
+		return nil
+	}
 	serve := func(stream nodev1.Containers_AttachServer) error {
 		go func() {
 			for {
@@ -253,7 +259,7 @@ func TestDetachKeysOfDockersConfiguration(t *testing.T) {
 func TestTerminalIsRestoredBySignals(t *testing.T) {
 	for name, signal := range map[string]unix.Signal{"TERM": unix.SIGTERM, "HUP": unix.SIGHUP, "QUIT": unix.SIGQUIT} {
 		t.Run(name, func(t *testing.T) {
-			o := startOnTerminal(t, "run", "-it", "busybox", "sh")
+			o := startOnTerminal(t, "run", "-it", "--sig-proxy=false", "busybox", "sh")
 			o.attached()
 			if err := o.cmd.Process.Signal(signal); err != nil {
 				t.Fatal(err)
@@ -261,6 +267,26 @@ func TestTerminalIsRestoredBySignals(t *testing.T) {
 			o.ends(128 + int(signal))
 		})
 	}
+}
+
+// As docker's, a run sends signals on with a terminal too: what kills a job
+// that is one must end its container.
+func TestSignalsReachTheContainerOnATerminal(t *testing.T) {
+	o := startOnTerminal(t, "run", "-it", "busybox", "sh")
+	o.attached()
+	if err := o.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case name := <-o.killed:
+		if name != "SIGTERM" {
+			t.Errorf("the container got %s", name)
+		}
+	case <-time.After(patience):
+		t.Fatal("the container got no signal")
+	}
+	o.end <- 143
+	o.ends(143)
 }
 
 // Even a death that nodectl cannot see coming leaves the terminal as it was.

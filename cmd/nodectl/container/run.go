@@ -94,7 +94,7 @@ func (r *runner) startError(err error) error {
 func (r *runner) attached(ctx context.Context, client nodev1.ContainersClient, id string, keys []byte) error {
 	return foreground(ctx, r.cli, client, foregroundOptions{
 		id: id, tty: r.flags.tty, stdin: r.flags.interactive, start: true, startError: r.startError,
-		sigProxy: r.sigProxy && !r.flags.tty, keys: keys, streams: r.flags.attach,
+		sigProxy: r.sigProxy, keys: keys, streams: r.flags.attach,
 	})
 }
 
@@ -128,8 +128,10 @@ func (o foregroundOptions) has(stream string) bool {
 // ends: the error has its exit code. Detaching is no error where it was
 // started here.
 func foreground(ctx context.Context, cli *command.CLI, client nodev1.ContainersClient, o foregroundOptions) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	if o.sigProxy {
-		defer proxySignals(ctx, cli, client, o.id)()
+		defer proxySignals(ctx, client, o.id, func() { cancel(errForced) })()
 	}
 	begun := false
 	out, stderr := cli.Out, cli.Err
@@ -140,13 +142,17 @@ func foreground(ctx context.Context, cli *command.CLI, client nodev1.ContainersC
 		stderr = io.Discard
 	}
 	o.stdin = o.stdin && o.has("stdin")
-	s := &session{cli: cli, out: out, err: stderr, tty: o.tty, stdin: o.stdin, keys: o.keys, attached: func(string) { begun = true }}
+	s := &session{
+		cli: cli, out: out, err: stderr, tty: o.tty, stdin: o.stdin, proxied: o.sigProxy, keys: o.keys, attached: func(string) { begun = true },
+	}
 	code, err := s.run(ctx, func(ctx context.Context) (link, error) {
 		return openAttach(ctx, client, &nodev1.AttachStart{
 			Container: o.id, Start: o.start, Stdin: o.stdin, Output: true, Size: terminalSize(cli, o.tty),
 		})
 	})
 	switch {
+	case err != nil && context.Cause(ctx) == errForced:
+		return &command.Exit{Code: 1, Err: errForced}
 	case errors.Is(err, terminal.ErrDetached):
 		fmt.Fprintln(cli.Err, err)
 		if o.start {
@@ -155,6 +161,8 @@ func foreground(ctx context.Context, cli *command.CLI, client nodev1.ContainersC
 		return &command.Exit{Code: 1}
 	case err != nil && o.startError != nil && !begun:
 		return o.startError(err)
+	case err != nil && o.startError != nil:
+		return &command.Exit{Code: command.ExitEngine, Err: err}
 	case err != nil:
 		return err
 	case code != 0:

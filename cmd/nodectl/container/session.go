@@ -39,8 +39,9 @@ type reply struct {
 // session joins the person's streams to those of a process.
 type session struct {
 	cli *command.CLI
-	// tty says that the process has a terminal; stdin that input goes to it.
-	tty, stdin bool
+	// tty says that the process has a terminal; stdin that input goes to it;
+	// proxied that signals do.
+	tty, stdin, proxied bool
 	// out and err take what the process writes.
 	out, err io.Writer
 	// keys detach; only with both of the above.
@@ -63,7 +64,7 @@ func (s *session) run(ctx context.Context, open func(context.Context) (link, err
 	defer cancel(nil)
 	raw := s.tty && s.stdin && terminal.Is(s.cli.In)
 	if raw {
-		restore, err := terminal.Raw(s.cli.In)
+		restore, err := terminal.Raw(s.cli.In, s.proxied)
 		if err != nil {
 			return 0, err
 		}

@@ -3,7 +3,6 @@ package container
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"strconv"
@@ -19,11 +18,18 @@ import (
 // answer before one that ends processes ends nodectl; the number is docker's.
 const lastStraw = 3
 
+// errForced says that nodectl was ended like that, in docker's words.
+var errForced = &command.Usage{Text: "\ngot 3 SIGTERM/SIGINTs, forcefully exiting"}
+
 // proxySignals sends each signal nodectl gets to a container, until stop is
-// called. Signals that are about nodectl itself are left out.
-func proxySignals(ctx context.Context, cli *command.CLI, client nodev1.ContainersClient, id string) (stop func()) {
+// called. Signals that are about nodectl itself are left out. giveUp is called
+// when a person must not wait for the agent any more.
+func proxySignals(ctx context.Context, client nodev1.ContainersClient, id string, giveUp func()) (stop func()) {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals)
+	// These stop who uses the terminal from the background. Caught, they would
+	// come again and again.
+	signal.Reset(unix.SIGTTIN, unix.SIGTTOU)
 	ctx, cancel := context.WithCancel(ctx)
 	queue := make(chan string, cap(signals))
 	var unanswered atomic.Int32
@@ -39,9 +45,8 @@ func proxySignals(ctx context.Context, cli *command.CLI, client nodev1.Container
 				if name == "" {
 					continue
 				}
-				if n := unanswered.Add(1); n >= lastStraw && (s == unix.SIGINT || s == unix.SIGTERM) {
-					fmt.Fprintf(cli.Err, "\ngot %d SIGTERM/SIGINTs, forcefully exiting\n", n)
-					os.Exit(1)
+				if unanswered.Add(1) >= lastStraw && (s == unix.SIGINT || s == unix.SIGTERM) {
+					giveUp()
 				}
 				select {
 				case queue <- name:

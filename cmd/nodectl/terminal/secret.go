@@ -42,7 +42,7 @@ func ReadSecret(f *os.File, out io.Writer, question string) (string, error) {
 
 // silence turns echo off.
 func silence(f *os.File) (restore func(), err error) {
-	if restore, err = keep(f); err != nil {
+	if restore, err = keep(f, false); err != nil {
 		return nil, err
 	}
 	mode, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)

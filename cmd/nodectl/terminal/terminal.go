@@ -30,9 +30,9 @@ func Is(stream any) bool {
 }
 
 // Raw puts a terminal in raw mode. restore puts it back and may be called
-// more than once.
-func Raw(f *os.File) (restore func(), err error) {
-	if restore, err = keep(f); err != nil {
+// more than once. proxied says that signals go elsewhere and end nothing.
+func Raw(f *os.File, proxied bool) (restore func(), err error) {
+	if restore, err = keep(f, proxied); err != nil {
 		return nil, err
 	}
 	if _, err := term.MakeRaw(int(f.Fd())); err != nil {
@@ -46,7 +46,7 @@ func Raw(f *os.File) (restore func(), err error) {
 // puts it back; until it is called the signals that end a process put it back
 // before they do, and where nothing can be done any more, such as after
 // SIGKILL or a broken standard output, a guard does.
-func keep(f *os.File) (restore func(), err error) {
+func keep(f *os.File, proxied bool) (restore func(), err error) {
 	state, err := term.GetState(int(f.Fd()))
 	if err != nil {
 		return nil, fmt.Errorf("read the terminal's mode: %w", err)
@@ -58,7 +58,10 @@ func keep(f *os.File) (restore func(), err error) {
 		// terminal next may have changed it.
 		watch.dismiss()
 	}
-	stop := interrupt.Undo(back)
+	stop := func() {}
+	if !proxied {
+		stop = interrupt.Undo(back)
+	}
 	return sync.OnceFunc(func() {
 		stop()
 		back()
