@@ -43,13 +43,15 @@ func (m *Manager) removePod(ctx context.Context, op *operation, p *pod) error {
 		return err
 	}
 	defer p.standing.release()
-	s := p.get()
-	if _, err := m.findPod(s.ID); err != nil {
+	if _, err := m.findPod(p.get().ID); err != nil {
 		return nil
 	}
-	if s.State != PodNotReady {
-		return fmt.Errorf("it was revived: %w", errdefs.ErrFailedPrecondition)
+	// It may have been revived since it was stopped.
+	if err := m.stopStanding(ctx, op, p); err != nil {
+		m.finishStop(p)
+		return err
 	}
+	s := p.get()
 	err := undo.Sequence{Name: "remove pod", Stage: op.at, Steps: []undo.Step{
 		{Name: "containers", Do: func(ctx context.Context) error { return m.removeAll(ctx, p) }},
 		{Name: "late init", Do: func(ctx context.Context) error { return m.removeLateInit(ctx, s) }},

@@ -62,13 +62,17 @@ func (m *Manager) finishStop(p *pod) {
 	})
 }
 
-// stopPod is the sequence. Nothing of it is undone: each step is idempotent,
-// and the whole is repeated until it succeeds.
 func (m *Manager) stopPod(ctx context.Context, op *operation, p *pod) error {
 	if err := acquire(ctx, p.standing); err != nil {
 		return err
 	}
 	defer p.standing.release()
+	return m.stopStanding(ctx, op, p)
+}
+
+// stopStanding is the sequence, with standing held. Nothing of it is undone:
+// each step is idempotent, and the whole is repeated until it succeeds.
+func (m *Manager) stopStanding(ctx context.Context, op *operation, p *pod) error {
 	if p.get().State == PodNotReady {
 		return nil
 	}
