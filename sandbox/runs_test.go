@@ -2,6 +2,8 @@ package sandbox
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -121,5 +123,42 @@ func TestTargetEndsBeforeStart(t *testing.T) {
 	}
 	if _, err := m.StartContainer(t.Context(), id, nil); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("start: %v", err)
+	}
+}
+
+// A process may end, unheard, before it is recorded that it runs.
+func TestExitMissedDuringStart(t *testing.T) {
+	w, m := start(t)
+	id, err := m.CreateContainer(t.Context(), containerRequest(readyPod(t, m), "c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resume := filepath.Join(t.TempDir(), "resume")
+	disable, err := failpoint.Enable("start.supervisor.after=wait:" + resume)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disable()
+	started := make(chan error, 1)
+	go func() {
+		_, err := m.StartContainer(t.Context(), id, nil)
+		started <- err
+	}()
+	eventually(t, "the process runs", func() bool { _, err := os.Stat(failpoint.Reached(resume)); return err == nil })
+	w.setFail("Connect", errors.New("none"))
+	fakeSupervisor{w}.hangUp()
+	eventually(t, "disconnected", func() bool { _, err := m.supervisor(); return err != nil })
+	fakeSupervisor{w}.end(id, supervisor.Exit{Code: 3})
+	before := w.count("List")
+	w.setFail("Connect", nil)
+	eventually(t, "missed exits were looked for", func() bool { return w.count("List") > before })
+	if err := os.WriteFile(resume, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	if c, err := m.WaitContainer(t.Context(), id); err != nil || c.ExitCode != 3 {
+		t.Errorf("container %+v, %v", c, err)
 	}
 }

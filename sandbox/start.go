@@ -51,6 +51,8 @@ type starting struct {
 	client *client
 	spec   *specs.Spec
 	pid    int
+	// link is the connection to the supervisor that it is started over.
+	link *Supervisor
 	// attachment is set once the container runs; nil without a client.
 	attachment *Attachment
 }
@@ -93,6 +95,11 @@ func (r *starting) start(ctx context.Context, op *operation) error {
 		return errors.Join(err, r.fail(err))
 	}
 	r.publish(EventStarted, c.get().ID, c.pod)
+	if r.sup.Load() != r.link {
+		// It may have ended while nobody listened, and who looked for such
+		// exits after that did not know that it runs.
+		r.background("look for missed exits", r.findExits)
+	}
 	return nil
 }
 
@@ -180,6 +187,7 @@ func (r *starting) saveProcess(context.Context) error {
 }
 
 func (r *starting) run(ctx context.Context) error {
+	r.link = r.sup.Load()
 	sup, err := r.supervisor()
 	if err != nil {
 		return err
