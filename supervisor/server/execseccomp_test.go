@@ -53,6 +53,26 @@ func TestExecSeccomp(t *testing.T) {
 	}
 }
 
+// A filter that is older than the system calls that look at a program keeps nothing from being run.
+func TestExecUnderOldFilter(t *testing.T) {
+	n := startNode(t)
+	c := n.container("one", "sleep 1000")
+	c.Spec.Linux.Seccomp = &specs.LinuxSeccomp{
+		DefaultAction: specs.ActAllow,
+		Architectures: []specs.Arch{specs.ArchX86_64, specs.ArchAARCH64},
+		Syscalls:      []specs.LinuxSyscall{{Names: []string{"faccessat2", "clone3", "close_range"}, Action: specs.ActErrno, ErrnoRet: new(uint(unix.EPERM))}},
+	}
+	n.start(c)
+	for _, process := range []*specs.Process{execProcess("echo fine"), byLibcontainer(execProcess("echo fine"))} {
+		if out := n.execText("one", fmt.Sprint("exec-", n.libcontainerExecs()), process); out != "fine\n" {
+			t.Errorf("it says %q", out)
+		}
+	}
+	if n.libcontainerExecs() != 1 {
+		t.Error("libcontainer was asked for both")
+	}
+}
+
 // execFilter runs a process and returns its newest seccomp filter.
 func (n *node) execFilter(id, execID string, p *specs.Process) []unix.SockFilter {
 	n.t.Helper()

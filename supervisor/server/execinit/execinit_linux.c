@@ -292,9 +292,8 @@ static void become(const struct request *r)
 	check_folder();
 	set_capabilities(h);
 	// The change of the user may have made us one that others of that user can look into (fs.suid_dumpable), who
-	// would find a process that has no seccomp filter yet.
-	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
-		fail(STEP_CAPABILITIES);
+	// would find a process that has no seccomp filter yet. One that has may be refused this.
+	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
 // execute runs the first program that is there and may be run; only a name without a slash has more than one place.
@@ -312,7 +311,8 @@ static void __attribute__((noreturn)) execute(const struct request *r, int filte
 		} else if (S_ISDIR(st.st_mode)) {
 			step = STEP_ACCESS;
 			errno = EISDIR;
-		} else if (faccessat(AT_FDCWD, r->programs[i], X_OK, AT_EACCESS) != 0) {
+		} else if (faccessat(AT_FDCWD, r->programs[i], X_OK, AT_EACCESS) != 0 && !(errno == EPERM && st.st_mode & 0111)) {
+			// EPERM is how seccomp filters refuse a system call (faccessat2) that they do not know.
 			step = STEP_ACCESS;
 		} else {
 			program = r->programs[i];
