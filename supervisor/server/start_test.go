@@ -1,16 +1,19 @@
 package server_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/supervisor"
 )
 
@@ -190,4 +193,24 @@ func (n *node) cgroupFile(id, name string) string {
 	}
 	n.t.Fatalf("no %s of container %s", name, id)
 	return ""
+}
+
+// A container that only forks is ended all the same.
+func TestForkBombIsDeleted(t *testing.T) {
+	n := startNode(t)
+	c := n.container("one", "f() { f & f & f & }; f; sleep 1000")
+	most := int64(300)
+	c.Spec.Linux.Resources.Pids = &specs.LinuxPids{Limit: &most}
+	n.start(c)
+	testenv.Eventually(t, limit, "it has forked", func() error {
+		if got := n.count("one"); got < 100 {
+			return fmt.Errorf("%d processes", got)
+		}
+		return nil
+	})
+	at := time.Now()
+	if _, err := n.Delete(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	t.Log("deleted in", time.Since(at))
 }
