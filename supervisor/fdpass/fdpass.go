@@ -2,7 +2,8 @@
 // sender connects to the supervisor's second Unix socket, sends one message of
 // a random token, a mask and the descriptors (SCM_RIGHTS), and gets one byte
 // back. A request on the first socket then names the token. Every received
-// descriptor is close-on-exec from the start.
+// descriptor is close-on-exec from the start, and in blocking mode, as programs
+// expect of their standard streams; the other end of a pipe keeps its own.
 package fdpass
 
 import (
@@ -220,6 +221,8 @@ func parseRights(oob []byte) ([]*os.File, error) {
 			return files, err
 		}
 		for _, fd := range fds {
+			// Before it is a file, which would be polled otherwise.
+			_ = unix.SetNonblock(fd, false)
 			files = append(files, os.NewFile(uintptr(fd), "passed"))
 		}
 	}

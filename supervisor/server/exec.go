@@ -189,10 +189,7 @@ func (s *Server) execProcess(e *execution, req *v1.ExecRequest, files *fdpass.Se
 			return nil, errors.New("terminal without a console socket")
 		}
 		process.ConsoleSocket = files.Console
-		return process, setBlocking(files.Console)
-	}
-	if err := setBlocking(files.Stdin, files.Stdout, files.Stderr); err != nil {
-		return nil, err
+		return process, nil
 	}
 	// A nil file in an interface is not a nil interface.
 	if files.Stdin != nil {
@@ -205,20 +202,6 @@ func (s *Server) execProcess(e *execution, req *v1.ExecRequest, files *fdpass.Se
 		process.Stderr = files.Stderr
 	}
 	return process, nil
-}
-
-// setBlocking gives files the mode that programs expect of their standard
-// streams; the agent's end of a pipe keeps its own mode.
-func setBlocking(files ...*os.File) error {
-	for _, f := range files {
-		if f == nil {
-			continue
-		}
-		if err := unix.SetNonblock(int(f.Fd()), false); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // exec starts a process and begins to wait for it.

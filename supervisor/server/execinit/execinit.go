@@ -58,7 +58,7 @@ func Start(ctx context.Context, target syscall.Conn, streams [3]*os.File, r *Req
 		return 0, fmt.Errorf("make request: %w", err)
 	}
 	defer request.Close()
-	answerR, answerW, err := os.Pipe()
+	answerR, answerW, err := pipe()
 	if err != nil {
 		return 0, err
 	}
@@ -93,6 +93,20 @@ func Start(ctx context.Context, target syscall.Conn, streams [3]*os.File, r *Req
 		reap(pid)
 	}
 	return pid, err
+}
+
+// pipe is os.Pipe, but that the end for writing is one for another program.
+func pipe() (r, w *os.File, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, fmt.Errorf("make pipe: %w", err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return nil, nil, fmt.Errorf("make pipe: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "answer"), os.NewFile(uintptr(fds[1]), "answer"), nil
 }
 
 // startFirst starts the first process, with these files as its descriptors,
