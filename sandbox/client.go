@@ -102,13 +102,25 @@ func (c *client) pump() {
 			continue
 		}
 		wg.Go(func() {
-			_, _ = io.Copy(s.to, s.from)
+			copyOutput(s.to, s.from)
 			// A client that takes no more must not hold the process up.
 			s.from.Close()
 			s.to.Close()
 		})
 	}
 	wg.Wait()
+}
+
+// copyBuffers are what output is copied by: a probe writes hardly any, and they
+// come by the hundred a second.
+var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// copyOutput copies until either side ends.
+func copyOutput(to io.Writer, from *os.File) {
+	buf := copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(buf)
+	// A file would bring a buffer of its own.
+	_, _ = io.CopyBuffer(to, struct{ io.Reader }{from}, buf[:])
 }
 
 // drain limits how long pump may go on: a process that has ended may have
