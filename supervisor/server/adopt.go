@@ -81,6 +81,10 @@ func (s *Server) adoptContainer(rec record) error {
 		c.status, c.exit = supervisor.StatusStopped, &exit
 		close(c.ended)
 		s.add(c)
+		if rec.SharedPID {
+			// The one before may have been killed before it did.
+			return killCgroups(context.Background(), rec.Cgroups)
+		}
 		return nil
 	}
 	if !errors.Is(err, os.ErrNotExist) {

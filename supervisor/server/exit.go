@@ -36,9 +36,10 @@ func (s *Server) watch(c *container, kills uint64) {
 	s.ended(c, status, kills)
 }
 
-// ended does what follows the end of a container's init, in order: the exit
-// is recorded before anybody hears of it, and the output is in the log before
-// that. kills is how often the OOM killer is known to have killed in it.
+// ended does what follows the end of a container's init, in order: the exit is
+// recorded first, as nobody can find it out again, and nobody hears of it
+// before the output is in the log. kills is how often the OOM killer is known to
+// have killed in it.
 func (s *Server) ended(c *container, status pidfd.Status, kills uint64) {
 	log := logrus.WithField("container", c.id)
 	exit := &supervisor.Exit{Code: status.Code, Signal: status.Signal, At: time.Now()}
@@ -48,16 +49,16 @@ func (s *Server) ended(c *container, status pidfd.Status, kills uint64) {
 	c.mu.Lock()
 	rec, streams, proc := c.record, c.io, c.proc
 	c.mu.Unlock()
+	exit.OOMKilled = kills > 0 || oomwatch.Kills(rec.Cgroups) > 0
+	if err := writeJSON(s.exitPath(c.id), exit); err != nil {
+		log.WithError(err).Error("record exit")
+	}
 	if rec.SharedPID {
 		if err := killCgroups(context.Background(), rec.Cgroups); err != nil {
 			log.WithError(err).Warn("kill what the container left")
 		}
 	}
-	exit.OOMKilled = kills > 0 || oomwatch.Kills(rec.Cgroups) > 0
 	closeStreams(streams)
-	if err := writeJSON(s.exitPath(c.id), exit); err != nil {
-		log.WithError(err).Error("record exit")
-	}
 	c.mu.Lock()
 	c.status = supervisor.StatusStopped
 	c.exit = exit
