@@ -17,10 +17,14 @@ var jobsUnit []byte
 
 // parts of the distribution's systemd that the machine gets. The programs' libraries come along with them.
 var (
-	systemdPrograms = []string{"lib/systemd/systemd", "bin/systemctl", "usr/bin/dbus-daemon"}
-	systemdUnits    = []string{"sysinit.target", "basic.target", "sockets.target", "slices.target", "shutdown.target", "dbus.socket", "dbus.service"}
-	// laterPrograms are those of versions later than Debian 12's.
-	laterPrograms = []string{"lib/systemd/systemd-executor", "usr/lib/systemd/systemd-executor"}
+	systemdPrograms = []string{"lib/systemd/systemd", "bin/systemctl", "bin/dbus-daemon"}
+	systemdFiles    = []string{
+		"lib/systemd/system/sysinit.target", "lib/systemd/system/basic.target", "lib/systemd/system/sockets.target",
+		"lib/systemd/system/shutdown.target", "lib/systemd/system/dbus.socket", "lib/systemd/system/dbus.service",
+		"share/dbus-1/system.conf", "share/dbus-1/system.d/org.freedesktop.systemd1.conf",
+	}
+	// executor is of versions later than Debian 12's.
+	executor = "lib/systemd/systemd-executor"
 )
 
 // unpackSystemd gets the distribution's systemd and D-Bus, and all they depend on, into dir, unless they are there
@@ -55,22 +59,15 @@ func (a *archive) addSystemd(tree string) error {
 	if err != nil {
 		return err
 	}
-	programs := map[string]string{}
-	for _, name := range systemdPrograms {
-		path := files[filepath.Base(name)]
+	libraries := map[string]string{}
+	for _, name := range append(systemdPrograms, executor) {
+		path := a.addPart(tree, name, 0o755)
+		if path == "" && name == executor {
+			continue
+		}
 		if path == "" {
 			return fmt.Errorf("%s has no %s", tree, name)
 		}
-		programs[name] = path
-	}
-	for _, name := range laterPrograms {
-		if path := filepath.Join(tree, name); isFile(path) {
-			programs[name] = path
-		}
-	}
-	libraries := map[string]string{}
-	for name, path := range programs {
-		a.addFile(name, path)
 		if err := needed(path, files, libraries); err != nil {
 			return err
 		}
@@ -80,17 +77,34 @@ func (a *archive) addSystemd(tree string) error {
 		a.addFile("lib/"+name, path)
 	}
 	a.addFile("lib64/ld-linux-x86-64.so.2", files["ld-linux-x86-64.so.2"])
-	for _, unit := range systemdUnits {
-		a.addFile("lib/systemd/system/"+unit, files[unit])
+	for _, name := range systemdFiles {
+		if a.addPart(tree, name, 0o644) == "" {
+			return fmt.Errorf("%s has no %s", tree, name)
+		}
 	}
-	a.addFile("usr/share/dbus-1/system.conf", files["system.conf"])
-	a.addFile("usr/share/dbus-1/system.d/org.freedesktop.systemd1.conf", files["org.freedesktop.systemd1.conf"])
 	a.add("etc/systemd/system/jobs.service", jobsUnit, 0o644)
 	a.add("etc/machine-id", []byte("6e6f64656167656e74206d616368696e\n"), 0o644)
 	a.add("etc/passwd", []byte("root:x:0:0::/root:/bin/sh\nmessagebus:x:100:100::/:/bin/false\n"), 0o644)
 	a.add("etc/group", []byte("root:x:0:\nmessagebus:x:100:\n"), 0o644)
 	a.add("systemd", nil, 0o644)
 	return nil
+}
+
+// addPart adds a file of the tree where it is there, below usr or not, and gives its path; empty when there is none.
+func (a *archive) addPart(tree, name string, mode int) string {
+	for _, place := range []string{name, "usr/" + name} {
+		path := filepath.Join(tree, place)
+		if !isFile(path) {
+			continue
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			a.err = err
+		}
+		a.add(place, content, mode)
+		return path
+	}
+	return ""
 }
 
 // index finds the files of a tree by their last names; a link is found by its own, where it stays within its folder.

@@ -1,17 +1,15 @@
 package vm
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
-	"time"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/cgroups"
@@ -24,11 +22,11 @@ const (
 	podSliceDir = "/kubepods.slice/kubepods-burstable.slice/" + podSlice
 )
 
-// systemdNode is an agent that has systemd make its cgroups, and the slices that kubelet makes.
+// systemdNode is an agent that has systemd make its cgroups, and a pod in a slice that is made as kubelet's are.
 type systemdNode struct {
 	*testing.T
 	agent  *testenv.AgentProcess
-	slices *cgroups.Manager
+	slices *cgroups.Manager // asked for folders
 	pod    string
 	config *runtimeapi.PodSandboxConfig
 }
@@ -41,14 +39,13 @@ func TestSystemd(t *testing.T) {
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		t.Skip("the machine's first process is not systemd")
 	}
-	m, err := cgroups.New(cgroups.Config{Driver: cgroups.Systemd})
+	// It looks at cgroups alone: what makes and removes them is the agent, or systemctl.
+	m, err := cgroups.New(cgroups.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The connection to systemd stays, so it is there before anybody looks for what was left.
-	if err := m.Create(t.Context(), "kubepods-burstable.slice", nil); err != nil {
-		t.Fatal(err)
-	}
+	defer m.Close()
+	systemctl(t, "start", "dbus.service", "kubepods-burstable.slice")
 	testenv.Leaks(t)
 	n := &systemdNode{T: t, slices: m, agent: testenv.Agent(t, testenv.AgentOptions{SystemdCgroup: true})}
 	if out := importBusybox(t, n.agent); out.Code != 0 {
@@ -58,7 +55,7 @@ func TestSystemd(t *testing.T) {
 		name string
 		run  func(*systemdNode)
 	}{
-		{"driver", (*systemdNode).driver}, {"pod", (*systemdNode).kubeletPod}, {"oom", (*systemdNode).oom},
+		{"driver", (*systemdNode).driver}, {"pod", (*systemdNode).kubeletPod}, {"owned", (*systemdNode).owned}, {"oom", (*systemdNode).oom},
 		{"service", (*systemdNode).service}, {"parents", (*systemdNode).parents},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -162,7 +159,8 @@ func (n *systemdNode) podConfig(name, parent string) *runtimeapi.PodSandboxConfi
 // runPod makes the pod's slice as kubelet does, and the pod.
 func (n *systemdNode) runPod() {
 	n.Helper()
-	n.must("make the pod's slice", n.slices.Create(n.Context(), podSlice, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(500))}}))
+	systemctl(n.T, "start", podSlice)
+	systemctl(n.T, "set-property", "--runtime", podSlice, "TasksMax=500")
 	n.config = n.podConfig("web", podSliceDir)
 	pod, err := n.agent.Runtime().RunPodSandbox(n.Context(), &runtimeapi.RunPodSandboxRequest{Config: n.config})
 	n.must("run a pod", err)
@@ -210,12 +208,13 @@ func (n *systemdNode) removePod() {
 	_, err = n.agent.Runtime().RemovePodSandbox(n.Context(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: n.pod})
 	n.must("remove the pod", err)
 	testenv.Eventually(n, patience, "the slice is empty", func() error {
-		if left := n.slices.Children(podSlice); len(left) > 0 {
+		if left := n.slices.Children(podSliceDir); len(left) > 0 {
 			return fmt.Errorf("left in the slice: %v", left)
 		}
 		return nil
 	})
-	n.must("remove the pod's slice", n.slices.Remove(n.Context(), podSlice))
+	systemctl(n.T, "stop", podSlice)
+	systemctl(n.T, "revert", podSlice)
 }
 
 // kubeletPod is the life of a pod in a slice of kubelet's, with an agent that dies meanwhile.
@@ -235,7 +234,7 @@ func (n *systemdNode) kubeletPod() {
 	if got := n.exec(id, "sh", "-c", "cat /proc/self/cgroup"); got != "0::/" {
 		n.Errorf("an exec is in %s", got)
 	}
-	if in := n.slices.Children(podSlice); !slices.Equal(in, []string{scope, "nodeagent-init-" + n.pod[:16] + ".scope"}) {
+	if in := n.slices.Children(podSliceDir); !slices.Equal(in, []string{scope, "nodeagent-init-" + n.pod[:16] + ".scope"}) {
 		n.Errorf("in the pod's slice: %v", in)
 	}
 	n.stats(id)
@@ -272,6 +271,13 @@ func (n *systemdNode) update(id, scope, dir string) {
 		n.wantFile(dir, "cpu.max", "150000 100000")
 		n.wantFile(podSliceDir, "pids.max", "500")
 		systemctl(n.T, "daemon-reload")
+		// systemd takes this one, and the kernel does not.
+		_, err := n.agent.Runtime().UpdateContainerResources(n.Context(), &runtimeapi.UpdateContainerResourcesRequest{
+			ContainerId: id, Linux: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 128 << 20, MemorySwapLimitInBytes: 128 << 20, CpusetCpus: "4000"},
+		})
+		if err == nil {
+			n.Error("a processor that is not there was taken")
+		}
 	}
 	if got := n.status(id).GetResources().GetLinux().GetMemoryLimitInBytes(); got != 96<<20 {
 		n.Errorf("the status says %d bytes", got)
@@ -295,6 +301,52 @@ func (n *systemdNode) restarted(id, dir string, pid int) {
 		n.Errorf("exec said %q", got)
 	}
 	n.stats(id)
+	// The same with the supervisor, which the agent starts anew.
+	for _, unit := range n.slices.Children(n.agent.CgroupParent) {
+		if pids, err := n.slices.Procs(n.agent.CgroupParent + "/" + unit); err == nil && len(pids) == 1 && strings.Contains(unit, "supervisor") {
+			n.must("kill the supervisor", syscall.Kill(pids[0], syscall.SIGKILL))
+		}
+	}
+	testenv.Eventually(n, patience, "an exec with another supervisor", func() error {
+		_, err := n.agent.Runtime().ExecSync(n.Context(), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"true"}, Timeout: 20})
+		return err
+	})
+	if pids, err := n.slices.Procs(dir); err != nil || !slices.Equal(pids, []int{pid}) {
+		n.Errorf("processes of the scope: %v, %v; want %d", pids, err, pid)
+	}
+}
+
+// owned is a pod that names no parent: its slice is the agent's, with the pod's limits.
+func (n *systemdNode) owned() {
+	n.config = n.podConfig("owned", "")
+	n.config.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20}
+	pod, err := n.agent.Runtime().RunPodSandbox(n.Context(), &runtimeapi.RunPodSandboxRequest{Config: n.config})
+	n.must("run a pod", err)
+	n.pod = pod.PodSandboxId
+	pods := cgroups.SliceBelow(n.agent.CgroupParent, "pods")
+	slice := cgroups.SliceBelow(pods, n.pod)
+	n.wantUnit(filepath.Base(slice), "ControlGroup="+slice, fmt.Sprintf("MemoryMax=%d", 64<<20))
+	_, err = n.agent.Runtime().UpdatePodSandboxResources(n.Context(), &runtimeapi.UpdatePodSandboxResourcesRequest{
+		PodSandboxId: n.pod, Resources: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 96 << 20},
+	})
+	n.must("update the pod", err)
+	id := n.start("c", 32<<20, "sleep", "1000")
+	systemctl(n.T, "daemon-reload")
+	n.wantUnit(filepath.Base(slice), fmt.Sprintf("MemoryMax=%d", 96<<20))
+	n.wantFile(slice, "memory.max", fmt.Sprint(96<<20))
+	// The bus is restarted by upgrades; the connections of agent and supervisor are gone then.
+	systemctl(n.T, "restart", "dbus.service")
+	_, err = n.agent.Runtime().UpdateContainerResources(n.Context(), &runtimeapi.UpdateContainerResourcesRequest{
+		ContainerId: id, Linux: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 48 << 20, MemorySwapLimitInBytes: 48 << 20},
+	})
+	n.must("update with another bus", err)
+	n.wantFile(slice+"/nodeagent-"+id+".scope", "memory.max", fmt.Sprint(48<<20))
+	n.start("late", 32<<20, "sleep", "1000")
+	_, err = n.agent.Runtime().RemovePodSandbox(n.Context(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: n.pod})
+	n.must("remove the pod", err)
+	if left := n.slices.Children(pods); len(left) > 0 {
+		n.Errorf("left: %v", left)
+	}
 }
 
 // oom lets the kernel kill containers for want of memory, of which systemd takes the scope away at once.
@@ -361,7 +413,17 @@ func (n *systemdNode) parents() {
 	if out.Code != 0 {
 		n.Fatalf("nodectl run: %s", out.Stderr)
 	}
-	below := n.slices.Children("natestuser-a.slice")
+	for _, command := range []string{"pause", "unpause"} {
+		if out := n.agent.Nodectl(command, "placed"); out.Code != 0 {
+			n.Errorf("nodectl %s: %s", command, out.Stderr)
+		}
+		systemctl(n.T, "daemon-reload")
+		out := n.agent.Nodectl("inspect", "-f", "{{.State.Status}}", "placed")
+		if want := map[string]string{"pause": "paused\n", "unpause": "running\n"}[command]; out.Stdout != want {
+			n.Errorf("after %s it is %s", command, out.Stdout)
+		}
+	}
+	below := n.slices.Children("/natestuser.slice/natestuser-a.slice")
 	if len(below) != 1 || !strings.HasPrefix(below[0], "natestuser-a-") {
 		n.Errorf("below the slice: %v", below)
 	}
@@ -371,12 +433,8 @@ func (n *systemdNode) parents() {
 	if out := n.agent.Nodectl("rm", "-f", "placed"); out.Code != 0 {
 		n.Errorf("nodectl rm: %s", out.Stderr)
 	}
-	ctx, cancel := context.WithTimeout(n.Context(), time.Minute)
-	defer cancel()
-	if below := n.slices.Children("natestuser-a.slice"); len(below) != 0 {
+	if below := n.slices.Children("/natestuser.slice/natestuser-a.slice"); len(below) != 0 {
 		n.Errorf("left below the slice: %v", below)
 	}
-	n.must("remove the slice", n.slices.Remove(ctx, "natestuser.slice"))
+	systemctl(n.T, "stop", "natestuser.slice")
 }
-
-func ptr[T any](v T) *T { return &v }
