@@ -73,8 +73,8 @@ type Spec struct {
 type Store struct {
 	root string
 
-	// mu guards the fields below, and is held over the making of volumes, which
-	// waits for the disk, and the renaming of those that go.
+	// mu guards the fields below, and is held over renaming and unmounting, which do
+	// not wait for the disk.
 	mu      sync.Mutex
 	volumes map[string]Volume
 	// held counts who relies on a volume while no record says so yet.
@@ -182,15 +182,57 @@ func (v Volume) clone() Volume {
 }
 
 // Hold makes a volume, or takes the one of that name, and keeps it as Use does.
-// made says that it is new.
+// made says that it is new. One of the same name and options is taken as it is, one
+// with others is ErrAlreadyExists.
 func (s *Store) Hold(spec Spec) (v Volume, made bool, release func(), err error) {
+	wanted := Volume{
+		Name: spec.Name, Options: maps.Clone(spec.Options), Labels: maps.Clone(spec.Labels), CreatedAt: time.Now().UTC().Round(0),
+		Anonymous: spec.Anonymous,
+	}
+	if wanted.Name == "" {
+		wanted.Name, wanted.Anonymous = newName(), true
+	}
+	if !namePattern.MatchString(wanted.Name) {
+		return v, false, nil, fmt.Errorf("create %s: %q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. "+
+			"If you intended to pass a host directory, use absolute path: %w", wanted.Name, wanted.Name, errdefs.ErrInvalidArgument)
+	}
+	if v, _, release, err = s.take(wanted, ""); err != nil || release != nil {
+		return v, false, release, err
+	}
+	if err := checkOptions(wanted.Options); err != nil {
+		return v, false, nil, fmt.Errorf("create %s: %w", wanted.Name, err)
+	}
+	return s.make(wanted)
+}
+
+// Create is Hold for who does not use the volume now.
+func (s *Store) Create(spec Spec) (Volume, bool, error) {
+	v, made, release, err := s.Hold(spec)
+	if err == nil {
+		release()
+	}
+	return v, made, err
+}
+
+// take holds the volume there is, or the one that stage becomes; release is nil when
+// there is none and stage is empty.
+func (s *Store) take(wanted Volume, stage string) (v Volume, made bool, release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v, made, err = s.create(spec)
-	if err != nil {
-		return v, false, nil, err
+	have, ok := s.volumes[wanted.Name]
+	switch {
+	case ok && len(wanted.Options) > 0 && !maps.Equal(wanted.Options, have.Options):
+		return v, false, nil, fmt.Errorf("a volume named %s already exists with other options: %w", wanted.Name, errdefs.ErrAlreadyExists)
+	case ok:
+		return have.clone(), false, s.hold(wanted.Name), nil
+	case stage == "":
+		return v, false, nil, nil
 	}
-	return v.clone(), made, s.hold(v.Name), nil
+	if err := os.Rename(stage, filepath.Join(s.root, wanted.Name)); err != nil {
+		return v, false, nil, fmt.Errorf("create volume %s: %w", wanted.Name, err)
+	}
+	s.volumes[wanted.Name] = wanted
+	return wanted.clone(), true, s.hold(wanted.Name), nil
 }
 
 // hold counts one more who relies on a volume, until release is called; mu is
@@ -206,74 +248,44 @@ func (s *Store) hold(name string) (release func()) {
 	})
 }
 
-// Create makes a volume. One of the same name and options is returned as it
-// is, one with others is ErrAlreadyExists.
-func (s *Store) Create(spec Spec) (Volume, bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v, made, err := s.create(spec)
-	return v.clone(), made, err
-}
-
-// create is Create; mu is held.
-func (s *Store) create(spec Spec) (Volume, bool, error) {
-	v := Volume{
-		Name: spec.Name, Options: maps.Clone(spec.Options), Labels: maps.Clone(spec.Labels), CreatedAt: time.Now().UTC().Round(0),
-		Anonymous: spec.Anonymous,
-	}
-	if v.Name == "" {
-		v.Name, v.Anonymous = newName(), true
-	}
-	if !namePattern.MatchString(v.Name) {
-		return v, false, fmt.Errorf("create %s: %q includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. "+
-			"If you intended to pass a host directory, use absolute path: %w", v.Name, v.Name, errdefs.ErrInvalidArgument)
-	}
-	if have, ok := s.volumes[v.Name]; ok {
-		if len(v.Options) > 0 && !maps.Equal(v.Options, have.Options) {
-			return v, false, fmt.Errorf("a volume named %s already exists with other options: %w", v.Name, errdefs.ErrAlreadyExists)
-		}
-		return have, false, nil
-	}
-	if err := checkOptions(v.Options); err != nil {
-		return v, false, fmt.Errorf("create %s: %w", v.Name, err)
-	}
-	if err := s.make(v); err != nil {
-		return v, false, fmt.Errorf("create volume %s: %w", v.Name, err)
-	}
-	s.volumes[v.Name] = v
-	return v, true, nil
-}
-
 // make puts a volume's folder in place, whole, and durably: what people keep in
-// it must be found by its name after a power cut too.
-func (s *Store) make(v Volume) (err error) {
+// it must be found by its name after a power cut too. Nobody else waits for the disk.
+func (s *Store) make(wanted Volume) (v Volume, made bool, release func(), err error) {
+	stage, err := s.stage(wanted)
+	if err != nil {
+		return v, false, nil, fmt.Errorf("create volume %s: %w", wanted.Name, errors.Join(err, os.RemoveAll(stage)))
+	}
+	if v, made, release, err = s.take(wanted, stage); !made {
+		// It failed, or somebody was quicker.
+		if failed := os.RemoveAll(stage); failed != nil {
+			logrus.WithError(failed).Warn("remove what is left of a volume")
+		}
+		return v, false, release, err
+	}
+	if err := atomicfile.SyncDir(s.root); err != nil {
+		release()
+		return v, false, nil, fmt.Errorf("create volume %s: %w", wanted.Name, err)
+	}
+	return v, true, release, nil
+}
+
+// stage makes a volume's folder in no place as yet; an error may leave it.
+func (s *Store) stage(v Volume) (stage string, err error) {
 	data, err := json.Marshal(v)
 	if err != nil {
-		return err
+		return "", err
 	}
-	stage, err := os.MkdirTemp(s.root, stagePrefix)
-	if err != nil {
-		return err
+	if stage, err = os.MkdirTemp(s.root, stagePrefix); err != nil {
+		return "", err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(stage))
-		}
-	}()
 	// Containers in a user namespace reach their files through it.
 	if err := os.Chmod(stage, 0o711); err != nil {
-		return err
+		return stage, err
 	}
 	if err := os.Mkdir(filepath.Join(stage, dataName), 0o755); err != nil {
-		return err
+		return stage, err
 	}
-	if err := atomicfile.WriteSync(filepath.Join(stage, recordName), data, 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(stage, filepath.Join(s.root, v.Name)); err != nil {
-		return err
-	}
-	return atomicfile.SyncDir(s.root)
+	return stage, atomicfile.WriteSync(filepath.Join(stage, recordName), data, 0o600)
 }
 
 // Remove removes a volume. One that is held, or that used says containers use,

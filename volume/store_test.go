@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -89,6 +90,36 @@ func TestHeldVolumesStay(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(s.root); err != nil || len(entries) > 0 {
 		t.Errorf("left %v %v", entries, err)
+	}
+}
+
+// Those who want a new volume at once get one.
+func TestOneVolumeForAll(t *testing.T) {
+	s := newStore(t)
+	var all sync.WaitGroup
+	var news atomic.Int32
+	for range 8 {
+		all.Go(func() {
+			_, made, release, err := s.Hold(Spec{Name: "data"})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if made {
+				news.Add(1)
+			}
+			if err := s.Remove("data", nil); !errdefs.IsFailedPrecondition(err) {
+				t.Errorf("a held one: %v", err)
+			}
+			release()
+		})
+	}
+	all.Wait()
+	if n := news.Load(); n != 1 || len(s.held) != 0 {
+		t.Errorf("%d are new, %d held", n, len(s.held))
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.root, stagePrefix+"*")); len(left) > 0 {
+		t.Errorf("left %v", left)
 	}
 }
 
