@@ -58,10 +58,10 @@ func (s *Store) Pull(ctx context.Context, req PullRequest) (PullResult, error) {
 	if _, err := matcher(req.Platform); err != nil {
 		return PullResult{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
-	if err := s.ctx.Err(); err != nil {
+	p := s.join(ref, req, creds)
+	if p == nil {
 		return PullResult{}, fmt.Errorf("pull %s: closed: %w", ref, errdefs.ErrUnavailable)
 	}
-	p := s.join(ref, req, creds)
 	defer p.subscribe(req.Progress)()
 	defer s.leave(p)
 	select {
@@ -82,11 +82,14 @@ func keyOf(ref reference.Named, req PullRequest, c registry.Credentials) pullKey
 	}))}
 }
 
-// join finds the pull under way, or starts one.
+// join finds the pull under way, or starts one. A closed store has none.
 func (s *Store) join(ref reference.Named, req PullRequest, creds registry.Credentials) *pull {
 	key := keyOf(ref, req, creds)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return nil
+	}
 	if p, ok := s.pulls[key]; ok {
 		p.waiters++
 		return p

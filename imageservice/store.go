@@ -154,7 +154,9 @@ func (s *Store) start() error {
 // Close ends pulls and collecting, and waits for them. The snapshotter is its
 // owner's to close.
 func (s *Store) Close() error {
-	s.cancel()
+	s.mu.Lock()
+	s.cancel() // and no pull begins any more
+	s.mu.Unlock()
 	s.running.Wait()
 	return s.content.Close()
 }

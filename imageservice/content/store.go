@@ -140,7 +140,9 @@ func (s *Store) load(alg digest.Algorithm) error {
 
 // Close ends all transfers and waits for them.
 func (s *Store) Close() error {
-	s.cancel()
+	s.mu.Lock()
+	s.cancel() // and no transfer begins any more
+	s.mu.Unlock()
 	s.running.Wait()
 	return nil
 }

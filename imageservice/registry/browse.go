@@ -174,7 +174,7 @@ func (a *attempt) index(ctx context.Context, host docker.RegistryHost, word stri
 	}
 	var found []Found
 	for _, r := range page.Results[:min(len(page.Results), limit)] {
-		found = append(found, Found{Name: r.Name, Description: r.Description, Stars: r.Stars, Official: r.Official, Automated: r.Automated})
+		found = append(found, Found{Name: printable(r.Name), Description: printable(r.Description), Stars: r.Stars, Official: r.Official, Automated: r.Automated})
 	}
 	return found, nil
 }

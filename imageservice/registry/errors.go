@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -119,7 +120,18 @@ func statusError(resp *http.Response) error {
 	if after := resp.Header.Get("Retry-After"); after != "" {
 		text += fmt.Sprintf(" (Retry-After: %.40s)", after)
 	}
-	return &StatusError{Code: resp.StatusCode, text: text}
+	return &StatusError{Code: resp.StatusCode, text: printable(text)}
+}
+
+// printable takes from what a stranger says all that would do more to a terminal
+// than to be shown.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 // classify gives an error a kind and words.

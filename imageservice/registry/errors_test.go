@@ -3,6 +3,8 @@ package registry
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -32,5 +34,20 @@ func TestNoTimeLeft(t *testing.T) {
 	leave()
 	if err := try.err(gone); err != context.Canceled {
 		t.Errorf("abandoned: %v", err)
+	}
+}
+
+// TestPrintable has a registry say what would clear a terminal.
+func TestPrintable(t *testing.T) {
+	req, err := http.NewRequest(http.MethodGet, "https://registry.test/v2/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = statusError(&http.Response{
+		Request: req, StatusCode: 500, Status: "500 \x1b[2J", Header: http.Header{"Retry-After": {"\x07"}},
+		Body: io.NopCloser(strings.NewReader(`{"errors": [{"code": "X\u001b", "message": "two\nlines, größer\u009b"}]}`)),
+	})
+	if want := "GET https://registry.test/v2/: 500  [2J: X : two lines, größer  (Retry-After:  )"; err.Error() != want {
+		t.Errorf("%q", err)
 	}
 }

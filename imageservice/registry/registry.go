@@ -201,7 +201,7 @@ func checkResolved(ref reference.Named, desc ocispec.Descriptor) error {
 
 func mediaType(h http.Header) string {
 	mt, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	return strings.TrimSpace(mt)
+	return printable(strings.TrimSpace(mt))
 }
 
 // Open opens a manifest or blob of the same repository. URLs that its
