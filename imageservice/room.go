@@ -1,6 +1,7 @@
 package imageservice
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 
@@ -29,17 +30,40 @@ func (s *Store) checkRoom(in Layers, f *found) error {
 	if layers == 0 || isSerial(in) {
 		return nil
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(s.cfg.Root, &st); err != nil {
-		return &os.PathError{Op: "statfs", Path: s.cfg.Root, Err: err}
+	one, err := s.oneFilesystem(in)
+	switch {
+	case err != nil:
+		return err
+	case one:
+		return room(s.cfg.Root, blobs+layers)
 	}
-	need, free := blobs+layers+keptFree, int64(st.Bavail)*st.Bsize
+	return cmp.Or(room(s.cfg.Root, blobs), room(in.Root(), layers))
+}
+
+// room fails when a filesystem has no room for so many bytes.
+func room(dir string, bytes int64) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	need, free := bytes+keptFree, int64(st.Bavail)*st.Bsize
 	if need > free {
 		return fmt.Errorf("it needs %s at least, and %s are free on the filesystem of %s: %w",
-			units.HumanSize(float64(need)), units.HumanSize(float64(free)), s.cfg.Root, errdefs.ErrResourceExhausted)
+			units.HumanSize(float64(need)), units.HumanSize(float64(free)), dir, errdefs.ErrResourceExhausted)
 	}
 	if st.Files > 0 && st.Ffree == 0 {
-		return fmt.Errorf("the filesystem of %s has no room for more files: %w", s.cfg.Root, errdefs.ErrResourceExhausted)
+		return fmt.Errorf("the filesystem of %s has no room for more files: %w", dir, errdefs.ErrResourceExhausted)
 	}
 	return nil
+}
+
+// oneFilesystem tells whether blobs and layers are on the same.
+func (s *Store) oneFilesystem(in Layers) (bool, error) {
+	var st [2]unix.Stat_t
+	for i, path := range []string{s.cfg.Root, in.Root()} {
+		if err := unix.Stat(path, &st[i]); err != nil {
+			return false, &os.PathError{Op: "stat", Path: path, Err: err}
+		}
+	}
+	return st[0].Dev == st[1].Dev, nil
 }

@@ -186,15 +186,8 @@ func (s *Store) sync(in Layers) error {
 	if in.Root() == "" {
 		return nil // the program that has them sees to that
 	}
-	var a, b unix.Stat_t
-	if err := unix.Stat(s.cfg.Root, &a); err != nil {
+	if one, err := s.oneFilesystem(in); one || err != nil {
 		return err
-	}
-	if err := unix.Stat(in.Root(), &b); err != nil {
-		return err
-	}
-	if a.Dev == b.Dev {
-		return nil
 	}
 	d, err := os.Open(in.Root())
 	if err != nil {
