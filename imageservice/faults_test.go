@@ -31,7 +31,7 @@ func TestFaults(t *testing.T) {
 	push(t, reg.URL, "x", "latest", i)
 	layer := i.manifest.Layers[0].Digest
 	manifest := i.descriptor().Digest
-	const stall = 300 * time.Millisecond
+	const stall = time.Second
 	for name, c := range map[string]struct {
 		rule testenv.Rule
 		is   func(error) bool
@@ -98,7 +98,7 @@ func TestFaults(t *testing.T) {
 		},
 		"half-open": {
 			testenv.Rule{Path: layer.String(), Fault: testenv.Hang()}, errdefs.IsUnavailable,
-			"layer LAYER: fetch blob LAYER: GET https://HOST/v2/x/blobs/LAYER: no answer within 300ms: unavailable", 4,
+			"layer LAYER: fetch blob LAYER: GET https://HOST/v2/x/blobs/LAYER: no answer within 1s: unavailable", 4,
 		},
 		"redirected in a circle": {
 			testenv.Rule{Path: layer.String(), Fault: func(p *testenv.FaultProxy, w http.ResponseWriter, r *http.Request, _ http.Handler) {
