@@ -84,6 +84,15 @@ func TestDuplicates(t *testing.T) {
 	i.want("d/ 700", "d/x = 1", "d/y = 1", "d/z = through the link", "f = second", "gone -> d")
 }
 
+// TestReplacedWithWhiteouts replaces a directory in which something was deleted.
+func TestReplacedWithWhiteouts(t *testing.T) {
+	root(t)
+	i := newImage(t)
+	i.must(dirEntry("d", 0o755), fileEntry("d/x", "1"), fileEntry("d/y", "1"))
+	i.must(dirEntry("d", 0o755), whiteoutOf("d/x"), fileEntry("d", "2"))
+	i.want("d = 2")
+}
+
 // TestLinkedDirectories is about layers made without entries for parents, on
 // distributions where /lib is a symbolic link.
 func TestLinkedDirectories(t *testing.T) {

@@ -32,7 +32,7 @@ func TestImages(t *testing.T) {
 	defer func() { asImages = false }()
 	for name, test := range map[string]func(*testing.T){
 		"Whiteouts": TestWhiteouts, "WhiteoutInLowestLayer": TestWhiteoutInLowestLayer, "Duplicates": TestDuplicates,
-		"LinkedDirectories": TestLinkedDirectories, "HardLinks": TestHardLinks, "Metadata": TestMetadata,
+		"ReplacedWithWhiteouts": TestReplacedWithWhiteouts, "LinkedDirectories": TestLinkedDirectories, "HardLinks": TestHardLinks, "Metadata": TestMetadata,
 		"AgainstFlattener": TestAgainstFlattener, "LongNames": TestLongNames,
 		"HostileLayers": TestHostileLayers, "Refused": TestRefused,
 	} {

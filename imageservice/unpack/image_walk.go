@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/nodeagent/nodeagent/snapshotter/erofs"
@@ -104,7 +103,7 @@ func (t *tree) step(ctx context.Context, at *place, name string) (*place, string
 		}
 		return next, "", err
 	}
-	return nil, "", fmt.Errorf("%s is not a directory: %w", strings.Join(at.names(name), "/"), errdefs.ErrInvalidArgument)
+	return nil, "", notDirectory(strings.Join(at.names(name), "/"))
 }
 
 // into is the place one name further on.
@@ -140,7 +139,7 @@ func (t *tree) stepBelow(ctx context.Context, at *place, name string) (*place, s
 		link, err := readlinkat(f.dir, name)
 		return nil, link, err
 	}
-	return nil, "", fmt.Errorf("%s is not a directory in a layer below: %w", strings.Join(at.names(name), "/"), errdefs.ErrInvalidArgument)
+	return nil, "", notDirectory(strings.Join(at.names(name), "/") + " in a layer below")
 }
 
 // makeStep makes a directory that the layer has no entry for.

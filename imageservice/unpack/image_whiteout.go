@@ -2,6 +2,7 @@ package unpack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -47,6 +48,9 @@ func (t *tree) mark(at *place, name string) (made bool, err error) {
 func (t *tree) prune(ctx context.Context) error {
 	for parent, names := range t.whiteouts {
 		at, err := t.walk(ctx, parent)
+		if _, replaced := errors.AsType[notDirectory](err); replaced {
+			continue // and they went with it
+		}
 		if err == nil {
 			err = t.pruneDir(ctx, at, names)
 		}

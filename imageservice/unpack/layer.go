@@ -221,6 +221,15 @@ func (w *walker) next(ctx context.Context) error {
 	return nil
 }
 
+// notDirectory is what stands in the way of a path.
+type notDirectory string
+
+func (e notDirectory) Error() string {
+	return string(e) + " is not a directory: " + errdefs.ErrInvalidArgument.Error()
+}
+
+func (e notDirectory) Unwrap() error { return errdefs.ErrInvalidArgument }
+
 // step goes from a directory to the one called name in it, or returns where
 // the symbolic link of that name leads.
 func (l *layer) step(ctx context.Context, at step, path []string, name string) (step, string, error) {
@@ -246,7 +255,7 @@ func (l *layer) step(ctx context.Context, at step, path []string, name string) (
 		link, err := readlinkat(at.fd, name)
 		return step{}, link, err
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		return step{}, "", fmt.Errorf("%s is not a directory: %w", strings.Join(append(path, name), "/"), errdefs.ErrInvalidArgument)
+		return step{}, "", notDirectory(strings.Join(append(path, name), "/"))
 	}
 	fd, err := openDirAt(at.fd, name)
 	if err != nil {
@@ -277,7 +286,7 @@ func (l *layer) stepBelow(ctx context.Context, at step, path []string, name stri
 		link, err := readlinkat(f.dir, name)
 		return step{}, link, err
 	}
-	return step{}, "", fmt.Errorf("%s is not a directory in a layer below: %w", strings.Join(append(path, name), "/"), errdefs.ErrInvalidArgument)
+	return step{}, "", notDirectory(strings.Join(append(path, name), "/") + " in a layer below")
 }
 
 // makeStep makes a directory that the layer has no entry for: as it is below,

@@ -2,6 +2,7 @@ package unpack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -70,6 +71,9 @@ func (l *layer) mark(dir int, name string) (made bool, err error) {
 func (l *layer) prune(ctx context.Context) error {
 	for parent, names := range l.whiteouts {
 		dir, resolved, err := l.walk(ctx, parent)
+		if _, replaced := errors.AsType[notDirectory](err); replaced {
+			continue // and they went with it
+		}
 		if err != nil {
 			return fmt.Errorf("deletions in %q: %w", shorten(parent), err)
 		}
