@@ -2,8 +2,8 @@ package nodeapi
 
 import (
 	"context"
+	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
@@ -15,9 +15,13 @@ import (
 // wait for cgroups, network and mounts to go. Whoever could see the rest of it
 // waits in settle.
 
-// unseenLimit is how long others wait for what is to go: what hangs over a disk or
-// a network must not hold up those who only look.
-const unseenLimit = 5 * time.Second
+// How long after the begin of a removal others wait for it: those who only look,
+// whom what hangs over a disk or a network must not hold up, and those who want a
+// name, ports or addresses that may be given back by it.
+const (
+	lookPatience = 5 * time.Second
+	needPatience = 30 * time.Second
+)
 
 // leave begins the removal of a container that has ended. After Close it is
 // left to the next agent.
@@ -30,17 +34,16 @@ func (s *Server) leave(c sandbox.Container) {
 func (s *Server) goUnseen(work func(ctx context.Context)) {
 	done := make(chan struct{})
 	s.mu.Lock()
-	s.leaving[done] = true
+	s.leaving[done] = time.Now()
 	s.mu.Unlock()
-	gone := sync.OnceFunc(func() {
+	gone := func() {
 		s.mu.Lock()
 		delete(s.leaving, done)
 		s.mu.Unlock()
 		close(done)
-	})
+	}
 	if !s.goBackground(func(ctx context.Context) {
 		defer gone()
-		defer time.AfterFunc(unseenLimit, gone).Stop()
 		work(ctx)
 	}) {
 		gone()
@@ -57,21 +60,23 @@ func (s *Server) Settle(ctx context.Context, method string, req any) {
 	if slices.Contains(blind, method) {
 		return
 	}
-	if create, ok := req.(*nodev1.CreateRequest); ok && !needs(create) {
-		return
-	}
-	s.mu.Lock()
-	var all []chan struct{}
-	for done := range s.leaving {
-		all = append(all, done)
-	}
-	s.mu.Unlock()
-	for _, done := range all {
-		select {
-		case <-done:
-		case <-ctx.Done():
+	patience := lookPatience
+	if create, ok := req.(*nodev1.CreateRequest); ok {
+		if !needs(create) {
 			return
 		}
+		patience = needPatience
+	}
+	s.mu.Lock()
+	all := maps.Clone(s.leaving)
+	s.mu.Unlock()
+	for done, begun := range all {
+		bounded, cancel := context.WithDeadline(ctx, begun.Add(patience))
+		select {
+		case <-done:
+		case <-bounded.Done():
+		}
+		cancel()
 	}
 }
 

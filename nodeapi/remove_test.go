@@ -1,10 +1,12 @@
 package nodeapi
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	nodev1 "github.com/nodeagent/nodeagent/api/node/v1"
@@ -177,4 +179,25 @@ func TestHalfMadeContainersGo(t *testing.T) {
 		t.Errorf("the other one is %s", state)
 	}
 	n.create("half", box("sleep"))
+}
+
+// What hangs while it leaves holds up nobody who looks for long.
+func TestSettleIsBounded(t *testing.T) {
+	n := newNode(t)
+	hang := make(chan struct{})
+	n.server.goUnseen(func(context.Context) { <-hang })
+	n.server.mu.Lock()
+	for done := range n.server.leaving {
+		n.server.leaving[done] = time.Now().Add(-lookPatience)
+	}
+	n.server.mu.Unlock()
+	n.server.Settle(n.ctx, "List", &nodev1.ListRequest{})
+	bounded, cancel := context.WithTimeout(n.ctx, 10*time.Millisecond)
+	defer cancel()
+	n.server.Settle(bounded, "Create", &nodev1.CreateRequest{Name: "c"})
+	if bounded.Err() == nil {
+		t.Error("who needs a name does not wait for it")
+	}
+	close(hang)
+	n.server.Settle(n.ctx, "Create", &nodev1.CreateRequest{Name: "c"})
 }

@@ -253,5 +253,11 @@ func (s *Server) startedByPerson(c sandbox.Container) error {
 		k.pause = 0
 	}
 	s.mu.Unlock()
-	return s.changeRun(c, func(r *runRecord) { r.Stopped, r.Restarts, r.Pause, r.BootID = false, 0, 0, s.bootID })
+	policy := s.specOf(c).GetRestart().GetName()
+	return s.changeRun(c, func(r *runRecord) {
+		r.Stopped, r.Restarts, r.Pause = false, 0, 0
+		if policy != "" && policy != restartNo {
+			r.BootID = s.bootID // without one nobody asks, and most are run once
+		}
+	})
 }

@@ -239,8 +239,8 @@ type Server struct {
 	users map[*runtime.UserNamespace]bool
 	// specs holds decoded annotations by pod ID.
 	specs map[string]*nodev1.ContainerSpec
-	// leaving are the removals that nobody waits for yet.
-	leaving map[chan struct{}]bool
+	// leaving are the removals that nobody waits for yet, with their begins.
+	leaving map[chan struct{}]time.Time
 	// holds counts who waits for a container's exit code: it removes
 	// itself only after them.
 	holds map[string]int
@@ -277,7 +277,7 @@ func New(deps Deps) (*Server, error) {
 		files: files{root: deps.Config.Root, state: deps.Config.State},
 		life:  life, end: end,
 		names: map[string]bool{}, ports: map[publishedPort]bool{}, users: map[*runtime.UserNamespace]bool{},
-		specs: map[string]*nodev1.ContainerSpec{}, leaving: map[chan struct{}]bool{}, holds: map[string]int{},
+		specs: map[string]*nodev1.ContainerSpec{}, leaving: map[chan struct{}]time.Time{}, holds: map[string]int{},
 		execs: map[string][]string{}, keeps: map[string]*keep{}, still: map[string]int{}, runs: map[string]runRecord{}, bootID: bootID(),
 	}
 	var err error
