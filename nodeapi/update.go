@@ -67,7 +67,7 @@ func (s *Server) recordUpdate(c sandbox.Container, req *nodev1.UpdateRequest) er
 		change := proto.CloneOf(req)
 		change.Container = ""
 		if change.GetRestart() != nil {
-			all.Restart = nil
+			all.Restart, r.BootID = nil, s.bootID
 		}
 		proto.Merge(all, change)
 		data, err := protojson.Marshal(all)
