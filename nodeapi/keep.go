@@ -37,7 +37,8 @@ type runRecord struct {
 	Restarts int64 `json:",omitempty"`
 	// Pause is how long the restart after the last one waits.
 	Pause time.Duration `json:",omitempty"`
-	// BootID is that of the boot in which it was last started.
+	// BootID is that of the boot in which it was last started, where it has a
+	// restart policy.
 	BootID string `json:",omitempty"`
 	// Unlinked are the aliases of links that a person removed.
 	Unlinked []string `json:",omitempty"`
