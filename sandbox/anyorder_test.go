@@ -32,9 +32,8 @@ func TestAllAtOnce(t *testing.T) {
 		}
 		callers.Wait()
 		cancel()
-		if err := m.RemovePod(t.Context(), podID); err != nil {
-			t.Fatal(err)
-		}
+		// On a busy machine the news of an end may be late once.
+		eventually(t, "the pod is removed", func() bool { return m.RemovePod(t.Context(), podID) == nil })
 		eventually(t, "nothing is left", func() bool { return len(w.left()) == 0 })
 		clean(t, w, m)
 	}
