@@ -23,10 +23,13 @@ func NewRemove(cli *command.CLI) *cobra.Command {
 			return cli.Each(args, func(name string) error {
 				_, err := client.Remove(cmd.Context(), &nodev1.RemoveNetworkRequest{Network: name})
 				if force && command.Code(err) == codes.NotFound {
-					return nil
+					return nil // nor is it named, as docker's
+				}
+				if err == nil {
+					cli.PrintArg(name)
 				}
 				return err
-			}, cli.PrintArg)
+			}, nil)
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "Do not error if the network does not exist")
