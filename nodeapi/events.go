@@ -91,7 +91,11 @@ func (s *Server) emitEndAt(c sandbox.Container, at time.Time) {
 	if c.Reason == "OOMKilled" && s.lastOOM(c) != "oom" {
 		s.emitContainerAt(at, "oom", c)
 	}
-	s.emitContainerAt(at, "die", c, "exitCode", strconv.Itoa(int(personExit(c))), "execDuration", strconv.Itoa(int(c.FinishedAt.Sub(c.StartedAt)/time.Second)))
+	ran := c.FinishedAt.Sub(c.StartedAt)
+	if c.StartedAt.IsZero() {
+		ran = 0 // it could not be started
+	}
+	s.emitContainerAt(at, "die", c, "exitCode", strconv.Itoa(int(personExit(c))), "execDuration", strconv.Itoa(int(ran/time.Second)))
 }
 
 // tellOOM tells that the kernel killed in a container for want of memory, unless
