@@ -79,13 +79,14 @@ func (s *Server) reservePodInit(id string) (*podInit, bool) {
 	return p, true
 }
 
+// forgetPodInit removes the record first: who starts another one writes it.
 func (s *Server) forgetPodInit(id string) {
-	s.mu.Lock()
-	delete(s.inits, id)
-	s.mu.Unlock()
 	if err := removeFile(s.podInitPath(id)); err != nil {
 		logrus.WithField("pod", id).WithError(err).Warn("remove pod init record")
 	}
+	s.mu.Lock()
+	delete(s.inits, id)
+	s.mu.Unlock()
 }
 
 func (s *Server) startPodInit(ctx context.Context, req *v1.StartPodInitRequest) (*pidfd.Process, error) {
@@ -104,6 +105,8 @@ func (s *Server) startPodInit(ctx context.Context, req *v1.StartPodInitRequest) 
 	}
 	proc, err := pidfd.Open(pid)
 	if err != nil {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		_, _ = unix.Wait4(pid, nil, 0, nil)
 		return nil, err
 	}
 	stat, err := pidfd.ReadStat(pid)
@@ -152,7 +155,13 @@ func (s *Server) StopPodInit(ctx context.Context, req *v1.ContainerRequest) (*v1
 	if p.proc == nil {
 		return &v1.Empty{}, nil
 	}
-	if err := p.proc.Signal(unix.SIGKILL); err != nil && err != unix.ESRCH {
+	err := p.proc.Signal(unix.SIGKILL)
+	select {
+	case <-p.gone:
+		return &v1.Empty{}, nil
+	default:
+	}
+	if err != nil && err != unix.ESRCH {
 		return nil, fmt.Errorf("stop pod init %s: %w", req.Id, err)
 	}
 	select {
