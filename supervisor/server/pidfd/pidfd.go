@@ -54,7 +54,7 @@ func Open(pid int) (*Process, error) {
 // this process's while it has not been reaped.
 func (p *Process) PID() int { return p.pid }
 
-// Close releases the descriptor. A wait under way ends with os.ErrClosed.
+// Close releases the descriptor. A wait under way ends with an error.
 func (p *Process) Close() error { return p.file.Close() }
 
 // SyscallConn gives the descriptor to who must have it for a system call, or
