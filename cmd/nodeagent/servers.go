@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -136,14 +137,40 @@ func (d *daemon) logFolders() []string {
 
 func (d *daemon) buildGRPC(context.Context) error {
 	d.calls.Before(d.node.Settle)
-	d.grpc = grpc.NewServer(slices.Concat(d.measured.Options(), cri.ServerOptions(logrus.NewEntry(logrus.StandardLogger())), d.calls.ServerOptions())...)
+	stopping, stop := context.WithCancel(context.Background())
+	d.grpc = grpc.NewServer(slices.Concat(d.measured.Options(), cri.ServerOptions(logrus.NewEntry(logrus.StandardLogger())),
+		[]grpc.ServerOption{grpc.ChainStreamInterceptor(endWith(stopping))}, d.calls.ServerOptions())...)
 	d.cri.Register(d.grpc)
 	d.node.Register(d.grpc)
 	d.onStop(d.stopGRPC)
+	d.onStop(func(context.Context) error { stop(); return nil }) // before that
 	return nil
 }
 
-// stopGRPC lets short calls end, then cuts the streams that would go on.
+// endWith ends streams once stopping is done: those of events and logs would go
+// on for ever, and the next agent waits for this one.
+func endWith(stopping context.Context) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		ctx, cancel := context.WithCancel(stream.Context())
+		defer cancel()
+		defer context.AfterFunc(stopping, cancel)()
+		err := handler(srv, boundStream{stream, ctx})
+		if err != nil && stopping.Err() != nil {
+			return fmt.Errorf("the agent is stopping: %w", errdefs.ErrUnavailable)
+		}
+		return err
+	}
+}
+
+// boundStream is a stream with another context.
+type boundStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s boundStream) Context() context.Context { return s.ctx }
+
+// stopGRPC lets calls end, then cuts off those that go on.
 func (d *daemon) stopGRPC(context.Context) error {
 	done := make(chan struct{})
 	go func() {

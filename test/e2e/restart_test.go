@@ -1,14 +1,19 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
@@ -20,6 +25,9 @@ const counting = `i=0; while true; do i=$((i+1)); echo $i; usleep 5000; done`
 
 // killStep is by how much later the agent is killed each time, to hit every part of a pod's way up and down.
 const killStep = 3 * time.Millisecond
+
+// watchersLimit is how long the agent may take to end when it has nothing to do; cut off are calls after three seconds.
+const watchersLimit = 2900 * time.Millisecond
 
 // A container neither notices nor suffers from the death of the agent: it goes on, its log has no gap, and afterwards
 // all that can be asked of it can be asked again.
@@ -102,6 +110,40 @@ func TestExitWhileTheAgentIsDown(t *testing.T) {
 		t.Errorf("exit code %d, finished at %d", status.ExitCode, status.FinishedAt)
 	}
 	n.remove(pod)
+}
+
+// Who watches for events does not hold up the agent's end, which the next one waits for.
+func TestStopWithWatchers(t *testing.T) {
+	n := newNode(t, testenv.AgentOptions{})
+	n.pull(images.Busybox)
+	n.ctl("run", "-d", "--name", "talker", images.Busybox, "sh", "-c", "echo hello; sleep 1000")
+	conn, err := (&storm{socket: "unix://" + n.Socket}).dial() // the node's own is closed before the agent ends
+	n.must("connect", err)
+	defer conn.Close()
+	events, err := runtimeapi.NewRuntimeServiceClient(conn).GetContainerEvents(t.Context(), &runtimeapi.GetEventsRequest{})
+	n.must("subscribe", err)
+	logs := exec.CommandContext(t.Context(), testenv.Binary(t, "nodectl"), "-H", "unix://"+n.Socket, "logs", "-f", "talker")
+	var said strings.Builder
+	logs.Stderr = &said
+	out, err := logs.StdoutPipe()
+	n.must("pipe", err)
+	n.must("follow logs", logs.Start())
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "hello\n" {
+		t.Errorf("logs: %q, %v", line, err)
+	}
+	began := time.Now()
+	n.Stop()
+	if took := time.Since(began); took > watchersLimit {
+		t.Errorf("the agent ended after %v", took)
+	}
+	if _, err := events.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("events end with %v", err)
+	}
+	if err := logs.Wait(); err == nil || strings.Count(said.String(), "\n") != 1 {
+		t.Errorf("logs end with %v: %s", err, said.String())
+	}
+	n.Start()
+	n.ctl("rm", "-f", "talker")
 }
 
 // Killed over and over in the middle of its work, the agent always comes back, forgets no pod that it had promised, and
