@@ -354,7 +354,8 @@ func (n *systemdNode) oom() {
 	n.runPod()
 	var ids []string
 	for i := range 5 {
-		ids = append(ids, n.start(fmt.Sprintf("greedy%d", i), 8<<20, "dd", "if=/dev/zero", "of=/dev/shm/x", "bs=1M", "count=20"))
+		// A file each, for /dev/shm is the pod's.
+		ids = append(ids, n.start(fmt.Sprintf("greedy%d", i), 12<<20, "dd", "if=/dev/zero", fmt.Sprintf("of=/dev/shm/%d", i), "bs=1M", "count=20"))
 	}
 	for _, id := range ids {
 		testenv.Eventually(n, patience, "the container's end", func() error {
