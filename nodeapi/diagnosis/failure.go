@@ -82,6 +82,8 @@ var (
 			"Look with: ls -l $2; whoever installs the network puts it there. Which configuration is used says: nodectl doctor"),
 		when(`no usable network configuration in (\S+): `, "none of the CNI configurations in $1 can be used",
 			"Mend or remove what is wrong there; which file it is says: nodectl doctor"),
+		when(`(\S+) may be being written: `, "the CNI configuration $1 is not whole",
+			"If nobody writes it, mend or remove it; what is wrong with it says: nodectl doctor"),
 		when(`(?i)no (IP )?address(es)? (available|left)|resource exhausted`, "no address is left for it in the network",
 			"See who has one with: nodectl pods; remove pods, or make the range in the CNI configuration wider (its file is named by: nodectl doctor)."),
 		when(`plugin (?:\S*/)?(\S+) was killed`, "the CNI plugin $1 did not end in time, and was killed",

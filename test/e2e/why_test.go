@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -91,9 +92,16 @@ func TestWhyPod(t *testing.T) {
 	broken := n.podConfig("broken")
 	ctx, cancel := n.context()
 	defer cancel()
-	if _, err := n.Runtime().RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: broken}); err == nil {
-		t.Fatal("a pod without a network was made")
-	}
+	testenv.Eventually(t, 10*time.Second, "the configuration to be too old for one that is being written", func() error {
+		_, err := n.Runtime().RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: broken})
+		if err == nil {
+			t.Fatal("a pod without a network was made")
+		}
+		if strings.Contains(err.Error(), "being written") {
+			return err
+		}
+		return nil
+	})
 	n.why("e2e/broken", "It could not be made: none of the CNI configurations in", "10-bad.conflist", "nodectl doctor")
 	if out := n.ctl("why"); !strings.Contains(out, "e2e/broken, ") || !strings.Contains(out, "none of the CNI configurations") || strings.Contains(out, "e2e/web") {
 		t.Errorf("why: %s", out)
