@@ -34,19 +34,25 @@ const (
 // Exec runs a process in a running container and returns when it ended and
 // its output was copied. When ctx ends the process is killed.
 func (m *Manager) Exec(ctx context.Context, req ExecRequest) (exitCode int, err error) {
-	x, err := m.newExecution(req)
+	c, err := m.findContainer(req.ContainerID)
 	if err != nil {
-		return 0, fmt.Errorf("exec in container %s: %w", req.ContainerID, err)
+		return 0, fmt.Errorf("exec in %w", err)
 	}
-	if req.IO.TTY {
-		exitCode, err = x.terminal(ctx, req.IO)
-	} else {
-		exitCode, err = x.pipes(ctx, req.IO)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("exec in container %s: %w", x.id, err)
+	if exitCode, err = m.execIn(ctx, c, req); err != nil {
+		return 0, fmt.Errorf("exec in container %s: %w", c.get().ID, err)
 	}
 	return exitCode, nil
+}
+
+func (m *Manager) execIn(ctx context.Context, c *container, req ExecRequest) (exitCode int, err error) {
+	x, err := m.newExecution(c, req)
+	if err != nil {
+		return 0, err
+	}
+	if req.IO.TTY {
+		return x.terminal(ctx, req.IO)
+	}
+	return x.pipes(ctx, req.IO)
 }
 
 // execution is a process to run in a container.
@@ -57,11 +63,7 @@ type execution struct {
 	started    func() // or nil
 }
 
-func (m *Manager) newExecution(req ExecRequest) (*execution, error) {
-	c, err := m.findContainer(req.ContainerID)
-	if err != nil {
-		return nil, err
-	}
+func (m *Manager) newExecution(c *container, req ExecRequest) (*execution, error) {
 	s := c.get()
 	if s.State != ContainerRunning {
 		return nil, fmt.Errorf("it is %s: %w", s.State, errdefs.ErrFailedPrecondition)

@@ -57,14 +57,11 @@ type ContainerState string
 //	created ──start──▶ running ◀──▶ paused
 //	   │                  │
 //	   └──failed start──▶ exited ──remove──▶ (gone)
-//
-// Unknown is a container whose supervisor does not answer.
 const (
 	ContainerCreated ContainerState = "created"
 	ContainerRunning ContainerState = "running"
 	ContainerPaused  ContainerState = "paused"
 	ContainerExited  ContainerState = "exited"
-	ContainerUnknown ContainerState = "unknown"
 )
 
 // Pod is what is known of a pod at one moment. It is a copy: Config must not

@@ -32,11 +32,11 @@ func (m *Manager) UpdateContainer(ctx context.Context, containerID string, res *
 // Where there was no such limit before, an update that fails later may leave the new one.
 func (m *Manager) UpdateContainerLimits(ctx context.Context, containerID string, res *runtime.LinuxContainerResources, extra *spec.Extra) error {
 	c, err := m.findContainer(containerID)
-	if err == nil {
-		err = m.updateContainer(ctx, c, res, extra)
-	}
 	if err != nil {
-		return fmt.Errorf("update container %s: %w", containerID, err)
+		return fmt.Errorf("update %w", err)
+	}
+	if err := m.updateContainer(ctx, c, res, extra); err != nil {
+		return fmt.Errorf("update container %s: %w", c.get().ID, err)
 	}
 	return nil
 }
@@ -58,8 +58,7 @@ func (m *Manager) updateContainer(ctx context.Context, c *container, res *runtim
 		return err
 	}
 	var steps []undo.Step
-	switch s.State {
-	case ContainerRunning, ContainerPaused:
+	if s.State.alive() {
 		former, err := m.formerResources(s.CgroupPath, before, config.Linux.Resources)
 		if err != nil {
 			return err
@@ -76,8 +75,6 @@ func (m *Manager) updateContainer(ctx context.Context, c *container, res *runtim
 			Do:    func(ctx context.Context) error { return m.limit(ctx, s.ID, config.Linux.Resources, extra) },
 			Undo:  func(ctx context.Context) error { return m.endUpdate(ctx, c) },
 		}, m.rescore(s, before.GetOomScoreAdj(), config.Linux.Resources.GetOomScoreAdj()))
-	case ContainerUnknown:
-		return fmt.Errorf("its supervisor does not answer: %w", errdefs.ErrUnavailable)
 	}
 	steps = append(steps, undo.Step{Name: "record", Plain: true, Do: func(context.Context) error {
 		return m.changeContainer(c, func(s *containerState) { s.Config, s.Extra, s.Update = config, extra, nil })
@@ -217,11 +214,11 @@ func mergeResources(before, change *runtime.LinuxContainerResources) *runtime.Li
 // the pod's cgroup is ours; elsewhere who made the cgroup limits it.
 func (m *Manager) UpdatePod(ctx context.Context, podID string, overhead, resources *runtime.LinuxContainerResources) error {
 	p, err := m.findPod(podID)
-	if err == nil {
-		err = m.updatePod(ctx, p, overhead, resources)
-	}
 	if err != nil {
-		return fmt.Errorf("update pod %s: %w", podID, err)
+		return fmt.Errorf("update %w", err)
+	}
+	if err := m.updatePod(ctx, p, overhead, resources); err != nil {
+		return fmt.Errorf("update pod %s: %w", p.get().ID, err)
 	}
 	return nil
 }
