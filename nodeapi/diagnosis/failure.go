@@ -86,6 +86,8 @@ var (
 			"If nobody writes it, mend or remove it; what is wrong with it says: nodectl doctor"),
 		when(`(?i)no (IP )?address(es)? (available|left)|resource exhausted`, "no address is left for it in the network",
 			"See who has one with: nodectl pods; remove pods, or make the range in the CNI configuration wider (its file is named by: nodectl doctor)."),
+		when(`plugin (?:\S*/)?(\S+) cannot be killed`, "the CNI plugin $1 hangs in the kernel, and cannot be killed",
+			"See what it waits for with: ps -eo pid,stat,wchan:32,args | grep ' D'; a disk, a server or a lock of the kernel's does not answer."),
 		when(`plugin (?:\S*/)?(\S+) was killed`, "the CNI plugin $1 did not end in time, and was killed",
 			"It waits for something: look at its own daemon, if it has one, and at its log."),
 		when(`(\S+ port \d+) is published by pod ([0-9a-f]{12})`, "$1 of this node is another pod's", "Look at that one with: nodectl why $2"),

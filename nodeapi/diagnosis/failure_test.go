@@ -43,6 +43,7 @@ func TestFailuresAreExplained(t *testing.T) {
 			"it is to run on processors or memory nodes that this machine does not have, or that its pod may not use. The error: unable to apply", "cpuset.cpus"},
 		{`network: wire pod ` + podID + `: network net: plugin x is not in /opt/cni/bin: unavailable (plugin "x" is not built in: not implemented)`, podFailures,
 			"the CNI plugin x, which the network's configuration names, is not installed in /opt/cni/bin. The error: network net", "ls -l /opt/cni/bin"},
+		{`wire pod: plugins: plugin type="x" failed (add): plugin /opt/cni/bin/x cannot be killed: context deadline exceeded`, podFailures, "the CNI plugin x hangs in the kernel", "wchan"},
 		{`wire pod: /etc/cni/net.d/10-x.conflist may be being written: unexpected end of JSON input`, podFailures, "the CNI configuration /etc/cni/net.d/10-x.conflist is not whole", "doctor"},
 		{`network: wire pod ` + podID + `: no usable network configuration in /etc/cni/net.d: /etc/cni/net.d/10-x.conflist: unexpected end of JSON input`, podFailures, "none of the CNI configurations in /etc/cni/net.d can be used", "doctor"},
 		{`network: wire pod ` + podID + `: plugins: plugin type="bridge" failed (add): bridge: host-local: take an address for network small: no IP addresses available in range set: 10.99.0.1-10.99.0.2: resource exhausted`, podFailures,
