@@ -63,6 +63,9 @@ type execution struct {
 	started    func() // or nil
 }
 
+// name is how the supervisor's errors name it.
+func (x *execution) name() string { return "exec " + x.execID + " in container " + x.id }
+
 func (m *Manager) newExecution(c *container, req ExecRequest) (*execution, error) {
 	s := c.get()
 	if s.State != ContainerRunning {
@@ -125,7 +128,7 @@ func (x *execution) start(ctx context.Context, streams supervisor.Streams, conso
 	if err == nil && x.started != nil {
 		x.started()
 	}
-	return unsaid(err, "exec "+x.execID+" in container "+x.id+": ")
+	return unsaid(err, x.name())
 }
 
 // wait waits for the end of the process, and kills it when ctx is done. The
@@ -137,12 +140,12 @@ func (x *execution) wait(ctx context.Context) (int, error) {
 	}
 	why := over(ctx, err)
 	if why == nil {
-		return 0, err
+		return 0, unsaid(err, "wait for "+x.name())
 	}
 	kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTime)
 	defer cancel()
 	if err := x.sup.KillExec(kill, x.id, x.execID); err != nil && !errdefs.IsNotFound(err) {
-		return 0, fmt.Errorf("%w, and not killed: %w", why, err)
+		return 0, fmt.Errorf("%w, and not killed: %w", why, unsaid(err, "kill "+x.name()))
 	}
 	// What is left to know is only that it is over.
 	_, _ = x.sup.WaitExec(kill, x.id, x.execID)

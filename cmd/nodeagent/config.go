@@ -26,6 +26,13 @@ import (
 // maxConfigSize bounds the configuration file, in bytes.
 const maxConfigSize = 1 << 20
 
+// What max_log_line may be, in bytes. The supervisor holds a line in memory for
+// each stream until it ends.
+const (
+	minLogLine = 1 << 10
+	maxLogLine = 512 << 10
+)
+
 // Config is the whole configuration: one flat file in TOML, each key of which
 // a flag of the same name overrides. Paths are absolute.
 type Config struct {
@@ -63,6 +70,8 @@ type Config struct {
 	CgroupParent string `toml:"cgroup_parent" comment:"The cgroup of the supervisor and of pods that name no parent; with systemd a slice, nodeagent.slice if nothing else is said."`
 	// Supervisor is the path of the nodesupervisor program.
 	Supervisor string `toml:"supervisor" comment:"The nodesupervisor program; empty means the one beside nodeagent."`
+	// MaxLogLine is where a line of a container's log is split, in bytes.
+	MaxLogLine int64 `toml:"max_log_line" comment:"The longest line of a container's log, in bytes; a longer one is split."`
 	// LogLevel is a logrus level.
 	LogLevel string `toml:"log_level" comment:"trace, debug, info, warning or error."`
 	// Handlers are runtime handlers beside the one that is always there, by
@@ -101,6 +110,7 @@ func defaultConfig() Config {
 		PinnedImages:   []string{},
 		CgroupDriver:   "cgroupfs",
 		CgroupParent:   "/nodeagent",
+		MaxLogLine:     16 << 10,
 		LogLevel:       "info",
 	}
 }
@@ -189,6 +199,9 @@ func (c *Config) validate() error {
 	}
 	if err := c.validateCgroupParent(); err != nil {
 		return err
+	}
+	if c.MaxLogLine < minLogLine || c.MaxLogLine > maxLogLine {
+		return fmt.Errorf("max_log_line: %d is not between %d and %d", c.MaxLogLine, minLogLine, maxLogLine)
 	}
 	if _, err := logrus.ParseLevel(c.LogLevel); err != nil {
 		return fmt.Errorf("log_level: %q is not trace, debug, info, warning or error", c.LogLevel)

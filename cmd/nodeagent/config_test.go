@@ -42,6 +42,7 @@ func TestValidateNamesTheKey(t *testing.T) {
 		"snapshotter":            func(c *Config) { c.Snapshotter = "aufs" },
 		"cgroup_driver":          func(c *Config) { c.CgroupDriver = "sysd" },
 		"cgroup_parent":          func(c *Config) { c.CgroupParent = "/../x" },
+		"max_log_line":           func(c *Config) { c.MaxLogLine = 1 << 9 },
 		"log_level":              func(c *Config) { c.LogLevel = "loud" },
 		"handlers":               func(c *Config) { c.Handlers = map[string]Handler{"Upper": {}} },
 		"handlers.x.pids_limit":  func(c *Config) { c.Handlers = map[string]Handler{"x": {PidsLimit: -1}} },

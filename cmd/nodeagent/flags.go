@@ -39,6 +39,7 @@ func (f *flagValues) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.values.CgroupDriver, "cgroup-driver", d.CgroupDriver, "cgroupfs or systemd")
 	flags.StringVar(&f.values.CgroupParent, "cgroup-parent", d.CgroupParent, "`cgroup` of pods that name no parent")
 	flags.StringVar(&f.values.Supervisor, "supervisor", d.Supervisor, "`path` of nodesupervisor; empty means beside nodeagent")
+	flags.Int64Var(&f.values.MaxLogLine, "max-log-line", d.MaxLogLine, "longest line of a container's log in `bytes`")
 	flags.StringVar(&f.values.LogLevel, "log-level", d.LogLevel, "trace, debug, info, warning or error")
 }
 
@@ -91,6 +92,7 @@ func (f *flagValues) override(flags *pflag.FlagSet, cfg *Config) {
 		"cgroup-driver":   func() { cfg.CgroupDriver = f.values.CgroupDriver },
 		"cgroup-parent":   func() { cfg.CgroupParent = f.values.CgroupParent },
 		"supervisor":      func() { cfg.Supervisor = f.values.Supervisor },
+		"max-log-line":    func() { cfg.MaxLogLine = f.values.MaxLogLine },
 		"log-level":       func() { cfg.LogLevel = f.values.LogLevel },
 	} {
 		if flags.Changed(name) {

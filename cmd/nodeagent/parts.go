@@ -236,6 +236,7 @@ func (d *daemon) buildSandboxes(ctx context.Context) (err error) {
 		Features:      d.specFeatures(),
 		Handlers:      d.cfg.handlerDefaults(),
 		CDIDirs:       d.cfg.CDISpecDirs,
+		MaxLogLine:    int(d.cfg.MaxLogLine),
 	}, sandbox.Deps{
 		Images:     images{d.images, &d.cfg},
 		Snapshots:  d.snapshots,
