@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // export is what nodectl export gives.
@@ -55,8 +57,8 @@ func TestCVE202641567TrojanPrograms(t *testing.T) {
 for name in tar gzip gunzip pigz unpigz xz zstd bzip2; do for dir in /usr/bin /usr/local/bin /sbin; do mkdir -p $dir; cp /trojan $dir/$name; done; done
 for lib in libnss_files.so.2 libnss_dns.so.2 libc.so.6 ld-linux-x86-64.so.2; do for dir in /lib64 /usr/lib; do [ -e $dir/$lib ] || cp /trojan $dir/$lib; done; done
 cp /trojan /etc/nsswitch.conf; rm /bin/tar /bin/gzip; cp /trojan /bin/tar; cp /trojan /bin/gzip; touch /ready; exec sleep 1000`
-	id := n.started(n.run(config), config, shell("trojans", trojans))
-	n.exec(id, "/bin/busybox", "sh", "-c", "while [ ! -e /ready ]; do :; done")
+	id := n.Started(n.RunPod(config), config, pods.Shell("trojans", trojans))
+	n.Exec(id, "/bin/busybox", "sh", "-c", "while [ ! -e /ready ]; do :; done")
 	data := n.export(id)
 	if h, _ := member(t, data, "usr/bin/xz"); h == nil {
 		t.Error("the export has no trojan")
@@ -65,7 +67,7 @@ cp /trojan /etc/nsswitch.conf; rm /bin/tar /bin/gzip; cp /trojan /bin/tar; cp /t
 	if out.Code != 0 {
 		t.Fatalf("commit: %s", out.Stderr)
 	}
-	n.stop(id)
+	n.StopContainer(id, 0)
 	if h, _ := member(t, n.export(id), "pwned"); h != nil {
 		t.Error("a program of the container was executed")
 	}
@@ -85,7 +87,7 @@ func TestCVE202641568Exchanged(t *testing.T) {
 	racer := `mkdir /in; while :; do
 mkdir /in/a; echo own > /in/a/secret; mv -T /in/a /in/x 2>/dev/null; rm -rf /in/x
 ln -s ` + filepath.Dir(secret) + ` /in/x; rm /in/x; ln -s ` + secret + ` /in/x; rm /in/x; mkfifo /in/x; rm /in/x; done`
-	id := n.started(n.run(config), config, shell("racer", racer))
+	id := n.Started(n.RunPod(config), config, pods.Shell("racer", racer))
 	until := time.Now().Add(3 * time.Second)
 	kinds := map[byte]bool{}
 	for rounds := 0; rounds < 3 || time.Now().Before(until); rounds++ {
@@ -121,11 +123,11 @@ ln -s ` + filepath.Dir(secret) + ` /in/x; rm /in/x; ln -s ` + secret + ` /in/x; 
 func TestExportTranslatesOwners(t *testing.T) {
 	n := newNode(t)
 	config := mapped(n.podConfig())
-	id := n.started(n.run(config), config, shell("mapped", "echo x > /own; chown 5:6 /own; touch /ready; exec sleep 1000"))
-	n.exec(id, "sh", "-c", "while [ ! -e /ready ]; do :; done")
+	id := n.Started(n.RunPod(config), config, pods.Shell("mapped", "echo x > /own; chown 5:6 /own; touch /ready; exec sleep 1000"))
+	n.Exec(id, "sh", "-c", "while [ ! -e /ready ]; do :; done")
 	for _, state := range []string{"running", "stopped"} {
 		if state == "stopped" {
-			n.stop(id)
+			n.StopContainer(id, 0)
 		}
 		data := n.export(id)
 		if h, content := member(t, data, "own"); h == nil || h.Uid != 5 || h.Gid != 6 || string(content) != "x\n" {

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // CVE-2021-43784: what the namespaces are set up with is packed into messages whose lengths are of 16 bits, so that a
@@ -23,12 +25,12 @@ func TestCVE202143784LongConfigurations(t *testing.T) {
 	}
 	config := mapped(n.podConfig())
 	config.Linux.SecurityContext.NamespaceOptions.UsernsOptions.Uids = many
-	if _, err := n.runError(config); status.Code(err) != codes.InvalidArgument {
+	if _, err := n.RunPodError(config); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("a pod with %d ranges of users: %v", len(many), err)
 	}
 
 	config = n.podConfig()
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	source, long := t.TempDir(), strings.Repeat("long/", 1<<14)
 	for name, change := range map[string]func(*runtimeapi.ContainerConfig){
 		"path":    func(c *runtimeapi.ContainerConfig) { c.Mounts = []*runtimeapi.Mount{volume(source, "/"+long)} },
@@ -39,16 +41,16 @@ func TestCVE202143784LongConfigurations(t *testing.T) {
 			c.Mounts = []*runtimeapi.Mount{mount}
 		},
 	} {
-		ctr := shell(name, "exec sleep 1000")
+		ctr := pods.Shell(name, "exec sleep 1000")
 		change(ctr)
-		if _, err := n.startError(pod, config, ctr); err == nil {
+		if _, err := n.StartError(pod, config, ctr); err == nil {
 			t.Errorf("a container with a long %s starts", name)
 		}
 	}
 	ctr := idle("after")
 	ctr.Annotations = map[string]string{"long": strings.Repeat("x", 1<<17)}
-	id := n.started(pod, config, ctr)
-	if got := n.exec(id, "grep", "NSpid", "/proc/self/status"); strings.Count(got, "\t") != 1 {
+	id := n.Started(pod, config, ctr)
+	if got := n.Exec(id, "grep", "NSpid", "/proc/self/status"); strings.Count(got, "\t") != 1 {
 		t.Errorf("the process has IDs %q: its namespaces are others than those of its pod", got)
 	}
 	if now := n.supervisor(); now != supervisor {
@@ -63,7 +65,7 @@ func TestCVE202143816FilesOfThePod(t *testing.T) {
 	own := []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log"}
 	before := hostFiles(own)
 	source := t.TempDir()
-	ctr := shell("files", "for f in "+strings.Join(own, " ")+"; do cat $f; echo of the container > $f; chmod 600 $f; done")
+	ctr := pods.Shell("files", "for f in "+strings.Join(own, " ")+"; do cat $f; echo of the container > $f; chmod 600 $f; done")
 	for _, path := range own {
 		file := filepath.Join(source, filepath.Base(path))
 		write(t, file, "of the volume\n")
@@ -72,7 +74,7 @@ func TestCVE202143816FilesOfThePod(t *testing.T) {
 		ctr.Mounts = append(ctr.Mounts, mount)
 	}
 	id, logs := n.running(ctr)
-	n.exited(id)
+	n.Ended(id)
 	if got := n.logText(logs + "/" + ctr.LogPath); got != strings.Repeat("of the volume\n", len(own)) {
 		t.Errorf("the container saw %q", got)
 	}

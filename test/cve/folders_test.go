@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // CVE-2021-41103, CVE-2021-41091, CVE-2024-25621: folders that let users of the machine reach what is in containers. Nobody but root
@@ -18,8 +20,8 @@ import (
 func TestCVE202141103FoldersAndSockets(t *testing.T) {
 	n := newNode(t)
 	plain, own := n.podConfig(), mapped(n.podConfig())
-	n.started(n.run(plain), plain, idle("plain"))
-	n.started(n.run(own), own, idle("mapped"))
+	n.Started(n.RunPod(plain), plain, idle("plain"))
+	n.Started(n.RunPod(own), own, idle("mapped"))
 	for folder, want := range map[string]os.FileMode{n.Root: 0o700, n.State: 0o711} {
 		if info, err := os.Stat(folder); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, %v", folder, info.Mode(), err)
@@ -28,10 +30,10 @@ func TestCVE202141103FoldersAndSockets(t *testing.T) {
 	passable := []string{n.State, filepath.Join(n.State, "containers")}
 	reachable(t, n.State, passable)
 	entries, err := os.ReadDir(passable[1])
-	n.must("list containers", err)
+	n.Must("list containers", err)
 	for _, entry := range entries {
 		info, err := entry.Info()
-		n.must("look at container", err)
+		n.Must("look at container", err)
 		if uid := info.Sys().(*syscall.Stat_t).Uid; info.Mode().Perm() != 0o700 || (uid != 0 && uid != userID) {
 			t.Errorf("%s: mode %v, user %d", entry.Name(), info.Mode(), uid)
 		}
@@ -103,9 +105,9 @@ func TestCVE202015257NoAbstractSockets(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig()
 	config.Linux.SecurityContext.NamespaceOptions.Network = runtimeapi.NamespaceMode_NODE
-	ctr := shell("host", "exec sleep 1000")
+	ctr := pods.Shell("host", "exec sleep 1000")
 	ctr.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: config.Linux.SecurityContext.NamespaceOptions}
-	id := n.started(n.run(config), config, ctr)
+	id := n.Started(n.RunPod(config), config, ctr)
 	ours := map[string]bool{}
 	for _, pid := range []int{n.Pid(), n.supervisor()} {
 		links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
@@ -116,7 +118,7 @@ func TestCVE202015257NoAbstractSockets(t *testing.T) {
 		}
 	}
 	seen := 0
-	for line := range strings.Lines(n.exec(id, "cat", "/proc/net/unix")) {
+	for line := range strings.Lines(n.Exec(id, "cat", "/proc/net/unix")) {
 		fields := strings.Fields(line)
 		if len(fields) < 7 || !ours[fields[6]] {
 			continue
@@ -135,15 +137,15 @@ func TestCVE202015257NoAbstractSockets(t *testing.T) {
 func TestCVE20245154LogPaths(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig()
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	outside := t.TempDir()
-	n.must("make log folder", os.MkdirAll(config.LogDirectory, 0o755))
-	n.must("link", os.Symlink(outside, filepath.Join(config.LogDirectory, "linked")))
-	n.must("link", os.Symlink(filepath.Join(outside, "file.log"), filepath.Join(config.LogDirectory, "file.log")))
+	n.Must("make log folder", os.MkdirAll(config.LogDirectory, 0o755))
+	n.Must("link", os.Symlink(outside, filepath.Join(config.LogDirectory, "linked")))
+	n.Must("link", os.Symlink(filepath.Join(outside, "file.log"), filepath.Join(config.LogDirectory, "file.log")))
 	for _, path := range []string{"../escaped.log", "a/../../escaped.log", "/escaped.log", "linked/escaped.log", "linked/new/escaped.log", "file.log"} {
-		ctr := shell("escaping", "true")
+		ctr := pods.Shell("escaping", "true")
 		ctr.LogPath = path
-		if _, err := n.startError(pod, config, ctr); err == nil {
+		if _, err := n.StartError(pod, config, ctr); err == nil {
 			t.Errorf("%s is taken", path)
 		}
 		ctr.Metadata.Attempt++
@@ -155,7 +157,7 @@ func TestCVE20245154LogPaths(t *testing.T) {
 	for _, directory := range []string{"relative", "../relative"} {
 		bad := n.podConfig()
 		bad.LogDirectory = directory
-		if _, err := n.runError(bad); err == nil {
+		if _, err := n.RunPodError(bad); err == nil {
 			t.Errorf("log directory %s is taken", directory)
 		}
 	}

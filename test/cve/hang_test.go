@@ -16,6 +16,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // quick is how long a call may take that has nothing to do with what hangs.
@@ -27,12 +28,12 @@ func TestContainersThatCannotBeKilled(t *testing.T) {
 	n := newNode(t)
 	hung := newHung(t)
 	config := n.podConfig()
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	var ids []string
 	for i := range 3 {
-		ctr := shell(fmt.Sprintf("hung-%d", i), fmt.Sprintf("exec stat /hung/file-%d", i))
+		ctr := pods.Shell(fmt.Sprintf("hung-%d", i), fmt.Sprintf("exec stat /hung/file-%d", i))
 		ctr.Mounts = []*runtimeapi.Mount{volume(hung.dir, "/hung")}
-		id := n.started(pod, config, ctr)
+		id := n.Started(pod, config, ctr)
 		pid := n.pid(id)
 		testenv.Eventually(t, eventLimit, "the container hangs", func() error {
 			if stack := process(t, pid, "wchan"); !strings.Contains(stack, "fuse") && !strings.Contains(stack, "request_wait") {
@@ -60,7 +61,7 @@ func TestContainersThatCannotBeKilled(t *testing.T) {
 	n.explained(ids[0], `("/hung/file-0") in `)
 	hung.release()
 	for _, id := range ids {
-		if state := n.exited(id); state.ExitCode != 137 {
+		if state := n.Ended(id); state.ExitCode != 137 {
 			t.Errorf("exit code %d", state.ExitCode)
 		}
 	}
@@ -88,9 +89,9 @@ func (n *node) goesOn() {
 	for range 50 {
 		ctx, cancel := context.WithTimeout(context.Background(), quick)
 		_, err := n.Runtime().ListContainers(ctx, &runtimeapi.ListContainersRequest{})
-		n.must("list containers", err)
+		n.Must("list containers", err)
 		_, err = n.Runtime().ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
-		n.must("list pods", err)
+		n.Must("list pods", err)
 		cancel()
 	}
 	if took := time.Since(begin) / 100; took > 100*time.Millisecond {
@@ -99,11 +100,11 @@ func (n *node) goesOn() {
 	ctx, cancel := context.WithTimeout(context.Background(), quick)
 	defer cancel()
 	_, err := n.Runtime().ListContainerStats(ctx, &runtimeapi.ListContainerStatsRequest{})
-	n.must("list container stats", err)
+	n.Must("list container stats", err)
 	begin = time.Now()
 	id, _ := n.running(idle("other"))
-	n.exec(id, "true")
-	n.stop(id)
+	n.Exec(id, "true")
+	n.StopContainer(id, 0)
 	if took := time.Since(begin); took > quick {
 		n.t.Errorf("another pod took %v", took)
 	}
@@ -115,7 +116,7 @@ func TestHostPathThatHangs(t *testing.T) {
 	n := newNode(t)
 	hung := newHung(t)
 	config := n.podConfig()
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	ctr := idle("waiting")
 	ctr.Mounts = []*runtimeapi.Mount{volume(filepath.Join(hung.dir, "sub"), "/sub")}
 	create := func() error {
@@ -150,10 +151,10 @@ func TestHostPathThatHangs(t *testing.T) {
 		}
 		return nil
 	})
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	left, err := n.Runtime().ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{PodSandboxId: pod}})
-	n.must("list containers", err)
+	n.Must("list containers", err)
 	if len(left.Containers) != 0 {
 		t.Errorf("left: %v", left.Containers)
 	}
@@ -164,12 +165,12 @@ func TestHostPathThatHangs(t *testing.T) {
 func TestSupervisorThatStandsStill(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig()
-	pod := n.run(config)
-	id := n.started(pod, config, idle("main"))
+	pod := n.RunPod(config)
+	id := n.Started(pod, config, idle("main"))
 	supervisor := n.supervisor()
-	goOn := func() { n.must("continue the supervisor", syscall.Kill(supervisor, syscall.SIGCONT)) }
+	goOn := func() { n.Must("continue the supervisor", syscall.Kill(supervisor, syscall.SIGCONT)) }
 	defer goOn()
-	n.must("stop the supervisor", syscall.Kill(supervisor, syscall.SIGSTOP))
+	n.Must("stop the supervisor", syscall.Kill(supervisor, syscall.SIGSTOP))
 
 	within := func(limit time.Duration, what string, call func(context.Context) error) error {
 		t.Helper()
@@ -200,7 +201,7 @@ func TestSupervisorThatStandsStill(t *testing.T) {
 			return err
 		},
 	} {
-		n.must(what, within(quick, what, call))
+		n.Must(what, within(quick, what, call))
 	}
 	var calls sync.WaitGroup
 	for what, call := range map[string]func(context.Context) error{
@@ -209,7 +210,7 @@ func TestSupervisorThatStandsStill(t *testing.T) {
 			return err
 		},
 		"start": func(ctx context.Context) error {
-			other, err := n.createError(pod, config, idle("other"))
+			other, err := n.CreateError(pod, config, idle("other"))
 			if err == nil {
 				_, err = n.Runtime().StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: other})
 			}
@@ -228,7 +229,7 @@ func TestSupervisorThatStandsStill(t *testing.T) {
 	}
 	calls.Wait()
 	var conditions []*runtimeapi.RuntimeCondition
-	n.must("status", within(callLimit, "status", func(ctx context.Context) error {
+	n.Must("status", within(callLimit, "status", func(ctx context.Context) error {
 		answer, err := n.Runtime().Status(ctx, &runtimeapi.StatusRequest{})
 		conditions = answer.GetStatus().GetConditions()
 		return err
@@ -237,10 +238,10 @@ func TestSupervisorThatStandsStill(t *testing.T) {
 		t.Errorf("the node's conditions are %v", conditions)
 	}
 	goOn()
-	if state := n.exited(id); state.ExitCode != 137 {
+	if state := n.Ended(id); state.ExitCode != 137 {
 		t.Errorf("exit code %d", state.ExitCode)
 	}
-	if got := n.exec(n.started(pod, config, idle("after")), "echo", "here"); got != "here\n" {
+	if got := n.Exec(n.Started(pod, config, idle("after")), "echo", "here"); got != "here\n" {
 		t.Errorf("%q", got)
 	}
 }

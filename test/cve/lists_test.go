@@ -16,43 +16,44 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // A list that outgrows the 16 MiB which kubelet reads is answered all the same, and in parts that everybody can read.
 func TestListsBeyond16MiB(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig()
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	const count, each = 20, 1 << 20
 	for i := range count {
 		ctr := idle(fmt.Sprintf("large-%d", i))
 		ctr.Annotations = map[string]string{"large": strings.Repeat("x", each)}
-		_, err := n.createError(pod, config, ctr)
-		n.must("create container", err)
+		_, err := n.CreateError(pod, config, ctr)
+		n.Must("create container", err)
 	}
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	all, err := n.Runtime().ListContainers(ctx, &runtimeapi.ListContainersRequest{}, grpc.MaxCallRecvMsgSize(64<<20))
-	n.must("list containers", err)
+	n.Must("list containers", err)
 	if len(all.Containers) != count {
 		t.Errorf("%d containers", len(all.Containers))
 	}
 	stream, err := n.Runtime().StreamContainers(ctx, &runtimeapi.StreamContainersRequest{})
-	n.must("stream containers", err)
+	n.Must("stream containers", err)
 	streamed := 0
 	for {
 		part, err := stream.Recv()
 		if err == io.EOF {
 			break
 		}
-		n.must("read part", err)
+		n.Must("read part", err)
 		streamed += len(part.Containers)
 	}
 	if streamed != count {
 		t.Errorf("%d containers in parts", streamed)
 	}
 	log, err := os.ReadFile(n.LogPath)
-	n.must("read the agent's log", err)
+	n.Must("read the agent's log", err)
 	if !strings.Contains(string(log), "kubelet reads 16 MiB") {
 		t.Error("the agent does not warn")
 	}
@@ -63,11 +64,11 @@ func TestOutOfMemoryOfThePod(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig()
 	config.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 24 << 20, MemorySwapLimitInBytes: 24 << 20}
-	pod := n.run(config)
-	if state := n.exited(n.started(pod, config, shell("hungry", "exec dd if=/dev/zero of=/dev/null bs=64M"))); state.Reason != "OOMKilled" || state.ExitCode != 137 {
+	pod := n.RunPod(config)
+	if state := n.Ended(n.Started(pod, config, pods.Shell("hungry", "exec dd if=/dev/zero of=/dev/null bs=64M"))); state.Reason != "OOMKilled" || state.ExitCode != 137 {
 		t.Errorf("%s, exit code %d", state.Reason, state.ExitCode)
 	}
-	if state := n.exited(n.started(pod, config, shell("content", "exit 3"))); state.Reason != "Error" || state.ExitCode != 3 {
+	if state := n.Ended(n.Started(pod, config, pods.Shell("content", "exit 3"))); state.Reason != "Error" || state.ExitCode != 3 {
 		t.Errorf("one that had enough: %s, exit code %d", state.Reason, state.ExitCode)
 	}
 }
@@ -77,7 +78,7 @@ func TestOutOfMemoryOfThePod(t *testing.T) {
 func TestOutOfMemoryReasons(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig()
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	const hungry = "dd if=/dev/zero of=/dev/null bs=64M"
 	for name, test := range map[string]struct {
 		command, reason string
@@ -87,18 +88,18 @@ func TestOutOfMemoryReasons(t *testing.T) {
 		"killed": {"kill -9 $$; kill -9 1", "Error", 137}, "failed": {"exit 137", "Error", 137}, "good": {"true", "Completed", 0},
 	} {
 		for attempt := range 3 {
-			ctr := shell(name, test.command)
+			ctr := pods.Shell(name, test.command)
 			ctr.Metadata.Attempt = uint32(attempt)
 			ctr.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 16 << 20, MemorySwapLimitInBytes: 16 << 20}
 			if name == "killed" {
 				// The first process of a PID namespace does not die of its own signals.
 				ctr.Command = []string{"sleep", "1000"}
 			}
-			id := n.started(pod, config, ctr)
+			id := n.Started(pod, config, ctr)
 			if name == "killed" {
-				n.must("kill", n.kill(id))
+				n.Must("kill", n.kill(id))
 			}
-			if state := n.exited(id); state.Reason != test.reason || state.ExitCode != test.code {
+			if state := n.Ended(id); state.Reason != test.reason || state.ExitCode != test.code {
 				t.Errorf("%s: %s, exit code %d", name, state.Reason, state.ExitCode)
 			}
 		}
@@ -111,7 +112,7 @@ func TestEventsAgreeWithLists(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	events, err := n.Runtime().GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
-	n.must("subscribe", err)
+	n.Must("subscribe", err)
 	got := make(chan *runtimeapi.ContainerEventResponse, 4096)
 	ended := make(chan struct{})
 	go func() {
@@ -125,7 +126,7 @@ func TestEventsAgreeWithLists(t *testing.T) {
 		}
 	}()
 	n.subscribed(got)
-	unseen := slices.Clone(n.made)
+	unseen := n.Made()
 	churn(n)
 	state := map[string]runtimeapi.ContainerEventType{}
 	var last int64
@@ -154,7 +155,7 @@ func TestEventsAgreeWithLists(t *testing.T) {
 func (n *node) subscribed(got <-chan *runtimeapi.ContainerEventResponse) {
 	n.t.Helper()
 	testenv.Eventually(n.t, eventLimit, "events come", func() error {
-		n.run(n.podConfig())
+		n.RunPod(n.podConfig())
 		if len(got) == 0 {
 			return errors.New("none does")
 		}
@@ -184,18 +185,15 @@ func churn(n *node) {
 
 // oneRound takes a pod with two containers as far as the round says: even ones to its removal.
 func oneRound(n *node, config *runtimeapi.PodSandboxConfig, round int) error {
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	r := n.Runtime()
-	pod, err := r.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config})
+	pod, err := n.RunPodError(config)
 	if err != nil {
 		return err
 	}
-	n.mu.Lock()
-	n.made = append(n.made, pod.PodSandboxId)
-	n.mu.Unlock()
-	for _, ctr := range []*runtimeapi.ContainerConfig{idle("idle"), shell("short", "true"), idle("created")} {
-		answer, err := r.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: pod.PodSandboxId, Config: ctr, SandboxConfig: config})
+	for _, ctr := range []*runtimeapi.ContainerConfig{idle("idle"), pods.Shell("short", "true"), idle("created")} {
+		answer, err := r.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: ctr, SandboxConfig: config})
 		if err == nil && ctr.Metadata.Name != "created" {
 			_, err = r.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: answer.ContainerId})
 		}
@@ -205,9 +203,9 @@ func oneRound(n *node, config *runtimeapi.PodSandboxConfig, round int) error {
 	}
 	switch {
 	case round%2 == 0:
-		_, err = r.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: pod.PodSandboxId})
+		_, err = r.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: pod})
 	case round%3 == 0:
-		_, err = r.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: pod.PodSandboxId})
+		_, err = r.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: pod})
 	}
 	return err
 }
@@ -215,12 +213,12 @@ func oneRound(n *node, config *runtimeapi.PodSandboxConfig, round int) error {
 // agrees compares the last event of each pod and container with the lists. Of the unseen none may have come.
 func (n *node) agrees(state map[string]runtimeapi.ContainerEventType, unseen []string) error {
 	n.t.Helper()
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	containers, err := n.Runtime().ListContainers(ctx, &runtimeapi.ListContainersRequest{})
-	n.must("list containers", err)
+	n.Must("list containers", err)
 	pods, err := n.Runtime().ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
-	n.must("list pods", err)
+	n.Must("list pods", err)
 	listed := map[string]runtimeapi.ContainerEventType{}
 	for _, one := range containers.Containers {
 		listed[one.Id] = map[runtimeapi.ContainerState]runtimeapi.ContainerEventType{

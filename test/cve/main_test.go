@@ -8,6 +8,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // suite is the testing.TB of what all tests share: it fails the test that runs, and cleans up after the last one.
@@ -82,8 +83,8 @@ func newNode(t *testing.T) *node {
 		shared.registry = newRegistry(&shared)
 		shared.agent = testenv.Agent(&shared, testenv.AgentOptions{Registry: shared.registry.server})
 	}
-	n := &node{AgentProcess: shared.agent, t: t, logs: filepath.Join(shared.agent.Dir, "logs")}
-	n.pull(images.Busybox)
-	t.Cleanup(n.removeAll)
+	n := &node{Client: pods.New(t, shared.agent), t: t, logs: filepath.Join(shared.agent.Dir, "logs")}
+	n.Pull(images.Busybox)
+	t.Cleanup(n.RemovePods)
 	return n
 }

@@ -15,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // up leads from anywhere in a container, or on the host, to the root folder.
@@ -54,30 +55,30 @@ func (c canary) unchanged(what string) {
 func TestCVE202130465ExchangedMountTargets(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig()
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	shared, host := t.TempDir(), newCanary(t)
 	name := filepath.Base(filepath.Dir(host.dir)) + "-" + filepath.Base(host.dir)
-	n.must("make folder", os.MkdirAll(filepath.Join(shared, "a"), 0o755))
-	n.must("link", os.Symlink(up, filepath.Join(shared, "b")))
-	racer := probing(t, shell("racer", ""), "exchange")
+	n.Must("make folder", os.MkdirAll(filepath.Join(shared, "a"), 0o755))
+	n.Must("link", os.Symlink(up, filepath.Join(shared, "b")))
+	racer := probing(t, pods.Shell("racer", ""), "exchange")
 	racer.Mounts = append(racer.Mounts, volume(shared, "/v"))
-	exchanging := n.started(pod, config, racer)
+	exchanging := n.Started(pod, config, racer)
 	source := t.TempDir()
 	good := 0
 	for i := range 25 {
-		victim := shell("victim", "true")
+		victim := pods.Shell("victim", "true")
 		victim.Metadata.Attempt = uint32(i)
 		victim.Mounts = []*runtimeapi.Mount{
 			volume(shared, "/v"), volume(source, "/v/a/"+name+"/deep"), volume(source, "/v/a"+host.dir), volume("/dev/null", "/v/a/"+name+".file"),
 		}
-		if id, err := n.startError(pod, config, victim); err == nil {
+		if id, err := n.StartError(pod, config, victim); err == nil {
 			good++
-			n.exited(id)
+			n.Ended(id)
 		}
 	}
 	t.Logf("%d of 25 started", good)
 	n.goesOnRunning(exchanging)
-	n.stop(exchanging) // before its folder is removed
+	n.StopContainer(exchanging, 0) // before its folder is removed
 	host.unchanged("exchanged")
 	absent(t, "/"+name)
 	absent(t, "/"+name+".file")
@@ -89,7 +90,7 @@ func TestCVE202531133LinksInImages(t *testing.T) {
 	n := newNode(t)
 	host := newCanary(t)
 	config := n.podConfig()
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	folder, secret := up+host.dir, up+host.dir+"/secret"
 	for i, headers := range [][]*tar.Header{
 		{gone("dev"), link("dev", folder)}, {gone("etc"), link("etc", folder)}, {gone("sys"), link("sys", folder)},
@@ -98,17 +99,17 @@ func TestCVE202531133LinksInImages(t *testing.T) {
 		{link("data", folder), link("file", secret)},
 	} {
 		ref := shared.registry.image(t, fmt.Sprintf("links-%d", i), headers...)
-		n.pull(ref)
+		n.Pull(ref)
 		for j, tty := range []bool{false, true} {
-			ctr := shell(fmt.Sprintf("links-%d", i), "for f in /etc/hosts /etc/hostname /dev/null /dev/console /file /data/x; do echo written > $f; done; cat /data/secret /etc/hosts /file /etc/secret /dev/secret; true")
+			ctr := pods.Shell(fmt.Sprintf("links-%d", i), "for f in /etc/hosts /etc/hostname /dev/null /dev/console /file /data/x; do echo written > $f; done; cat /data/secret /etc/hosts /file /etc/secret /dev/secret; true")
 			ctr.Image.Image, ctr.Tty, ctr.Metadata.Attempt = ref, tty, uint32(j)
 			ctr.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{
 				MaskedPaths: []string{"/proc/kcore", "/proc/keys", "/data/secret"}, ReadonlyPaths: []string{"/proc/sys", "/data"},
 			}
 			ctr.Mounts = []*runtimeapi.Mount{volume(t.TempDir(), "/data/x")}
-			id, err := n.startError(pod, config, ctr)
+			id, err := n.StartError(pod, config, ctr)
 			if err == nil {
-				n.exited(id)
+				n.Ended(id)
 				if said := n.logText(filepath.Join(config.LogDirectory, ctr.LogPath)); strings.Contains(said, "of the host") {
 					t.Errorf("image %d shows the host's file", i)
 				}
@@ -131,12 +132,12 @@ func TestCVE202223648VolumesOfImages(t *testing.T) {
 			c.Volumes[path] = struct{}{}
 		}
 	}, link("data", folder), link("absolute", host.dir), &tar.Header{Typeflag: tar.TypeDir, Name: "deep"}, link("deep/link", filepath.Dir(folder)))
-	n.pull(ref)
+	n.Pull(ref)
 	const look = `find / -path /proc -prune -o -name secret -exec cat {} +; cat /data/secret /absolute/secret; for d in / /data /absolute /deep/link/x; do echo written > $d/secret; done; true`
-	ctr := shell("volumes", look)
+	ctr := pods.Shell("volumes", look)
 	ctr.Image.Image = ref
 	id, logs := n.running(ctr)
-	n.exited(id)
+	n.Ended(id)
 	said := n.logText(filepath.Join(logs, ctr.LogPath))
 	host.unchanged("by kubelet")
 	out := n.Nodectl("run", "--rm", ref, "sh", "-c", look)
@@ -151,16 +152,16 @@ func TestCVE202223648VolumesOfImages(t *testing.T) {
 func TestCVE202531133MaskedPaths(t *testing.T) {
 	n := newNode(t)
 	host, dev := newCanary(t), t.TempDir()
-	n.must("link", os.Symlink(up+"/proc/sys/kernel/core_pattern", filepath.Join(dev, "null")))
+	n.Must("link", os.Symlink(up+"/proc/sys/kernel/core_pattern", filepath.Join(dev, "null")))
 	config := n.podConfig()
-	ctr := shell("masked", "cat /proc/kcore | head -c 1; cat /proc/timer_list; exec sleep 1000")
+	ctr := pods.Shell("masked", "cat /proc/kcore | head -c 1; cat /proc/timer_list; exec sleep 1000")
 	ctr.Mounts = []*runtimeapi.Mount{volume(dev, "/dev"), volume(host.dir, "/canary")}
 	ctr.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{MaskedPaths: []string{"/proc/kcore", "/proc/timer_list"}, ReadonlyPaths: []string{"/proc/sys"}}
 	before := hostSysctls(t)
-	id, err := n.startError(n.run(config), config, ctr)
+	id, err := n.StartError(n.RunPod(config), config, ctr)
 	if err != nil {
 		t.Log(err)
-	} else if answer, err := n.execSync(id, 10, "sh", "-c", "echo x > /proc/timer_list; head -c 1 /proc/timer_list; head -c 1 /proc/kcore"); err == nil && len(answer.Stdout) != 0 {
+	} else if answer, err := n.ExecSync(id, 10, "sh", "-c", "echo x > /proc/timer_list; head -c 1 /proc/timer_list; head -c 1 /proc/kcore"); err == nil && len(answer.Stdout) != 0 {
 		t.Errorf("what is masked can be read: %q", answer.Stdout)
 	}
 	if after := hostSysctls(t); after != before {
@@ -173,19 +174,19 @@ func TestCVE202531133MaskedPaths(t *testing.T) {
 func TestCVE201916884ProcThatIsNone(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig()
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	fake, host := t.TempDir(), newCanary(t)
 	for _, dir := range []string{"self/attr", "sys/kernel", "1"} {
-		n.must("make folder", os.MkdirAll(filepath.Join(fake, dir), 0o755))
+		n.Must("make folder", os.MkdirAll(filepath.Join(fake, dir), 0o755))
 	}
 	write(t, filepath.Join(fake, "self/attr/exec"), "")
-	control := shell("control", "exec sleep 1000")
+	control := pods.Shell("control", "exec sleep 1000")
 	control.Mounts = []*runtimeapi.Mount{volume(fake, "/procfs")}
-	n.started(pod, config, control)
+	n.Started(pod, config, control)
 	for _, target := range []string{"/proc", "/proc/", "/x/../proc", "/proc/self", "/proc/self/attr", "/proc/self/attr/exec", "/proc/sys", "/proc/sys/kernel", "/proc/1/attr"} {
-		ctr := shell("volume", "exec sleep 1000")
+		ctr := pods.Shell("volume", "exec sleep 1000")
 		ctr.Mounts = []*runtimeapi.Mount{volume(fake, target)}
-		if _, err := n.startError(pod, config, ctr); err == nil {
+		if _, err := n.StartError(pod, config, ctr); err == nil {
 			t.Errorf("a folder is mounted on %s", target)
 		}
 		ctr.Metadata.Attempt++
@@ -196,10 +197,10 @@ func TestCVE201916884ProcThatIsNone(t *testing.T) {
 			headers = append(headers, link("proc", target))
 		}
 		ref := shared.registry.image(t, fmt.Sprintf("proc-%d", i), headers...)
-		n.pull(ref)
-		ctr := shell(fmt.Sprintf("image-%d", i), "exec sleep 1000")
+		n.Pull(ref)
+		ctr := pods.Shell(fmt.Sprintf("image-%d", i), "exec sleep 1000")
 		ctr.Image.Image = ref
-		if _, err := n.startError(pod, config, ctr); (err == nil) != (target == "") {
+		if _, err := n.StartError(pod, config, ctr); (err == nil) != (target == "") {
 			t.Errorf("an image whose /proc leads to %q: %v", target, err)
 		}
 	}
@@ -212,7 +213,7 @@ func TestCVE20249676PasswdOfARunningContainer(t *testing.T) {
 	for name, plant := range map[string]string{
 		"fifo": "mkfifo /etc/passwd", "zero": "ln -s /dev/zero /etc/passwd", "huge": "truncate -s 4G /etc/passwd", "link": "ln -s /proc/1/root/etc/shadow /etc/passwd",
 	} {
-		ctr := shell(name, "rm /etc/passwd && "+plant+" && echo planted; exec sleep 1000")
+		ctr := pods.Shell(name, "rm /etc/passwd && "+plant+" && echo planted; exec sleep 1000")
 		ctr.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 128 << 20, MemorySwapLimitInBytes: 128 << 20}
 		id, logs := n.running(ctr)
 		testenv.Eventually(t, eventLimit, "the file is planted", func() error {
@@ -221,7 +222,7 @@ func TestCVE20249676PasswdOfARunningContainer(t *testing.T) {
 			}
 			return nil
 		})
-		if answer, err := n.execSync(id, 5, "echo", "here"); err != nil || string(answer.Stdout) != "here\n" {
+		if answer, err := n.ExecSync(id, 5, "echo", "here"); err != nil || string(answer.Stdout) != "here\n" {
 			t.Errorf("%s: %v, %v", name, answer, err)
 		}
 	}
@@ -239,13 +240,13 @@ func TestExecsThatNeverStart(t *testing.T) {
 	var calls sync.WaitGroup
 	for range 10 {
 		calls.Go(func() {
-			if _, err := n.execSync(id, 2, "no-such-program"); status.Code(err) != codes.DeadlineExceeded {
+			if _, err := n.ExecSync(id, 2, "no-such-program"); status.Code(err) != codes.DeadlineExceeded {
 				t.Errorf("exec that hangs: %v", err)
 			}
 		})
 	}
 	calls.Wait()
-	if got := n.exec(other, "echo", "here"); got != "here\n" {
+	if got := n.Exec(other, "echo", "here"); got != "here\n" {
 		t.Errorf("%q", got)
 	}
 	hung.release()
@@ -256,11 +257,11 @@ func TestCVE20224318HomeWithNewline(t *testing.T) {
 	n := newNode(t)
 	for i, home := range []string{"/root\nevil:x:0:0::/:/bin/sh", "/root\revil:x:0:0::/:/bin/sh", "/root:/bin/sh\nevil::0:0::/:", `/root\nevil::0:0::/:`} {
 		for _, user := range []int64{0, 4242} {
-			ctr := shell(fmt.Sprintf("home-%d-%d", i, user), "wc -l < /etc/passwd; grep -c evil /etc/passwd; test \"$HOME\" != / && echo kept")
+			ctr := pods.Shell(fmt.Sprintf("home-%d-%d", i, user), "wc -l < /etc/passwd; grep -c evil /etc/passwd; test \"$HOME\" != / && echo kept")
 			ctr.Envs = []*runtimeapi.KeyValue{{Key: "HOME", Value: []byte(home)}}
 			ctr.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{RunAsUser: &runtimeapi.Int64Value{Value: user}}
 			id, logs := n.running(ctr)
-			n.exited(id)
+			n.Ended(id)
 			if got := n.logText(logs + "/" + ctr.LogPath); got != "3\n0\nkept\n" {
 				t.Errorf("%q for user %d: %q", home, user, got)
 			}

@@ -17,6 +17,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // CVE-2022-31030, CVE-2022-1708: output of ExecSync without end, all of it kept in memory.
@@ -24,20 +25,20 @@ func TestCVE202231030ExecSyncOutput(t *testing.T) {
 	n := newNode(t)
 	id, _ := n.running(idle("yes"))
 	const limit = 16 << 20
-	answer, err := n.execSync(id, 30, "sh", "-c", "head -c 300m /dev/zero; echo end >&2")
-	n.must("exec", err)
+	answer, err := n.ExecSync(id, 30, "sh", "-c", "head -c 300m /dev/zero; echo end >&2")
+	n.Must("exec", err)
 	if size := len(answer.Stdout); size > limit || size < limit-8192 || string(answer.Stderr) != "end\n" {
 		t.Errorf("%d bytes, and %q", size, answer.Stderr)
 	}
 	before := memory(t, n.Pid(), "VmHWM")
 	begin := time.Now()
-	if _, err := n.execSync(id, 2, "yes"); status.Code(err) != codes.DeadlineExceeded || time.Since(begin) > quick {
+	if _, err := n.ExecSync(id, 2, "yes"); status.Code(err) != codes.DeadlineExceeded || time.Since(begin) > quick {
 		t.Errorf("after %v: %v", time.Since(begin), err)
 	}
 	if more := memory(t, n.Pid(), "VmHWM") - before; more > 3*limit {
 		t.Errorf("the agent took %d MiB more than for 16 MiB", more>>20)
 	}
-	if left := n.exec(id, "sh", "-c", "pidof yes | wc -w"); left != "0\n" {
+	if left := n.Exec(id, "sh", "-c", "pidof yes | wc -w"); left != "0\n" {
 		t.Errorf("left: %s", left)
 	}
 }
@@ -55,12 +56,12 @@ func TestOutputIsWhole(t *testing.T) {
 	n := newNode(t)
 	id, _ := n.running(idle("output"))
 	config := n.podConfig()
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	for _, size := range sizes() {
 		// Lines of ten characters, the last of which may be shorter.
 		print := fmt.Sprintf("yes 123456789 | head -c %d", size)
 		want := strings.Repeat("123456789\n", size/10+1)[:size]
-		if got := n.exec(id, "sh", "-c", print); got != want {
+		if got := n.Exec(id, "sh", "-c", print); got != want {
 			t.Errorf("ExecSync gives %d of %d bytes", len(got), size)
 		}
 		for _, tty := range []bool{false, true} {
@@ -69,8 +70,8 @@ func TestOutputIsWhole(t *testing.T) {
 				t.Errorf("exec gives %d of %d bytes, terminal %v", len(got), size, tty)
 			}
 		}
-		ctr := shell(fmt.Sprintf("log-%d", size), print)
-		n.exited(n.started(pod, config, ctr))
+		ctr := pods.Shell(fmt.Sprintf("log-%d", size), print)
+		n.Ended(n.Started(pod, config, ctr))
 		if got := n.logText(filepath.Join(config.LogDirectory, ctr.LogPath)); got != want {
 			t.Errorf("the log gives %d of %d bytes", len(got), size)
 		}
@@ -81,7 +82,7 @@ func TestOutputIsWhole(t *testing.T) {
 func counting(t *testing.T, name string) (*runtimeapi.ContainerConfig, func()) {
 	t.Helper()
 	dir := t.TempDir()
-	ctr := shell(name, `i=0; while [ ! -e /v/end ]; do seq $i $((i+9999)); i=$((i+10000)); done; echo end`)
+	ctr := pods.Shell(name, `i=0; while [ ! -e /v/end ]; do seq $i $((i+9999)); i=$((i+10000)); done; echo end`)
 	ctr.Mounts = []*runtimeapi.Mount{volume(dir, "/v")}
 	return ctr, func() { write(t, filepath.Join(dir, "end"), "") }
 }
@@ -118,15 +119,15 @@ func TestRotation(t *testing.T) {
 			return nil
 		})
 		rotated := fmt.Sprintf("%s.%d", path, i)
-		n.must("rename log", os.Rename(path, rotated))
+		n.Must("rename log", os.Rename(path, rotated))
 		paths = append(paths, rotated)
-		ctx, cancel := n.context()
+		ctx, cancel := n.Context()
 		_, err := n.Runtime().ReopenContainerLog(ctx, &runtimeapi.ReopenContainerLogRequest{ContainerId: id})
 		cancel()
-		n.must("reopen log", err)
+		n.Must("reopen log", err)
 	}
 	end()
-	n.exited(id)
+	n.Ended(id)
 	if count := counted(t, n.logText(append(paths, path)...)); count < 100000 {
 		t.Errorf("%d lines are too few to tell", count)
 	}
@@ -158,14 +159,14 @@ func TestLogsWithoutTheAgent(t *testing.T) {
 		})
 	}
 	grows("running")
-	n.must("stop the agent", syscall.Kill(n.Pid(), syscall.SIGSTOP))
+	n.Must("stop the agent", syscall.Kill(n.Pid(), syscall.SIGSTOP))
 	grows("stopped")
-	n.must("continue the agent", syscall.Kill(n.Pid(), syscall.SIGCONT))
+	n.Must("continue the agent", syscall.Kill(n.Pid(), syscall.SIGCONT))
 	n.Kill9()
 	grows("dead")
 	n.Start()
 	end()
-	n.exited(id)
+	n.Ended(id)
 	if count := counted(t, n.logText(path)); count < 10000 {
 		t.Errorf("%d lines", count)
 	}
@@ -175,22 +176,22 @@ func TestLogsWithoutTheAgent(t *testing.T) {
 func TestLogDiskWasFull(t *testing.T) {
 	n := newNode(t)
 	disk, v := t.TempDir(), t.TempDir()
-	n.must("mount", unix.Mount("full", disk, "tmpfs", 0, "size=1m"))
-	t.Cleanup(func() { n.must("unmount", unix.Unmount(disk, unix.MNT_DETACH)) })
+	n.Must("mount", unix.Mount("full", disk, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { n.Must("unmount", unix.Unmount(disk, unix.MNT_DETACH)) })
 	ballast := filepath.Join(disk, "ballast")
 	write(t, ballast, strings.Repeat("x", 1<<19))
 	config := n.podConfig()
 	config.LogDirectory = disk
-	ctr := shell("full", `yes 123456789012345678901234567890123456 | head -c 2m; touch /v/written; while [ ! -e /v/room ]; do usleep 10000; done; echo; echo after`)
+	ctr := pods.Shell("full", `yes 123456789012345678901234567890123456 | head -c 2m; touch /v/written; while [ ! -e /v/room ]; do usleep 10000; done; echo; echo after`)
 	ctr.Mounts = []*runtimeapi.Mount{volume(v, "/v")}
-	id := n.started(n.run(config), config, ctr)
+	id := n.Started(n.RunPod(config), config, ctr)
 	testenv.Eventually(t, eventLimit, "the container goes on", func() error {
 		_, err := os.Stat(filepath.Join(v, "written"))
 		return err
 	})
-	n.must("make room", os.Remove(ballast))
+	n.Must("make room", os.Remove(ballast))
 	write(t, filepath.Join(v, "room"), "")
-	n.exited(id)
+	n.Ended(id)
 	lines := 0
 	text := n.logText(filepath.Join(disk, ctr.LogPath))
 	for line := range strings.Lines(text) {
@@ -208,13 +209,13 @@ func TestLogDiskWasFull(t *testing.T) {
 func TestLogDiskIsFull(t *testing.T) {
 	n := newNode(t)
 	disk, v := t.TempDir(), t.TempDir()
-	n.must("mount", unix.Mount("full", disk, "tmpfs", 0, "size=1m"))
-	t.Cleanup(func() { n.must("unmount", unix.Unmount(disk, unix.MNT_DETACH)) })
+	n.Must("mount", unix.Mount("full", disk, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { n.Must("unmount", unix.Unmount(disk, unix.MNT_DETACH)) })
 	config := n.podConfig()
 	config.LogDirectory = disk
-	ctr := shell("full", `yes line | head -c 4m; touch /v/written; while [ ! -e /v/room ]; do usleep 10000; done; echo; echo after; exec sleep 1000`)
+	ctr := pods.Shell("full", `yes line | head -c 4m; touch /v/written; while [ ! -e /v/room ]; do usleep 10000; done; echo; echo after; exec sleep 1000`)
 	ctr.Mounts = []*runtimeapi.Mount{volume(v, "/v")}
-	id := n.started(n.run(config), config, ctr)
+	id := n.Started(n.RunPod(config), config, ctr)
 	testenv.Eventually(t, eventLimit, "the container goes on", func() error {
 		_, err := os.Stat(filepath.Join(v, "written"))
 		return err
@@ -223,12 +224,12 @@ func TestLogDiskIsFull(t *testing.T) {
 	if size(path) > 1<<20 {
 		t.Errorf("the log has %d bytes", size(path))
 	}
-	n.must("rotate", os.Rename(path, path+".0"))
-	n.must("make room", os.Truncate(path+".0", 0))
+	n.Must("rotate", os.Rename(path, path+".0"))
+	n.Must("make room", os.Truncate(path+".0", 0))
 	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 	defer cancel()
 	_, err := n.Runtime().ReopenContainerLog(ctx, &runtimeapi.ReopenContainerLogRequest{ContainerId: id})
-	n.must("reopen log", err)
+	n.Must("reopen log", err)
 	write(t, filepath.Join(v, "room"), "")
 	testenv.Eventually(t, eventLimit, "the log goes on", func() error {
 		if text, err := os.ReadFile(path); err != nil || !strings.HasSuffix(string(text), " after\n") {

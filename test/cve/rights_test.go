@@ -13,6 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // CVE-2022-29162, CVE-2022-27652, CVE-2022-24769, CVE-2025-27612: inheritable capabilities, as the kernel tells them.
@@ -20,13 +21,13 @@ func TestCVE202229162InheritableCapabilities(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig()
 	config.Linux.SecurityContext.Privileged = true
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	for _, privileged := range []bool{false, true} {
-		ctr := shell(fmt.Sprintf("privileged-%v", privileged), "grep -E 'Cap(Inh|Amb)' /proc/self/status; exec sleep 1000")
+		ctr := pods.Shell(fmt.Sprintf("privileged-%v", privileged), "grep -E 'Cap(Inh|Amb)' /proc/self/status; exec sleep 1000")
 		ctr.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{Privileged: privileged}
-		id := n.started(pod, config, ctr)
+		id := n.Started(pod, config, ctr)
 		const none = "CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n"
-		if got := n.exec(id, "grep", "-E", "Cap(Inh|Amb)", "/proc/self/status"); got != none {
+		if got := n.Exec(id, "grep", "-E", "Cap(Inh|Amb)", "/proc/self/status"); got != none {
 			t.Errorf("privileged %v, exec: %q", privileged, got)
 		}
 		testenv.Eventually(t, eventLimit, "the container tells its capabilities", func() error {
@@ -42,9 +43,9 @@ func TestCVE202229162InheritableCapabilities(t *testing.T) {
 // lead to them just as well.
 func TestCVE202421626Descriptors(t *testing.T) {
 	n := newNode(t)
-	id, logs := n.running(shell("run", "ls /proc/$$/fd; exec sleep 1000"))
+	id, logs := n.running(pods.Shell("run", "ls /proc/$$/fd; exec sleep 1000"))
 	const standard = "0\n1\n2\n"
-	if got := n.exec(id, "sh", "-c", "ls /proc/$$/fd; true"); got != standard {
+	if got := n.Exec(id, "sh", "-c", "ls /proc/$$/fd; true"); got != standard {
 		t.Errorf("exec has the descriptors %q", got)
 	}
 	testenv.Eventually(t, eventLimit, "the container tells its descriptors", func() error {
@@ -54,20 +55,20 @@ func TestCVE202421626Descriptors(t *testing.T) {
 		return nil
 	})
 	config := n.podConfig()
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	var headers []*tar.Header
 	for fd := 3; fd < 15; fd++ {
 		headers = append(headers, link(fmt.Sprintf("fd%d", fd), fmt.Sprintf("/proc/self/fd/%d", fd)))
 	}
 	ref := shared.registry.image(t, "descriptors", headers...)
-	n.pull(ref)
-	control := shell("control", "true")
+	n.Pull(ref)
+	control := pods.Shell("control", "true")
 	control.Image.Image = ref
-	n.started(pod, config, control)
+	n.Started(pod, config, control)
 	for _, header := range headers {
-		ctr := shell(header.Name, "true")
+		ctr := pods.Shell(header.Name, "true")
 		ctr.Image.Image, ctr.WorkingDir = ref, "/"+header.Name
-		if _, err := n.startError(pod, config, ctr); err == nil {
+		if _, err := n.StartError(pod, config, ctr); err == nil {
 			t.Errorf("%s is a working folder", header.Linkname)
 		}
 	}
@@ -84,13 +85,13 @@ func TestPodInitIsNoWayOut(t *testing.T) {
 			NamespaceOptions: config.Linux.SecurityContext.NamespaceOptions,
 			Capabilities:     &runtimeapi.Capability{AddCapabilities: []string{"SYS_PTRACE"}},
 		}
-		id := n.started(n.run(config), config, ctr)
-		if got := n.exec(id, "sh", "-c", "cat /proc/1/comm; ls -A /proc/1/root/ /proc/1/cwd/.. 2>/dev/null | grep -v :; true"); strings.TrimSpace(got) != "pod-init" {
+		id := n.Started(n.RunPod(config), config, ctr)
+		if got := n.Exec(id, "sh", "-c", "cat /proc/1/comm; ls -A /proc/1/root/ /proc/1/cwd/.. 2>/dev/null | grep -v :; true"); strings.TrimSpace(got) != "pod-init" {
 			t.Errorf("%s: a container sees %q", name, got)
 		}
 		for _, kind := range []string{"net", "ipc", "uts"} {
 			script := fmt.Sprintf("readlink /proc/1/ns/%s || readlink /proc/self/ns/%s; readlink /proc/self/ns/%s", kind, kind, kind)
-			if got := strings.Fields(n.exec(id, "sh", "-c", script)); len(got) != 2 || got[0] != got[1] {
+			if got := strings.Fields(n.Exec(id, "sh", "-c", script)); len(got) != 2 || got[0] != got[1] {
 				t.Errorf("%s: the first process is in %q", name, got)
 			}
 		}
@@ -102,11 +103,11 @@ func TestCVE20195736ProgramsStay(t *testing.T) {
 	n := newNode(t)
 	programs := []string{testenv.Binary(t, "nodeagent"), testenv.Binary(t, "nodesupervisor")}
 	before := sums(t, programs)
-	id, logs := n.running(probing(t, shell("overwrite", ""), "overwrite"))
+	id, logs := n.running(probing(t, pods.Shell("overwrite", ""), "overwrite"))
 	for range 15 {
 		// The program that a process of ours executes last before it is the container's.
-		_, _ = n.execSync(id, 1, "/proc/self/exe")
-		_, _ = n.execSync(id, 10, "true")
+		_, _ = n.ExecSync(id, 1, "/proc/self/exe")
+		_, _ = n.ExecSync(id, 10, "true")
 	}
 	if after := sums(t, programs); after != before {
 		t.Errorf("changed: %s, before %s", after, before)
@@ -141,8 +142,8 @@ func TestCVE202325809Cgroups(t *testing.T) {
 	for name, config := range map[string]*runtimeapi.PodSandboxConfig{"plain": n.podConfig(), "mapped": mapped(n.podConfig()), "privileged": control} {
 		ctr := idle(name)
 		ctr.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{Privileged: name == "privileged"}
-		answer, err := n.execSync(n.started(n.run(config), config, ctr), 10, "sh", "-c", look)
-		n.must("exec", err)
+		answer, err := n.ExecSync(n.Started(n.RunPod(config), config, ctr), 10, "sh", "-c", look)
+		n.Must("exec", err)
 		if writes := len(answer.Stdout) != 0; writes != (name == "privileged") {
 			t.Errorf("%s: %s", name, answer.Stdout)
 		}
@@ -153,13 +154,13 @@ func TestCVE202325809Cgroups(t *testing.T) {
 func TestCVE202547291LimitsWithUserNamespace(t *testing.T) {
 	n := newNode(t)
 	config := mapped(n.podConfig())
-	ctr := shell("limited", "dd if=/dev/zero of=/dev/null bs=64M")
+	ctr := pods.Shell("limited", "dd if=/dev/zero of=/dev/null bs=64M")
 	ctr.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 32 << 20, MemorySwapLimitInBytes: 32 << 20}
-	pod := n.run(config)
-	if state := n.exited(n.started(pod, config, ctr)); state.Reason != "OOMKilled" {
+	pod := n.RunPod(config)
+	if state := n.Ended(n.Started(pod, config, ctr)); state.Reason != "OOMKilled" {
 		t.Errorf("%s, exit code %d", state.Reason, state.ExitCode)
 	}
-	id := n.started(pod, config, idle("placed"))
+	id := n.Started(pod, config, idle("placed"))
 	pid := n.pid(id)
 	if groups := process(t, pid, "cgroup"); !strings.Contains(groups, n.CgroupParent+"/pods/"+pod+"/"+id) {
 		t.Errorf("it is in %s", groups)
@@ -187,7 +188,7 @@ func TestCVE20220811Sysctls(t *testing.T) {
 			o := config.Linux.SecurityContext.NamespaceOptions
 			o.Network, o.Ipc = runtimeapi.NamespaceMode_NODE, runtimeapi.NamespaceMode_NODE
 		}
-		if _, err := n.runError(config); status.Code(err) != codes.InvalidArgument {
+		if _, err := n.RunPodError(config); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s=%q, host %v: %v", test.name, test.value, test.host, err)
 		}
 	}
@@ -211,10 +212,10 @@ func hostSysctls(t *testing.T) (all string) {
 // The default profile forbids what has been used to get out of containers again and again, whatever is said upstream.
 func TestDefaultSeccompProfile(t *testing.T) {
 	n := newNode(t)
-	ctr := probing(t, shell("seccomp", ""), "seccomp")
+	ctr := probing(t, pods.Shell("seccomp", ""), "seccomp")
 	ctr.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{Seccomp: &runtimeapi.SecurityProfile{}}
 	id, logs := n.running(ctr)
-	if code := n.exited(id).ExitCode; code != 0 {
+	if code := n.Ended(id).ExitCode; code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	if through := n.logText(logs + "/seccomp.log"); through != "" {
@@ -225,12 +226,12 @@ func TestDefaultSeccompProfile(t *testing.T) {
 // pid is a container's first process.
 func (n *node) pid(id string) (pid int) {
 	n.t.Helper()
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	answer, err := n.Runtime().ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id, Verbose: true})
-	n.must("container status", err)
+	n.Must("container status", err)
 	_, after, _ := strings.Cut(answer.Info["info"], `"pid":`)
 	_, err = fmt.Sscan(after, &pid)
-	n.must("find the container's process", err)
+	n.Must("find the container's process", err)
 	return pid
 }

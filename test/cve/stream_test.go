@@ -28,10 +28,10 @@ import (
 // execURL asks for the URL of an exec.
 func (n *node) execURL(id string, tty bool, command ...string) string {
 	n.t.Helper()
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	answer, err := n.Runtime().Exec(ctx, &runtimeapi.ExecRequest{ContainerId: id, Cmd: command, Tty: tty, Stdin: tty, Stdout: true, Stderr: !tty})
-	n.must("exec", err)
+	n.Must("exec", err)
 	return answer.Url
 }
 
@@ -39,12 +39,12 @@ func (n *node) execURL(id string, tty bool, command ...string) string {
 func (n *node) dial(link string) (*websocket.Conn, *net.TCPConn) {
 	n.t.Helper()
 	config, err := websocket.NewConfig("ws"+strings.TrimPrefix(link, "http"), "http://localhost/")
-	n.must("read URL", err)
+	n.Must("read URL", err)
 	config.Protocol = []string{"v4.channel.k8s.io"}
 	conn, err := net.Dial("tcp", config.Location.Host)
-	n.must("connect", err)
+	n.Must("connect", err)
 	socket, err := websocket.NewClient(config, conn)
-	n.must("open WebSocket", err)
+	n.Must("open WebSocket", err)
 	return socket, conn.(*net.TCPConn)
 }
 
@@ -59,7 +59,7 @@ func (n *node) streamed(id string, tty bool, command ...string) string {
 	n.t.Helper()
 	socket, _ := n.dial(n.execURL(id, tty, command...))
 	defer socket.Close()
-	n.must("set deadline", socket.SetDeadline(time.Now().Add(eventLimit)))
+	n.Must("set deadline", socket.SetDeadline(time.Now().Add(eventLimit)))
 	var out strings.Builder
 	for {
 		var message []byte
@@ -67,7 +67,7 @@ func (n *node) streamed(id string, tty bool, command ...string) string {
 		if errors.Is(err, io.EOF) {
 			return out.String()
 		}
-		n.must("read", err)
+		n.Must("read", err)
 		if len(message) > 0 && message[0] == 1 {
 			out.Write(message[1:])
 		}
@@ -78,13 +78,13 @@ func (n *node) streamed(id string, tty bool, command ...string) string {
 func (n *node) upgrade(link string) *net.TCPConn {
 	n.t.Helper()
 	u, err := url.Parse(link)
-	n.must("read URL", err)
+	n.Must("read URL", err)
 	conn, err := net.Dial("tcp", u.Host)
-	n.must("connect", err)
+	n.Must("connect", err)
 	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n", u.Path, u.Host)
-	n.must("ask", err)
+	n.Must("ask", err)
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	n.must("read answer", err)
+	n.Must("read answer", err)
 	if answer.StatusCode != http.StatusSwitchingProtocols {
 		n.t.Errorf("status %s", answer.Status)
 	}
@@ -97,10 +97,10 @@ func (n *node) spdy(link string) {
 	conn := &onceClosed{TCPConn: n.upgrade(link)}
 	defer conn.Close()
 	session, err := spdy.NewClientConnection(conn)
-	n.must("begin SPDY", err)
+	n.Must("begin SPDY", err)
 	for _, kind := range []string{"error", "stdin", "stdout", "resize"} {
 		_, err := session.CreateStream(http.Header{"Streamtype": []string{kind}})
-		n.must("open stream", err)
+		n.Must("open stream", err)
 	}
 	_ = session.Close()
 }
@@ -139,7 +139,7 @@ func TestCVE202223471SessionsLeaveNothing(t *testing.T) {
 		return nil
 	})
 	testenv.Eventually(t, eventLimit, "commands are killed", func() error {
-		if left := n.exec(id, "sh", "-c", "pidof cat tail | wc -w"); left != "0\n" {
+		if left := n.Exec(id, "sh", "-c", "pidof cat tail | wc -w"); left != "0\n" {
 			return fmt.Errorf("%s are left", left)
 		}
 		return nil
@@ -179,7 +179,7 @@ func (n *node) sessions(id, tty string, rounds int) {
 	for i := range rounds {
 		switch i % 6 {
 		case 0:
-			if _, err := n.execSync(id, 10, "/no/such/program"); err == nil {
+			if _, err := n.ExecSync(id, 10, "/no/such/program"); err == nil {
 				n.t.Error("there is no such program")
 			}
 		case 1:
@@ -205,17 +205,17 @@ func (n *node) sessions(id, tty string, rounds int) {
 
 func (n *node) attachURL(id string, tty bool) string {
 	n.t.Helper()
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	answer, err := n.Runtime().Attach(ctx, &runtimeapi.AttachRequest{ContainerId: id, Tty: tty, Stdin: true, Stdout: true, Stderr: !tty})
-	n.must("attach", err)
+	n.Must("attach", err)
 	return answer.Url
 }
 
 // goroutines ends the agent in a way that makes it tell of each of its goroutines, and starts it again.
 func (n *node) goroutines() []string {
 	n.t.Helper()
-	n.must("end the agent", syscall.Kill(n.Pid(), syscall.SIGQUIT))
+	n.Must("end the agent", syscall.Kill(n.Pid(), syscall.SIGQUIT))
 	testenv.Eventually(n.t, eventLimit, "the agent ends", func() error {
 		if !n.Exited() {
 			return errors.New("it runs")
@@ -223,7 +223,7 @@ func (n *node) goroutines() []string {
 		return nil
 	})
 	log, err := os.ReadFile(n.LogPath)
-	n.must("read the agent's log", err)
+	n.Must("read the agent's log", err)
 	n.Kill9() // takes the status of the process that has ended
 	n.Start()
 	_, told, found := strings.Cut(string(log), "SIGQUIT: quit")
@@ -245,7 +245,7 @@ func TestCVE202635469CountsInFrames(t *testing.T) {
 	var block bytes.Buffer
 	packed := zlib.NewWriter(&block)
 	_ = binary.Write(packed, binary.BigEndian, uint32(1<<30))
-	n.must("pack", packed.Close())
+	n.Must("pack", packed.Close())
 	for name, bytes := range map[string][]byte{
 		"settings": frame(4, binary.BigEndian.AppendUint32(nil, 1<<30)),
 		"headers":  frame(1, append([]byte{0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, block.Bytes()...)),
@@ -254,8 +254,8 @@ func TestCVE202635469CountsInFrames(t *testing.T) {
 		before := memory(t, n.Pid(), "VmHWM")
 		conn := n.upgrade(n.execURL(id, false, "true"))
 		_, err := conn.Write(bytes)
-		n.must("send", err)
-		n.must("set deadline", conn.SetDeadline(time.Now().Add(eventLimit)))
+		n.Must("send", err)
+		n.Must("set deadline", conn.SetDeadline(time.Now().Add(eventLimit)))
 		if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("%s: the session goes on: %v", name, err)
 		}
@@ -264,7 +264,7 @@ func TestCVE202635469CountsInFrames(t *testing.T) {
 			t.Errorf("%s: %d bytes more", name, grown)
 		}
 	}
-	if got := n.exec(id, "echo", "here"); got != "here\n" {
+	if got := n.Exec(id, "echo", "here"); got != "here\n" {
 		t.Errorf("%q", got)
 	}
 }

@@ -22,14 +22,14 @@ func TestStuckOperationIsTold(t *testing.T) {
 	n := newNode(t)
 	hung := newHung(t)
 	config := n.podConfig()
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	ctr := idle("stuck")
 	path := filepath.Join(hung.dir, "below")
 	ctr.Mounts = []*runtimeapi.Mount{volume(path, "/below")}
 	done := make(chan error, 1)
 	began := time.Now()
 	go func() {
-		ctx, cancel := n.context()
+		ctx, cancel := n.Context()
 		defer cancel()
 		_, err := n.Runtime().CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: ctr, SandboxConfig: config})
 		done <- err

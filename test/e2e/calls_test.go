@@ -17,6 +17,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // expected are the codes of calls that come when they will, and give up when they will.
@@ -40,7 +41,7 @@ func pick[T any](d *disorder, items []T, id func(T) string) string {
 // call makes one call, and returns its name.
 func (d *disorder) call(ctx context.Context) (name string, err error) {
 	rt := d.Runtime()
-	pods, err := rt.ListPodSandbox(context.WithoutCancel(ctx), &runtimeapi.ListPodSandboxRequest{})
+	listed, err := rt.ListPodSandbox(context.WithoutCancel(ctx), &runtimeapi.ListPodSandboxRequest{})
 	if err != nil {
 		return "list pods", err
 	}
@@ -48,7 +49,7 @@ func (d *disorder) call(ctx context.Context) (name string, err error) {
 	if err != nil {
 		return "list containers", err
 	}
-	pod := pick(d, pods.Items, (*runtimeapi.PodSandbox).GetId)
+	pod := pick(d, listed.Items, (*runtimeapi.PodSandbox).GetId)
 	ctr := pick(d, ctrs.Containers, (*runtimeapi.Container).GetId)
 	config := &runtimeapi.PodSandboxConfig{
 		Metadata: &runtimeapi.PodSandboxMetadata{Name: fmt.Sprint("p", d.random.Intn(3)), Uid: "u", Namespace: "e2e", Attempt: uint32(d.random.Intn(3))},
@@ -59,7 +60,7 @@ func (d *disorder) call(ctx context.Context) (name string, err error) {
 		_, err = rt.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config})
 		return "run pod", err
 	case 2, 3, 4:
-		c := shell(fmt.Sprint("c", d.random.Intn(3)), "sleep 1000")
+		c := pods.Shell(fmt.Sprint("c", d.random.Intn(3)), "sleep 1000")
 		c.Metadata.Attempt = uint32(d.random.Intn(3))
 		_, err = rt.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: c, SandboxConfig: config})
 		return "create", err
@@ -91,7 +92,7 @@ func (d *disorder) call(ctx context.Context) (name string, err error) {
 // they nor the supervisor hang or die of it.
 func TestCallsInAnyOrder(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	var callers sync.WaitGroup
 	end := time.Now().Add(8 * time.Second)
 	for i := range 12 {
@@ -117,10 +118,10 @@ func TestCallsInAnyOrder(t *testing.T) {
 	}
 	callers.Wait()
 	for _, pod := range n.listPods() {
-		n.remove(pod.Id)
+		n.RemovePod(pod.Id)
 	}
 	log, err := os.ReadFile(filepath.Join(n.State, "supervisor.log"))
-	n.must("read the supervisor's log", err)
+	n.Must("read the supervisor's log", err)
 	if starts := strings.Count(string(log), "supervisor is up"); starts != 1 {
 		t.Errorf("there were %d supervisors", starts)
 	}

@@ -16,15 +16,16 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // attempt creates and starts a container, one of which may fail, and returns its ID.
 func (n *node) attempt(pod string, podConfig *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) string {
-	id, err := n.createError(pod, podConfig, config)
+	id, err := n.CreateError(pod, podConfig, config)
 	if err != nil {
 		return ""
 	}
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	_, _ = n.Runtime().StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id}) // why says how it failed
 	return id
@@ -56,9 +57,9 @@ func programs(t *testing.T) string {
 // Each way in which a container of kubelet's comes to nothing is named in plain words, by the container and by its pod.
 func TestCausesOfContainers(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("web")
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	dir := programs(t)
 	limits := func(r *runtimeapi.LinuxContainerResources) func(*runtimeapi.ContainerConfig) {
 		return func(c *runtimeapi.ContainerConfig) { c.Linux.Resources = r }
@@ -102,12 +103,12 @@ func TestCausesOfContainers(t *testing.T) {
 			c.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor.com/gpu=0"}}
 		}, "the CDI device \"vendor.com/gpu=0\" is not known"},
 	} {
-		ctr := shell(test.name, test.command)
+		ctr := pods.Shell(test.name, test.command)
 		if test.edit != nil {
 			test.edit(ctr)
 		}
 		if id := n.attempt(pod, config, ctr); id != "" {
-			n.exited(id)
+			n.Ended(id)
 		}
 		n.why("e2e/web/"+test.name, test.want)
 		if out := n.Nodectl("why", "e2e/web/"+test.name); strings.Contains(out.Stdout, "Failed to write to log") {
@@ -116,26 +117,26 @@ func TestCausesOfContainers(t *testing.T) {
 	}
 	n.why("e2e/web", "There is trouble with 16 of its parts", "mount (", "gone): It could not be made: /no/such/source")
 
-	killed := n.started(pod, config, shell("killed", "exec sleep 1000"))
+	killed := n.Started(pod, config, pods.Shell("killed", "exec sleep 1000"))
 	if err := syscall.Kill(n.pid(killed), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	n.why("e2e/web/killed", "killed by SIGKILL, which the agent did not send, and neither did the kernel")
 	var loop string
 	for attempt := range uint32(3) {
-		ctr := shell("loop", "exit 7")
+		ctr := pods.Shell("loop", "exit 7")
 		ctr.Metadata.Attempt = attempt
-		loop = n.started(pod, config, ctr)
-		n.exited(loop)
+		loop = n.Started(pod, config, ctr)
+		n.Ended(loop)
 	}
 	n.why(loop, "It was started 2 times before, and ended with exit code 7, 7.")
-	n.started(pod, config, shell("twice", "sleep 1000"))
-	if _, err := n.createError(pod, config, shell("twice", "sleep 1")); err == nil {
+	n.Started(pod, config, pods.Shell("twice", "sleep 1000"))
+	if _, err := n.CreateError(pod, config, pods.Shell("twice", "sleep 1")); err == nil {
 		t.Fatal("two containers of one name and attempt")
 	}
 	n.why("e2e/web/twice", "call CreateContainer twice", "has this name and attempt")
 
-	n.remove(pod)
+	n.RemovePod(pod)
 	n.Kill9()
 	n.Start()
 	n.why("e2e/web", "It was removed", "eater (", "it used all of the memory", "the one before it was killed, or crashed")
@@ -148,7 +149,7 @@ func TestCausesOfContainers(t *testing.T) {
 func TestCausesOfPods(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
 	config := n.podConfig("web")
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
 		fmt.Fprintf(w, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json",
@@ -161,8 +162,8 @@ func TestCausesOfPods(t *testing.T) {
 		{strings.TrimPrefix(other.URL, "http://") + "/a/b:1", "there is none for this kind of machine. The error: there is no image for this platform in the index: it has linux/s390x"},
 	} {
 		config := n.podConfig("lacks")
-		id := n.run(config)
-		ctx, cancel := n.context()
+		id := n.RunPod(config)
+		ctx, cancel := n.Context()
 		_, err := n.Images().PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: test.ref}, SandboxConfig: config})
 		cancel()
 		if err == nil {
@@ -172,16 +173,16 @@ func TestCausesOfPods(t *testing.T) {
 		if out := n.Nodectl("why", "e2e/lacks/main"); out.Code != 1 || !strings.Contains(out.Stderr, "nobody asked for this container so far; of its pod tells: nodectl why e2e/lacks") {
 			t.Errorf("why of a container that was not made: %d %s%s", out.Code, out.Stdout, out.Stderr)
 		}
-		n.remove(id)
+		n.RemovePod(id)
 	}
 	n.pullsInVain(config)
 	refused := n.podConfig("refused")
 	refused.DnsConfig = &runtimeapi.DNSConfig{Servers: []string{"a b\nc"}}
-	if _, err := n.runError(refused); err == nil {
+	if _, err := n.RunPodError(refused); err == nil {
 		t.Fatal("a pod with a name server of two lines was made")
 	}
 	n.why("e2e/refused", "It could not be made", "is not one word")
-	n.remove(pod)
+	n.RemovePod(pod)
 }
 
 // While a CNI plugin hangs, ops names it and the pod it is run for; doctor tells of the last one that failed.
@@ -192,8 +193,8 @@ func TestCausesInTheNetwork(t *testing.T) {
 	plugin := func(name, text string) {
 		t.Helper()
 		list := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"net","plugins":[{"type":%q}]}`, name)
-		n.must("write plugin", os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\ncat >/dev/null; [ $CNI_COMMAND = DEL ] && exit 0\n"+text+"\n"), 0o755))
-		n.must("write configuration", os.WriteFile(filepath.Join(conf, "10.conflist"), []byte(list), 0o644))
+		n.Must("write plugin", os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\ncat >/dev/null; [ $CNI_COMMAND = DEL ] && exit 0\n"+text+"\n"), 0o755))
+		n.Must("write configuration", os.WriteFile(filepath.Join(conf, "10.conflist"), []byte(list), 0o644))
 		testenv.Eventually(t, eventLimit, "the configuration is noticed", func() error {
 			if ready, why := n.networkReady(); !ready {
 				return &notReadyError{why}
@@ -202,7 +203,7 @@ func TestCausesInTheNetwork(t *testing.T) {
 		})
 	}
 	plugin("failing", `echo '{"cniVersion":"1.0.0","code":100,"msg":"no route","details":"cable cut"}'; exit 1`)
-	if _, err := n.runError(n.podConfig("failing")); err == nil {
+	if _, err := n.RunPodError(n.podConfig("failing")); err == nil {
 		t.Fatal("a pod without a network was made")
 	}
 	n.why("e2e/failing", "the CNI plugin failing failed. The error: plugin", "no route: cable cut")
@@ -229,7 +230,7 @@ func (n *node) pullsInVain(config *runtimeapi.PodSandboxConfig) {
 	n.t.Helper()
 	slow := testenv.Faults(n.t, testenv.Registry(n.t).URL, testenv.Rule{Path: "/blobs/", Fault: testenv.Hang()})
 	ref := slow.Host + "/e2e-test-images/busybox:1.29-2"
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	done := make(chan error, 1)
 	go func() {
 		_, err := n.Images().PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: ref}, SandboxConfig: config})

@@ -14,28 +14,29 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // ticking is a container that counts in its log, and writes to its layer.
 func ticking(name string) *runtimeapi.ContainerConfig {
-	return shell(name, "echo kept > /kept; i=0; while sleep 0.1; do i=$((i+1)); echo tick $i; done")
+	return pods.Shell(name, "echo kept > /kept; i=0; while sleep 0.1; do i=$((i+1)); echo tick $i; done")
 }
 
 // A pod goes on counting where its checkpoint was made, as another pod. Where
 // CRIU does not work, the error says what is missing, and the pod goes on.
 func TestCheckpointAndRestorePod(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("count")
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	containers := []*runtimeapi.ContainerConfig{ticking("a"), ticking("b")}
 	var ids []string
 	for _, c := range containers {
-		ids = append(ids, n.started(pod, config, c))
+		ids = append(ids, n.Started(pod, config, c))
 	}
 	n.ticks("a", 3)
 	out := t.TempDir()
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	_, err := n.Runtime().CheckpointPod(ctx, &runtimeapi.CheckpointPodRequest{PodSandboxId: pod, OutputPath: out, ContainerIds: ids})
 	if status.Code(err) == codes.Unimplemented {
@@ -46,12 +47,12 @@ func TestCheckpointAndRestorePod(t *testing.T) {
 			t.Errorf("left %v", entries)
 		}
 		n.ticks("a", 6)
-		n.remove(pod)
+		n.RemovePod(pod)
 		return
 	}
-	n.must("checkpoint pod", err)
+	n.Must("checkpoint pod", err)
 	n.ticks("b", 6)
-	n.remove(pod)
+	n.RemovePod(pod)
 	n.restored(out, containers)
 }
 
@@ -63,18 +64,18 @@ func (n *node) restored(path string, containers []*runtimeapi.ContainerConfig) {
 	for _, c := range containers {
 		c.LogPath = "again-" + c.LogPath
 	}
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	resp, err := n.Runtime().RestorePod(ctx, &runtimeapi.RestorePodRequest{
 		CheckpointPath: path, Config: config, ContainerConfigs: containers,
 	})
-	n.must("restore pod", err)
+	n.Must("restore pod", err)
 	for _, c := range resp.RestoredContainers {
-		if s := n.status(c.ContainerId); s.State != runtimeapi.ContainerState_CONTAINER_CREATED {
+		if s := n.Status(c.ContainerId); s.State != runtimeapi.ContainerState_CONTAINER_CREATED {
 			n.t.Errorf("container %s is %s", c.Name, s.State)
 		}
 		_, err := n.Runtime().StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: c.ContainerId})
-		n.must("start restored container", err)
+		n.Must("start restored container", err)
 	}
 	for _, c := range resp.RestoredContainers {
 		n.ticks("again-"+c.Name, 5)
@@ -83,11 +84,11 @@ func (n *node) restored(path string, containers []*runtimeapi.ContainerConfig) {
 				n.t.Errorf("container %s began anew", c.Name)
 			}
 		}
-		if got := n.exec(c.ContainerId, "cat", "/kept"); strings.TrimSpace(got) != "kept" {
+		if got := n.Exec(c.ContainerId, "cat", "/kept"); strings.TrimSpace(got) != "kept" {
 			n.t.Errorf("its layer has %q", got)
 		}
 	}
-	n.remove(resp.PodSandboxId)
+	n.RemovePod(resp.PodSandboxId)
 }
 
 // ticks waits until a log has so many lines.

@@ -23,6 +23,7 @@ import (
 	"github.com/nodeagent/nodeagent/internal/leak"
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // soak tells whether tests shall take the time that what they look for needs to show (make soak).
@@ -46,7 +47,7 @@ func TestChurn(t *testing.T) {
 		pods, kills = 10000/churnPerPod, 10
 	}
 	n := newNode(t, testenv.AgentOptions{Args: []string{"--log-level", "info"}})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	c := &churn{node: n, storm: &storm{socket: "unix://" + n.Socket}}
 	c.through(2*churnWorkers, 0)
 	before, files := c.look()
@@ -161,7 +162,7 @@ func (c *churn) pod(config *runtimeapi.PodSandboxConfig) error {
 		return err
 	})
 	for i := 0; i < churnPerPod && err == nil; i++ {
-		container := shell(fmt.Sprintf("c%d", i), []string{"echo something", "exec sleep 1000"}[i%2])
+		container := pods.Shell(fmt.Sprintf("c%d", i), []string{"echo something", "exec sleep 1000"}[i%2])
 		err = c.container(client, pod, config, container)
 	}
 	if err != nil {
@@ -222,7 +223,7 @@ var identity = regexp.MustCompile(`[0-9a-f]{12,}|[0-9]+`)
 func (c *churn) look() (leak.Snapshot, map[string]int) {
 	c.t.Helper()
 	machine, err := leak.Take()
-	c.must("look at the machine", err)
+	c.Must("look at the machine", err)
 	for line := range machine {
 		if strings.HasPrefix(line, "descriptor:") {
 			delete(machine, line)
@@ -231,7 +232,7 @@ func (c *churn) look() (leak.Snapshot, map[string]int) {
 	files := map[string]int{}
 	for name, pid := range c.processes() {
 		open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-		c.must("look at descriptors", err)
+		c.Must("look at descriptors", err)
 		files["descriptors of "+name] = len(open)
 	}
 	for _, top := range []string{c.Root, c.State} {
@@ -244,7 +245,7 @@ func (c *churn) look() (leak.Snapshot, map[string]int) {
 			}
 			return err
 		})
-		c.must("look at files", err)
+		c.Must("look at files", err)
 	}
 	return machine, files
 }
@@ -268,7 +269,7 @@ func (c *churn) memory() map[string]float64 {
 	found := map[string]float64{}
 	for name, pid := range c.processes() {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		c.must("read memory", err)
+		c.Must("read memory", err)
 		for line := range strings.Lines(string(text)) {
 			if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "RssAnon:" {
 				kb, _ := strconv.ParseFloat(fields[1], 64)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // The clean-up leaves an agent that runs alone; afterwards it ends every pod and unmounts every volume, and a purge
@@ -26,9 +27,9 @@ func TestCleanup(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := newNode(t, testenv.AgentOptions{Args: []string{"--root", root}})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("kubelet")
-	pod := n.started(n.run(config), config, shell("main", "exec sleep 1000"))
+	pod := n.Started(n.RunPod(config), config, pods.Shell("main", "exec sleep 1000"))
 	n.ctl("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", "device="+theirs, "bound")
 	n.ctl("run", "-d", "--name", "person", "-v", "bound:/v", images.Busybox, "sleep", "1000")
 	if out := n.ctl("exec", "person", "ls", "/v"); out != "kept" {
@@ -40,7 +41,7 @@ func TestCleanup(t *testing.T) {
 	if out := clean("--purge"); out.Code != 1 || !strings.Contains(out.Stderr, "another nodeagent uses it (process "+strconv.Itoa(n.Pid())+")") {
 		t.Errorf("with the agent running: exit code %d: %s", out.Code, out.Stderr)
 	}
-	if state := n.status(pod).State.String(); state != "CONTAINER_RUNNING" {
+	if state := n.Status(pod).State.String(); state != "CONTAINER_RUNNING" {
 		t.Errorf("the container is %s", state)
 	}
 	n.Stop()

@@ -19,12 +19,13 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // A create that kubelet repeats, because its own call timed out, joins the one that is under way: one pod, one ID.
 func TestRepeatedCreateJoins(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("joined")
 	// The first caller goes away at once; what it asked for goes on.
 	gone, cancel := context.WithCancel(context.Background())
@@ -52,7 +53,7 @@ func TestRepeatedCreateJoins(t *testing.T) {
 	if pods := n.listPods(); len(pods) != 1 {
 		t.Errorf("%d pods", len(pods))
 	}
-	n.remove(ids[0])
+	n.RemovePod(ids[0])
 }
 
 // While a plugin of the network hangs, calls that kubelet repeats end with their deadlines and say at which stage it is;
@@ -98,15 +99,15 @@ echo '{"cniVersion":"1.0.0","ips":[{"address":"10.11.12.13/24"}]}'
 		t.Errorf("%d pods", len(pods))
 	}
 	touch(t, bin, "answer")
-	pod := n.run(config)
+	pod := n.RunPod(config)
 	calls, err := os.ReadFile(filepath.Join(bin, "calls"))
 	if err != nil || strings.Count(string(calls), "ADD") != 1 {
 		t.Errorf("the plugin was called: %q, %v", calls, err)
 	}
-	if pods := n.listPods(); len(pods) != 1 || n.podStatus(pod).Network.Ip != "10.11.12.13" {
-		t.Errorf("%d pods, at %s", len(pods), n.podStatus(pod).Network.Ip)
+	if pods := n.listPods(); len(pods) != 1 || n.PodStatus(pod).Network.Ip != "10.11.12.13" {
+		t.Errorf("%d pods, at %s", len(pods), n.PodStatus(pod).Network.Ip)
 	}
-	n.remove(pod)
+	n.RemovePod(pod)
 	if calls, err = os.ReadFile(filepath.Join(bin, "calls")); err != nil || strings.Count(string(calls), "DEL") != 1 {
 		t.Errorf("the plugin was called: %q, %v", calls, err)
 	}
@@ -115,26 +116,26 @@ echo '{"cniVersion":"1.0.0","ips":[{"address":"10.11.12.13/24"}]}'
 // No image is needed for a pod itself, and none appears.
 func TestNoPauseImage(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	pod := n.run(n.podConfig("bare"))
-	ctx, cancel := n.context()
+	pod := n.RunPod(n.podConfig("bare"))
+	ctx, cancel := n.Context()
 	defer cancel()
 	answer, err := n.Images().ListImages(ctx, &runtimeapi.ListImagesRequest{})
-	n.must("list images", err)
+	n.Must("list images", err)
 	if len(answer.Images) != 0 {
 		t.Errorf("images: %v", answer.Images)
 	}
-	n.remove(pod)
+	n.RemovePod(pod)
 }
 
 // A container's upper layer is mounted volatile, so that no unmount waits for the disk.
 func TestUpperLayerIsVolatile(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("volatile")
-	pod := n.run(config)
-	n.started(pod, config, shell("volatile", "sleep 1000"))
+	pod := n.RunPod(config)
+	n.Started(pod, config, pods.Shell("volatile", "sleep 1000"))
 	found, err := mountinfo.GetMounts(mountinfo.PrefixFilter(n.State))
-	n.must("read mounts", err)
+	n.Must("read mounts", err)
 	overlays := 0
 	for _, one := range found {
 		if one.FSType != "overlay" {
@@ -150,29 +151,29 @@ func TestUpperLayerIsVolatile(t *testing.T) {
 	if overlays != 1 {
 		t.Errorf("%d overlay mounts", overlays)
 	}
-	n.remove(pod)
+	n.RemovePod(pod)
 }
 
 // Exit codes, signals and the kill for want of memory are told apart.
 func TestExits(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("exits")
-	pod := n.run(config)
-	hungry := shell("hungry", "dd if=/dev/zero of=/dev/null bs=64M")
+	pod := n.RunPod(config)
+	hungry := pods.Shell("hungry", "dd if=/dev/zero of=/dev/null bs=64M")
 	hungry.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 16 << 20, MemorySwapLimitInBytes: 16 << 20}
 	for _, test := range []struct {
 		config *runtimeapi.ContainerConfig
 		code   int32
 		reason string
 	}{
-		{shell("good", "true"), 0, "Completed"}, {shell("bad", "exit 3"), 3, "Error"},
-		{shell("signalled", "kill -TERM $$"), 143, "Error"}, {hungry, 137, "OOMKilled"},
+		{pods.Shell("good", "true"), 0, "Completed"}, {pods.Shell("bad", "exit 3"), 3, "Error"},
+		{pods.Shell("signalled", "kill -TERM $$"), 143, "Error"}, {hungry, 137, "OOMKilled"},
 	} {
-		status := n.exited(n.started(pod, config, test.config))
+		status := n.Ended(n.Started(pod, config, test.config))
 		if status.ExitCode != test.code || status.Reason != test.reason {
 			t.Errorf("%s: exit code %d, reason %s", test.config.Metadata.Name, status.ExitCode, status.Reason)
 		}
 	}
-	n.remove(pod)
+	n.RemovePod(pod)
 }

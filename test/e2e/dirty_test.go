@@ -13,6 +13,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 const (
@@ -36,7 +37,7 @@ func TestPodsBesideDirtyData(t *testing.T) {
 	disk := testenv.NewDisk(t, 4*size+1<<30)
 	t.Setenv("TMPDIR", disk.Dir)
 	n := newNode(t, testenv.AgentOptions{Args: []string{"--log-level", "info"}})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	n.timedPod() // the network's bridge comes with the first
 	unix.Sync()  // what the pull left
 	file := newDirtyFile(t, filepath.Join(disk.Dir, "dirty"), size)
@@ -75,13 +76,13 @@ func (n *node) timedPod() (start, end time.Duration) {
 	n.t.Helper()
 	config := n.podConfig("beside")
 	began := time.Now()
-	pod := n.run(config)
-	container := n.started(pod, config, shell("writes", "dd if=/dev/zero of=/file bs=64k count=16 2>/dev/null && exec sleep 1000"))
+	pod := n.RunPod(config)
+	container := n.Started(pod, config, pods.Shell("writes", "dd if=/dev/zero of=/file bs=64k count=16 2>/dev/null && exec sleep 1000"))
 	start = time.Since(began)
-	n.exec(container, "sh", "-c", "until [ $(stat -c %s /file) = 1048576 ]; do :; done")
+	n.Exec(container, "sh", "-c", "until [ $(stat -c %s /file) = 1048576 ]; do :; done")
 	began = time.Now()
-	n.stop(container, 0)
-	n.remove(pod)
+	n.StopContainer(container, 0)
+	n.RemovePod(pod)
 	return start, time.Since(began)
 }
 

@@ -10,21 +10,22 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // Of many probes that time out at the same moment none leaves a process behind, whichever of client, agent and
 // supervisor finds its time over first.
 func TestManyExecsTimeOut(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("probes")
-	pod := n.run(config)
-	container := n.started(pod, config, shell("probes", "exec tail -f /dev/null"))
+	pod := n.RunPod(config)
+	container := n.Started(pod, config, pods.Shell("probes", "exec tail -f /dev/null"))
 	const probes = 64
 	var wg sync.WaitGroup
 	for range probes {
 		wg.Go(func() {
-			ctx, cancel := n.context()
+			ctx, cancel := n.Context()
 			defer cancel()
 			_, err := n.Runtime().ExecSync(ctx, &runtimeapi.ExecSyncRequest{
 				ContainerId: container, Timeout: 1,
@@ -37,8 +38,8 @@ func TestManyExecsTimeOut(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if left := n.exec(container, "sh", "-c", "pgrep -l sleep || true"); left != "" {
+	if left := n.Exec(container, "sh", "-c", "pgrep -l sleep || true"); left != "" {
 		t.Errorf("left:\n%s", left)
 	}
-	n.remove(pod)
+	n.RemovePod(pod)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // wrongText are texts that few fields take.
@@ -249,7 +250,7 @@ var containerTakes = map[string]taken{
 // A field that cri-api brings anew fails here until somebody says what it takes.
 func TestEachFieldIsChecked(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	ids := []*runtimeapi.IDMapping{{HostId: 100000, Length: 65536}}
 	pod := n.podConfig("fields")
 	pod.Hostname, pod.DnsConfig = "host", &runtimeapi.DNSConfig{Servers: []string{"10.0.0.1"}}
@@ -265,12 +266,12 @@ func TestEachFieldIsChecked(t *testing.T) {
 		MemoryLimitInBytes: 1 << 26, HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB"}},
 	}
 	pod.Linux.Resources, pod.Linux.Overhead = limits, limits
-	id := n.run(pod)
+	id := n.RunPod(pod)
 	for _, w := range configurations(t, pod, podTakes) {
-		_, err := n.runError(w.config.(*runtimeapi.PodSandboxConfig))
+		_, err := n.RunPodError(w.config.(*runtimeapi.PodSandboxConfig))
 		w.namesField(t, err)
 	}
-	ctr := shell("fields", "true")
+	ctr := pods.Shell("fields", "true")
 	ctr.Mounts = []*runtimeapi.Mount{
 		{HostPath: t.TempDir(), ContainerPath: "/a", UidMappings: ids, GidMappings: ids},
 		{Image: &runtimeapi.ImageSpec{Image: images.Busybox}, ContainerPath: "/b", ImageSubPath: "etc"},
@@ -281,17 +282,17 @@ func TestEachFieldIsChecked(t *testing.T) {
 		SecurityContext: &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: pod.Linux.SecurityContext.NamespaceOptions},
 		Resources:       limits,
 	}
-	n.create(id, pod, ctr)
+	n.Create(id, pod, ctr)
 	ctr.Metadata.Name = "wrong"
 	for _, w := range configurations(t, ctr, containerTakes) {
 		config := w.config.(*runtimeapi.ContainerConfig)
 		if security := config.Linux.SecurityContext; strings.HasSuffix(w.field, "run_as_group.value") {
 			security.RunAsUser = &runtimeapi.Int64Value{}
 		}
-		_, err := n.createError(id, pod, config)
+		_, err := n.CreateError(id, pod, config)
 		w.namesField(t, err)
 	}
-	n.remove(id)
+	n.RemovePod(id)
 	if left := n.listPods(); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}

@@ -17,17 +17,17 @@ import (
 // wherever the agent is killed.
 func TestFolderSurvivesKills(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	root := filepath.Join(t.TempDir(), "root")
 	n.ctl("create", "--name", "template", images.Busybox)
 	n.ctl("cp", "template:/.", root)
 	n.ctl("rm", "template")
 	below := filepath.Join(root, "below")
-	n.must("make folder", os.Mkdir(below, 0o755))
-	n.must("mount", unix.Mount("below", below, "tmpfs", 0, ""))
-	t.Cleanup(func() { n.must("unmount", unix.Unmount(below, 0)) })
+	n.Must("make folder", os.Mkdir(below, 0o755))
+	n.Must("mount", unix.Mount("below", below, "tmpfs", 0, ""))
+	t.Cleanup(func() { n.Must("unmount", unix.Unmount(below, 0)) })
 	for _, file := range []string{filepath.Join(root, "kept"), filepath.Join(below, "kept")} {
-		n.must("write", os.WriteFile(file, []byte("kept"), 0o600))
+		n.Must("write", os.WriteFile(file, []byte("kept"), 0o600))
 	}
 	look := func(step string) {
 		t.Helper()
@@ -37,7 +37,7 @@ func TestFolderSurvivesKills(t *testing.T) {
 			}
 		}
 		mounts, err := os.ReadFile("/proc/self/mountinfo")
-		n.must("read mounts", err)
+		n.Must("read mounts", err)
 		if strings.Contains(string(mounts), "/containers/") {
 			t.Errorf("%s: something of a container is mounted", step)
 		}

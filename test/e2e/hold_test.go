@@ -13,6 +13,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // noFolders is a seccomp profile that forbids to make folders.
@@ -21,7 +22,7 @@ const noFolders = `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdi
 // What a container's configuration asks for holds, as far as the conformance suite does not look.
 func TestFieldsHold(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	dir := t.TempDir()
 	profile := filepath.Join(dir, "profile.json")
 	if err := os.WriteFile(profile, []byte(noFolders), 0o644); err != nil {
@@ -31,8 +32,8 @@ func TestFieldsHold(t *testing.T) {
 	config.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{
 		NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
 	}
-	pod := n.run(config)
-	ctr := shell("main", "trap 'exit 42' USR1; while :; do sleep 1000 & wait; done")
+	pod := n.RunPod(config)
+	ctr := pods.Shell("main", "trap 'exit 42' USR1; while :; do sleep 1000 & wait; done")
 	ctr.StopSignal, ctr.WorkingDir = runtimeapi.Signal_SIGNAL_SIGUSR1, "/tmp"
 	ctr.Envs = []*runtimeapi.KeyValue{{Key: "ODD", Value: []byte("a\nb=\xff")}}
 	ctr.Devices = []*runtimeapi.Device{{HostPath: "/dev/null", ContainerPath: "/dev/nothing", Permissions: "r"}}
@@ -48,7 +49,7 @@ func TestFieldsHold(t *testing.T) {
 		},
 		Resources: &runtimeapi.LinuxContainerResources{OomScoreAdj: 300, CpusetCpus: "0"},
 	}
-	id := n.started(pod, config, ctr)
+	id := n.Started(pod, config, ctr)
 	for command, want := range map[string]string{
 		"id": "uid=1000 gid=1001 groups=7,1001",
 		"grep -E 'CapAmb|NoNewPrivs|Seccomp:|Cpus_allowed_list' /proc/1/status | tr -s '\\t\\n' ' '": "CapAmb: 0000000000000400 NoNewPrivs: 1 Seccomp: 2 Cpus_allowed_list: 0 ",
@@ -66,20 +67,20 @@ func TestFieldsHold(t *testing.T) {
 		}
 	}
 	n.targets(pod, config, id)
-	n.stop(id, 10)
-	if s := n.status(id); s.ExitCode != 42 || s.StopSignal != runtimeapi.Signal_SIGNAL_SIGUSR1 {
+	n.StopContainer(id, 10)
+	if s := n.Status(id); s.ExitCode != 42 || s.StopSignal != runtimeapi.Signal_SIGNAL_SIGUSR1 {
 		t.Errorf("exit code %d after %s", s.ExitCode, s.StopSignal)
 	}
-	n.remove(pod)
+	n.RemovePod(pod)
 }
 
 // try runs a command, which may fail, and gives its output.
 func (n *node) try(id, command string) string {
 	n.t.Helper()
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	out, err := n.Runtime().ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"sh", "-c", command}, Timeout: 10})
-	n.must(command, err)
+	n.Must(command, err)
 	return strings.TrimSpace(string(out.Stdout))
 }
 
@@ -87,7 +88,7 @@ func (n *node) try(id, command string) string {
 func (n *node) targets(pod string, config *runtimeapi.PodSandboxConfig, id string) {
 	n.t.Helper()
 	debug := func(name, target string) *runtimeapi.ContainerConfig {
-		ctr := shell(name, "exec sleep 1000")
+		ctr := pods.Shell(name, "exec sleep 1000")
 		ctr.Linux = &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
 			NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_TARGET, TargetId: target},
 		}}
@@ -95,34 +96,34 @@ func (n *node) targets(pod string, config *runtimeapi.PodSandboxConfig, id strin
 	}
 	seeing := debug("sees", id)
 	seeing.Devices = []*runtimeapi.Device{{HostPath: "/dev/kmsg", Permissions: "r"}}
-	sees := n.started(pod, config, seeing)
+	sees := n.Started(pod, config, seeing)
 	if got := n.try(sees, "(echo x >/dev/kmsg) 2>&1 | grep -o 'not permitted'; head -c 1 /dev/kmsg | wc -c"); got != "not permitted\n1" && got != "not permitted\n0" {
 		n.t.Errorf("a device that may be read only: %q", got)
 	}
 	if got := n.try(sees, "tr '\\0' ' ' </proc/1/cmdline | cut -c-20"); got != "sh -c trap 'exit 42'" {
 		n.t.Errorf("its first process is %q", got)
 	}
-	created := n.create(pod, config, shell("created", "true"))
+	created := n.Create(pod, config, pods.Shell("created", "true"))
 	other := n.podConfig("other")
-	otherPod := n.run(other)
-	stranger := n.started(otherPod, other, shell("stranger", "exec sleep 1000"))
+	otherPod := n.RunPod(other)
+	stranger := n.Started(otherPod, other, pods.Shell("stranger", "exec sleep 1000"))
 	for name, want := range map[string]struct {
 		target string
 		code   codes.Code
 	}{
 		"none": {"", codes.InvalidArgument}, "unknown": {"ffff", codes.NotFound}, "created": {created, codes.FailedPrecondition}, "stranger": {stranger, codes.InvalidArgument},
 	} {
-		if _, err := n.createError(pod, config, debug("to-"+name, want.target)); status.Code(err) != want.code {
+		if _, err := n.CreateError(pod, config, debug("to-"+name, want.target)); status.Code(err) != want.code {
 			n.t.Errorf("target %s: %v", name, err)
 		}
 	}
-	n.remove(otherPod)
+	n.RemovePod(otherPod)
 }
 
 // Pods get the namespaces they ask for and share the host's, in a user namespace too.
 func TestNamespaceModes(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	ids := []*runtimeapi.IDMapping{{HostId: 200000, Length: 65536}}
 	for i := range 24 {
 		o := &runtimeapi.NamespaceOption{
@@ -135,18 +136,18 @@ func TestNamespaceModes(t *testing.T) {
 		}
 		config := n.podConfig(fmt.Sprintf("modes-%d", i))
 		config.Linux.SecurityContext = &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: o}
-		pod := n.run(config)
-		ctr := shell("main", "exec sleep 1000")
+		pod := n.RunPod(config)
+		ctr := pods.Shell("main", "exec sleep 1000")
 		ctr.Linux = &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: o}}
-		id, err := n.createError(pod, config, ctr)
+		id, err := n.CreateError(pod, config, ctr)
 		if err == nil {
-			ctx, cancel := n.context()
+			ctx, cancel := n.Context()
 			_, err = n.Runtime().StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id})
 			cancel()
 		}
 		if err != nil {
 			t.Errorf("%v: %v", o, err)
-			n.remove(pod)
+			n.RemovePod(pod)
 			continue
 		}
 		for kind, host := range map[string]bool{
@@ -154,11 +155,11 @@ func TestNamespaceModes(t *testing.T) {
 			"ipc": o.Ipc == runtimeapi.NamespaceMode_NODE, "pid": o.Pid == runtimeapi.NamespaceMode_NODE, "user": o.UsernsOptions == nil,
 		} {
 			ours, err := os.Readlink("/proc/self/ns/" + kind)
-			n.must("read namespace", err)
+			n.Must("read namespace", err)
 			if theirs := n.try(id, "readlink /proc/self/ns/"+kind); (theirs == ours) != host || !strings.HasPrefix(theirs, kind) {
 				t.Errorf("%v: %s is %s, the host's %s", o, kind, theirs, ours)
 			}
 		}
-		n.remove(pod)
+		n.RemovePod(pod)
 	}
 }

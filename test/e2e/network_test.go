@@ -31,8 +31,8 @@ func conflist(name, bridge, subnet, data string) string {
 func (n *node) deleteLink(name string) {
 	n.t.Helper()
 	link, err := netlink.LinkByName(name)
-	n.must("find link "+name, err)
-	n.must("delete link "+name, netlink.LinkDel(link))
+	n.Must("find link "+name, err)
+	n.Must("delete link "+name, netlink.LinkDel(link))
 }
 
 // forgetTable deletes an IPv4 table of nftables when the test ends, if it is not there now: the executed portmap plugin
@@ -77,22 +77,22 @@ func freePort(t *testing.T) int32 {
 // webPod runs a pod with a web server that is published on a port of the host, and fetches its page both ways.
 func (n *node) webPod(t *testing.T) {
 	t.Helper()
-	n.pull(images.Nginx)
+	n.Pull(images.Nginx)
 	config := n.podConfig("web")
 	port := freePort(t)
 	config.PortMappings = []*runtimeapi.PortMapping{{Protocol: runtimeapi.Protocol_TCP, ContainerPort: 80, HostPort: port}}
-	pod := n.run(config)
-	n.started(pod, config, &runtimeapi.ContainerConfig{
+	pod := n.RunPod(config)
+	n.Started(pod, config, &runtimeapi.ContainerConfig{
 		Metadata: &runtimeapi.ContainerMetadata{Name: "web"}, Image: &runtimeapi.ImageSpec{Image: images.Nginx},
 		LogPath: "web.log", Linux: &runtimeapi.LinuxContainerConfig{},
 	})
-	address := n.podStatus(pod).Network.Ip
+	address := n.PodStatus(pod).Network.Ip
 	for _, url := range []string{"http://" + address + "/", fmt.Sprintf("http://127.0.0.1:%d/", port)} {
 		if page := fetch(t, url); !strings.Contains(page, "It works") {
 			t.Errorf("%s: %s", url, page)
 		}
 	}
-	n.remove(pod)
+	n.RemovePod(pod)
 }
 
 // With no configuration at all the agent brings a network of its own.
@@ -128,12 +128,12 @@ func TestAddressesComeBack(t *testing.T) {
 	}
 	n := newNode(t, testenv.AgentOptions{CNIConfDir: dir, CNIBinDir: testenv.CNIPlugins(t)})
 	for i := range 20 {
-		pod := n.run(n.podConfig("address"))
+		pod := n.RunPod(n.podConfig("address"))
 		if i%7 == 3 {
 			n.Kill9()
 			n.Start()
 		}
-		n.remove(pod)
+		n.RemovePod(pod)
 	}
 	n.deleteLink("e2esmall0")
 }
@@ -153,15 +153,15 @@ network = "apart"
 [handlers.missing]
 network = "` + filepath.Join(dir, "none") + `"
 `})
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	for handler, subnet := range map[string]string{"": "10.238.", "plain": "10.238.", "isolated": "10.239."} {
 		answer, err := n.Runtime().RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: n.podConfig("pod" + handler), RuntimeHandler: handler})
-		n.must("run pod of handler "+handler, err)
-		if ip := n.podStatus(answer.PodSandboxId).Network.Ip; !strings.HasPrefix(ip, subnet) {
+		n.Must("run pod of handler "+handler, err)
+		if ip := n.PodStatus(answer.PodSandboxId).Network.Ip; !strings.HasPrefix(ip, subnet) {
 			t.Errorf("handler %q: address %s, want one of %s", handler, ip, subnet)
 		}
-		n.remove(answer.PodSandboxId)
+		n.RemovePod(answer.PodSandboxId)
 	}
 	_, err := n.Runtime().RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: n.podConfig("lost"), RuntimeHandler: "missing"})
 	refused(t, err, status.Code(err), "runtime handler missing")

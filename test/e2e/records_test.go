@@ -16,6 +16,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 	"github.com/nodeagent/nodeagent/sandbox/record"
 )
 
@@ -32,13 +33,13 @@ const (
 // the agent removes those that have later ones, until kubelet can read the list, and remove the others itself.
 func TestManyExitedRecords(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("loop")
-	pod := n.run(config)
-	container := shell("loop", "exit 1")
+	pod := n.RunPod(config)
+	container := pods.Shell("loop", "exit 1")
 	container.Annotations = map[string]string{"io.kubernetes.container.terminationMessagePath": strings.Repeat("x", 700)}
-	first := n.started(pod, config, container)
-	n.exited(first)
+	first := n.Started(pod, config, container)
+	n.Ended(first)
 	n.Stop()
 	multiply(t, filepath.Join(n.Root, "containers"), first, manyRecords)
 
@@ -57,10 +58,10 @@ func TestManyExitedRecords(t *testing.T) {
 		if int(c.Metadata.Attempt) == manyRecords {
 			continue
 		}
-		ctx, cancel := n.context()
+		ctx, cancel := n.Context()
 		_, err := n.Runtime().RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: c.Id})
 		cancel()
-		n.must("remove container", err)
+		n.Must("remove container", err)
 	}
 	t.Logf("%d were removed in %v", len(list), time.Since(begun))
 	testenv.Eventually(t, manyLimit, "only the last one is left", func() error {
@@ -70,12 +71,12 @@ func TestManyExitedRecords(t *testing.T) {
 		}
 		return err
 	})
-	n.remove(pod)
+	n.RemovePod(pod)
 }
 
 // listAsKubelet lists containers as kubelet does, which reads no longer message.
 func (n *node) listAsKubelet() ([]*runtimeapi.Container, error) {
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	list, err := n.Runtime().ListContainers(ctx, &runtimeapi.ListContainersRequest{}, grpc.MaxCallRecvMsgSize(kubeletReads))
 	return list.GetContainers(), err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 func touch(t *testing.T, dir, name string) {
@@ -46,55 +47,55 @@ func refused(t *testing.T, err error, code codes.Code, named string) {
 // What cannot be is refused with one clear error, and nothing half-made stays: the leak check of newNode looks.
 func TestRefusals(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("refusals")
-	pod := n.run(config)
+	pod := n.RunPod(config)
 
 	t.Run("missing image to pull", func(t *testing.T) {
-		refused(t, n.pullError("registry.k8s.io/no/such:image"), codes.NotFound, "registry.k8s.io/no/such:image")
+		refused(t, n.PullError("registry.k8s.io/no/such:image"), codes.NotFound, "registry.k8s.io/no/such:image")
 	})
 	t.Run("wrong reference", func(t *testing.T) {
-		refused(t, n.pullError("UPPER/case:!!"), codes.InvalidArgument, "UPPER/case:!!")
+		refused(t, n.PullError("UPPER/case:!!"), codes.InvalidArgument, "UPPER/case:!!")
 	})
 	t.Run("missing image for a container", func(t *testing.T) {
-		missing := shell("missing", "true")
+		missing := pods.Shell("missing", "true")
 		missing.Image = &runtimeapi.ImageSpec{Image: "registry.k8s.io/never/pulled:1"}
-		_, err := n.createError(pod, config, missing)
+		_, err := n.CreateError(pod, config, missing)
 		refused(t, err, codes.NotFound, "registry.k8s.io/never/pulled:1")
 	})
 	t.Run("unknown sandbox", func(t *testing.T) {
-		_, err := n.createError("nosuchsandbox", config, shell("orphan", "true"))
+		_, err := n.CreateError("nosuchsandbox", config, pods.Shell("orphan", "true"))
 		refused(t, err, codes.NotFound, "nosuchsandbox")
-		ctx, cancel := n.context()
+		ctx, cancel := n.Context()
 		defer cancel()
 		_, err = n.Runtime().PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: "nosuchsandbox"})
 		refused(t, err, codes.NotFound, "nosuchsandbox")
 	})
 	t.Run("missing mount source", func(t *testing.T) {
-		mounted := shell("mounted", "true")
+		mounted := pods.Shell("mounted", "true")
 		mounted.Mounts = []*runtimeapi.Mount{{HostPath: "/no/such/source", ContainerPath: "/mnt"}}
-		_, err := n.createError(pod, config, mounted)
+		_, err := n.CreateError(pod, config, mounted)
 		refused(t, err, status.Code(err), "/no/such/source")
 	})
 	t.Run("unknown runtime handler", func(t *testing.T) {
-		ctx, cancel := n.context()
+		ctx, cancel := n.Context()
 		defer cancel()
 		_, err := n.Runtime().RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: n.podConfig("handler"), RuntimeHandler: "nosuchhandler"})
 		refused(t, err, status.Code(err), "nosuchhandler")
 	})
 	t.Run("program that is not there", func(t *testing.T) {
-		absent := shell("absent", "true")
+		absent := pods.Shell("absent", "true")
 		absent.Command = []string{"/no/such/program"}
-		id := n.create(pod, config, absent)
-		ctx, cancel := n.context()
+		id := n.Create(pod, config, absent)
+		ctx, cancel := n.Context()
 		defer cancel()
 		_, err := n.Runtime().StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id})
 		refused(t, err, status.Code(err), "/no/such/program")
-		if state := n.status(id).State; state != runtimeapi.ContainerState_CONTAINER_EXITED {
+		if state := n.Status(id).State; state != runtimeapi.ContainerState_CONTAINER_EXITED {
 			t.Errorf("it is %s", state)
 		}
 	})
-	n.remove(pod)
+	n.RemovePod(pod)
 	if left := n.listPods(); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
@@ -112,7 +113,7 @@ func TestBadNetworkConfiguration(t *testing.T) {
 	if ready || !strings.Contains(why, "10-bad.conflist") {
 		t.Errorf("ready: %v, because: %q", ready, why)
 	}
-	_, err := n.runError(n.podConfig("unconnected"))
+	_, err := n.RunPodError(n.podConfig("unconnected"))
 	refused(t, err, status.Code(err), "10-bad.conflist")
 	if left := n.listPods(); len(left) != 0 {
 		t.Errorf("left: %v", left)
@@ -126,8 +127,8 @@ func TestBadNetworkConfiguration(t *testing.T) {
 		}
 		return nil
 	})
-	pod := n.run(n.podConfig("connected"))
-	n.remove(pod)
+	pod := n.RunPod(n.podConfig("connected"))
+	n.RemovePod(pod)
 	n.deleteLink("e2ebr0")
 }
 
@@ -138,10 +139,10 @@ func (e *notReadyError) Error() string { return e.why }
 // networkReady asks for the condition that kubelet reads.
 func (n *node) networkReady() (ready bool, why string) {
 	n.t.Helper()
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	answer, err := n.Runtime().Status(ctx, &runtimeapi.StatusRequest{})
-	n.must("status", err)
+	n.Must("status", err)
 	for _, one := range answer.Status.Conditions {
 		if one.Type == "NetworkReady" {
 			return one.Status, one.Reason + " " + one.Message

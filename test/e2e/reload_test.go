@@ -22,7 +22,7 @@ func TestReload(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(n.Dir, "config.toml"), []byte(test.config), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		n.must("send SIGHUP", syscall.Kill(n.Pid(), syscall.SIGHUP))
+		n.Must("send SIGHUP", syscall.Kill(n.Pid(), syscall.SIGHUP))
 		testenv.Eventually(t, eventLimit, "the log tells of the reload", func() error {
 			log, err := os.ReadFile(n.LogPath)
 			if err != nil || !strings.Contains(string(log), test.want) {

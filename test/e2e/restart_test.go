@@ -18,6 +18,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // counting writes a number every few milliseconds, for ever.
@@ -33,39 +34,39 @@ const watchersLimit = 2900 * time.Millisecond
 // all that can be asked of it can be asked again.
 func TestPodsOutliveTheAgent(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("outlive")
-	pod := n.run(config)
-	running := n.started(pod, config, shell("running", counting))
-	created := n.create(pod, config, shell("created", "echo started late"))
-	before, address := n.status(running), n.podStatus(pod).Network.Ip
+	pod := n.RunPod(config)
+	running := n.Started(pod, config, pods.Shell("running", counting))
+	created := n.Create(pod, config, pods.Shell("created", "echo started late"))
+	before, address := n.Status(running), n.PodStatus(pod).Network.Ip
 
 	n.Kill9()
 	n.Start()
 
-	if after := n.podStatus(pod); after.State != runtimeapi.PodSandboxState_SANDBOX_READY || after.Network.GetIp() != address {
+	if after := n.PodStatus(pod); after.State != runtimeapi.PodSandboxState_SANDBOX_READY || after.Network.GetIp() != address {
 		t.Errorf("the pod is %s at %s, it was at %s", after.State, after.Network.GetIp(), address)
 	}
-	after := n.status(running)
+	after := n.Status(running)
 	if after.State != runtimeapi.ContainerState_CONTAINER_RUNNING || after.StartedAt != before.StartedAt || after.ImageId != before.ImageId {
 		t.Errorf("the container changed: %v, before: %v", after, before)
 	}
-	if got := n.exec(running, "hostname"); got != "outlive\n" {
+	if got := n.Exec(running, "hostname"); got != "outlive\n" {
 		t.Errorf("exec in it gives %q", got)
 	}
 	n.noGap("running.log", 50)
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	_, err := n.Runtime().StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: created})
-	n.must("start what was created before", err)
-	if status := n.exited(created); status.ExitCode != 0 {
+	n.Must("start what was created before", err)
+	if status := n.Ended(created); status.ExitCode != 0 {
 		t.Errorf("exit code %d", status.ExitCode)
 	}
-	n.stop(running, 0)
-	if status := n.status(running); status.ExitCode != 137 {
+	n.StopContainer(running, 0)
+	if status := n.Status(running); status.ExitCode != 137 {
 		t.Errorf("killed with exit code %d", status.ExitCode)
 	}
-	n.remove(pod)
+	n.RemovePod(pod)
 }
 
 // noGap waits until a log of counting has some more lines and checks that none is missing.
@@ -89,13 +90,13 @@ func (n *node) noGap(log string, more int) {
 // A container that ends while no agent runs keeps its exit code, the whole of its log and the time of its end.
 func TestExitWhileTheAgentIsDown(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("down")
-	pod := n.run(config)
-	gate := shell("gate", "while [ ! -e /gate/open ]; do usleep 5000; done; echo passed; exit 7")
+	pod := n.RunPod(config)
+	gate := pods.Shell("gate", "while [ ! -e /gate/open ]; do usleep 5000; done; echo passed; exit 7")
 	dir := t.TempDir()
 	gate.Mounts = []*runtimeapi.Mount{{HostPath: dir, ContainerPath: "/gate"}}
-	id := n.started(pod, config, gate)
+	id := n.Started(pod, config, gate)
 	n.Kill9()
 	touch(t, dir, "open")
 	testenv.Eventually(t, eventLimit, "the log is written without an agent", func() error {
@@ -105,29 +106,29 @@ func TestExitWhileTheAgentIsDown(t *testing.T) {
 		return nil
 	})
 	n.Start()
-	status := n.exited(id)
+	status := n.Ended(id)
 	if status.ExitCode != 7 || status.FinishedAt == 0 {
 		t.Errorf("exit code %d, finished at %d", status.ExitCode, status.FinishedAt)
 	}
-	n.remove(pod)
+	n.RemovePod(pod)
 }
 
 // Who watches for events does not hold up the agent's end, which the next one waits for.
 func TestStopWithWatchers(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	n.ctl("run", "-d", "--name", "talker", images.Busybox, "sh", "-c", "echo hello; sleep 1000")
 	conn, err := (&storm{socket: "unix://" + n.Socket}).dial() // the node's own is closed before the agent ends
-	n.must("connect", err)
+	n.Must("connect", err)
 	defer conn.Close()
 	events, err := runtimeapi.NewRuntimeServiceClient(conn).GetContainerEvents(t.Context(), &runtimeapi.GetEventsRequest{})
-	n.must("subscribe", err)
+	n.Must("subscribe", err)
 	logs := exec.CommandContext(t.Context(), testenv.Binary(t, "nodectl"), "-H", "unix://"+n.Socket, "logs", "-f", "talker")
 	var said strings.Builder
 	logs.Stderr = &said
 	out, err := logs.StdoutPipe()
-	n.must("pipe", err)
-	n.must("follow logs", logs.Start())
+	n.Must("pipe", err)
+	n.Must("follow logs", logs.Start())
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "hello\n" {
 		t.Errorf("logs: %q, %v", line, err)
 	}
@@ -150,7 +151,7 @@ func TestStopWithWatchers(t *testing.T) {
 // leaves nothing of those that it had not: kubelet's repeated call brings the pod up.
 func TestKilledInTheMiddle(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	for i := range 12 {
 		config := n.podConfig("middle")
 		done := make(chan struct{})
@@ -166,22 +167,22 @@ func TestKilledInTheMiddle(t *testing.T) {
 		n.Kill9()
 		<-done
 		n.Start()
-		n.must("nothing is half-made", n.wellFormed())
+		n.Must("nothing is half-made", n.wellFormed())
 	}
 	config := n.podConfig("middle")
-	pod := n.run(config)
-	n.started(pod, config, shell("after", "sleep 1000"))
+	pod := n.RunPod(config)
+	n.Started(pod, config, pods.Shell("after", "sleep 1000"))
 	for _, one := range n.listPods() {
-		n.remove(one.Id)
+		n.RemovePod(one.Id)
 	}
 }
 
 func (n *node) listPods() []*runtimeapi.PodSandbox {
 	n.t.Helper()
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	answer, err := n.Runtime().ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
-	n.must("list pods", err)
+	n.Must("list pods", err)
 	return answer.Items
 }
 
@@ -189,7 +190,7 @@ func (n *node) listPods() []*runtimeapi.PodSandbox {
 func (n *node) wellFormed() error {
 	var wrong []error
 	for _, one := range n.listPods() {
-		status := n.podStatus(one.Id)
+		status := n.PodStatus(one.Id)
 		if status.State == runtimeapi.PodSandboxState_SANDBOX_READY && status.Network.GetIp() == "" {
 			wrong = append(wrong, fmt.Errorf("pod %s is ready without an address", one.Id))
 		}

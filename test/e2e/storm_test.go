@@ -57,9 +57,9 @@ func stormAndKill(n *node, ipam string) {
 	// The network's bridge and table stay once a pod has used all of them.
 	first := n.podConfig("first")
 	first.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 80, HostPort: stormPort - 1}}
-	n.remove(n.run(first))
+	n.RemovePod(n.RunPod(first))
 	before, err := leak.Take()
-	n.must("look at the machine", err)
+	n.Must("look at the machine", err)
 
 	s := &storm{socket: "unix://" + n.Socket, killed: make(chan struct{})}
 	s.left.Store(stormPods)

@@ -15,10 +15,11 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 func (n *node) update(id string, res *runtimeapi.LinuxContainerResources) error {
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	_, err := n.Runtime().UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{
 		ContainerId: id, Linux: res, Annotations: map[string]string{"example.org/why": "a test"},
@@ -28,35 +29,35 @@ func (n *node) update(id string, res *runtimeapi.LinuxContainerResources) error 
 
 func (n *node) resources(id string) *runtimeapi.LinuxContainerResources {
 	n.t.Helper()
-	return n.status(id).Resources.GetLinux()
+	return n.Status(id).Resources.GetLinux()
 }
 
 func (n *node) start(id string) {
 	n.t.Helper()
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	_, err := n.Runtime().StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id})
-	n.must("start container", err)
+	n.Must("start container", err)
 }
 
 // pid is that of the container's first process.
 func (n *node) pid(id string) int {
 	n.t.Helper()
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	answer, err := n.Runtime().ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id, Verbose: true})
-	n.must("container status", err)
+	n.Must("container status", err)
 	var info struct{ PID int }
-	n.must("read the container's process ID", json.Unmarshal([]byte(answer.Info["info"]), &info))
+	n.Must("read the container's process ID", json.Unmarshal([]byte(answer.Info["info"]), &info))
 	return info.PID
 }
 
 func (n *node) containerStats(id string) *runtimeapi.ContainerStats {
 	n.t.Helper()
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	answer, err := n.Runtime().ContainerStats(ctx, &runtimeapi.ContainerStatsRequest{ContainerId: id})
-	n.must("container statistics", err)
+	n.Must("container statistics", err)
 	return answer.Stats
 }
 
@@ -87,12 +88,12 @@ func limitFile(t *testing.T, pid int, controller, v1, v2 string) string {
 // changes nothing.
 func TestUpdateResources(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("update")
-	pod := n.run(config)
-	ctr := shell("main", "head -c 40000000 /dev/zero | tail -c 30000000 | sleep 1000")
+	pod := n.RunPod(config)
+	ctr := pods.Shell("main", "head -c 40000000 /dev/zero | tail -c 30000000 | sleep 1000")
 	ctr.Linux = &runtimeapi.LinuxContainerConfig{Resources: &runtimeapi.LinuxContainerResources{CpuShares: 512}}
-	id := n.create(pod, config, ctr)
+	id := n.Create(pod, config, ctr)
 	check := func(state string, want *runtimeapi.LinuxContainerResources) {
 		t.Helper()
 		if err := n.update(id, want); err != nil {
@@ -134,23 +135,23 @@ func TestUpdateResources(t *testing.T) {
 		t.Errorf("a refused update leaves a quota of %s", quota)
 	}
 	n.scores(id)
-	n.stop(id, 0)
+	n.StopContainer(id, 0)
 	check("exited", &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 * mb, CpusetCpus: "0"})
 }
 
 // scores checks that all processes of a running container get another oom_score_adj, but one that chose its own.
 func (n *node) scores(id string) {
 	n.t.Helper()
-	n.exec(id, "sh", "-c", "echo 500 >/proc/self/oom_score_adj; sleep 2000 >/dev/null 2>&1 &")
-	n.must("update", n.update(id, &runtimeapi.LinuxContainerResources{OomScoreAdj: 700}))
-	n.must("update again", n.update(id, &runtimeapi.LinuxContainerResources{OomScoreAdj: 800}))
+	n.Exec(id, "sh", "-c", "echo 500 >/proc/self/oom_score_adj; sleep 2000 >/dev/null 2>&1 &")
+	n.Must("update", n.update(id, &runtimeapi.LinuxContainerResources{OomScoreAdj: 700}))
+	n.Must("update again", n.update(id, &runtimeapi.LinuxContainerResources{OomScoreAdj: 800}))
 	for command, want := range map[string]string{"sleep 1000": "800", "sleep 2000": "500"} {
 		script := `for d in /proc/[0-9]*; do case "$(tr '\0' ' ' <$d/cmdline)" in "` + command + ` "*) cat $d/oom_score_adj; exit;; esac; done`
-		if got := strings.TrimSpace(n.exec(id, "sh", "-c", script)); got != want {
+		if got := strings.TrimSpace(n.Exec(id, "sh", "-c", script)); got != want {
 			n.t.Errorf("%s has the score %s, want %s", command, got, want)
 		}
 	}
-	if got := strings.TrimSpace(n.exec(id, "cat", "/proc/self/oom_score_adj")); got != "800" {
+	if got := strings.TrimSpace(n.Exec(id, "cat", "/proc/self/oom_score_adj")); got != "800" {
 		n.t.Errorf("exec gives the score %s", got)
 	}
 	if got := n.resources(id).OomScoreAdj; got != 800 {
@@ -161,12 +162,12 @@ func (n *node) scores(id string) {
 // Figures of a busy pod, and all metrics of a container that the machine can offer.
 func TestStatistics(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("busy")
-	pod := n.run(config)
-	id := n.started(pod, config, shell("main", "while :; do :; done"))
-	n.exec(id, "sh", "-c", "head -c 1000000 /dev/zero >/file")
-	ctx, cancel := n.context()
+	pod := n.RunPod(config)
+	id := n.Started(pod, config, pods.Shell("main", "while :; do :; done"))
+	n.Exec(id, "sh", "-c", "head -c 1000000 /dev/zero >/file")
+	ctx, cancel := n.Context()
 	defer cancel()
 	testenv.Eventually(t, eventLimit, "the container is seen to be busy", func() error {
 		s := n.containerStats(id)
@@ -176,13 +177,13 @@ func TestStatistics(t *testing.T) {
 		return nil
 	})
 	stats, err := n.Runtime().ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{})
-	n.must("list statistics", err)
+	n.Must("list statistics", err)
 	if len(stats.Stats) != 1 || stats.Stats[0].Linux.Network.GetDefaultInterface().GetName() != "eth0" || len(stats.Stats[0].Linux.Containers) != 1 ||
 		stats.Stats[0].Linux.Process.ProcessCount.GetValue() < 1 {
 		t.Errorf("statistics of pods: %v", stats.Stats)
 	}
 	answer, err := n.Runtime().ListPodSandboxMetrics(ctx, &runtimeapi.ListPodSandboxMetricsRequest{})
-	n.must("list metrics", err)
+	n.Must("list metrics", err)
 	if len(answer.PodMetrics) != 1 || len(answer.PodMetrics[0].ContainerMetrics) != 1 || len(answer.PodMetrics[0].Metrics) != 8 {
 		t.Fatalf("metrics %v", answer.PodMetrics)
 	}

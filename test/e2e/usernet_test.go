@@ -484,11 +484,11 @@ func (n *node) reboot(links ...string) {
 		return nil
 	})
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(n.State))
-	n.must("list mounts", err)
+	n.Must("list mounts", err)
 	for _, m := range slices.Backward(mounts) {
-		n.must("unmount", unix.Unmount(m.Mountpoint, unix.MNT_DETACH))
+		n.Must("unmount", unix.Unmount(m.Mountpoint, unix.MNT_DETACH))
 	}
-	n.must("remove the state folder", os.RemoveAll(n.State))
+	n.Must("remove the state folder", os.RemoveAll(n.State))
 	for _, link := range links {
 		n.deleteLink(link)
 	}

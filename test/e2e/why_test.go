@@ -12,6 +12,7 @@ import (
 
 	"github.com/nodeagent/nodeagent/internal/testenv"
 	"github.com/nodeagent/nodeagent/internal/testenv/images"
+	"github.com/nodeagent/nodeagent/internal/testenv/pods"
 )
 
 // why says what nodectl why tells of something.
@@ -56,10 +57,10 @@ func TestWhy(t *testing.T) {
 // kubelet's pods are told of by their names, and so are those that could not be made.
 func TestWhyPod(t *testing.T) {
 	n := newNode(t, testenv.AgentOptions{})
-	n.pull(images.Busybox)
+	n.Pull(images.Busybox)
 	config := n.podConfig("web")
-	pod := n.run(config)
-	n.started(pod, config, shell("main", "echo up; exec sleep 1000"))
+	pod := n.RunPod(config)
+	n.Started(pod, config, pods.Shell("main", "echo up; exec sleep 1000"))
 	n.why("e2e/web", "It is ready", "All is well: 1 container running", "main: start container, asked by e2e.test (PID ")
 	n.why("e2e/web/main", "It has been running for", "Written last: up")
 	for _, args := range [][]string{{"ps", "-n", "e2e"}, {"ps", "--pod", "web"}, {"pods"}} {
@@ -90,7 +91,7 @@ func TestWhyPod(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := n.podConfig("broken")
-	ctx, cancel := n.context()
+	ctx, cancel := n.Context()
 	defer cancel()
 	testenv.Eventually(t, 10*time.Second, "the configuration to be too old for one that is being written", func() error {
 		_, err := n.Runtime().RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: broken})
