@@ -3,9 +3,13 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
+
+// handOverTime bounds the handing over of streams to the supervisor.
+const handOverTime = 10 * time.Second
 
 // Attach joins a client's streams to a running container's, and returns when
 // the container's output ends or ctx is done; the container goes on.
@@ -27,7 +31,11 @@ func (m *Manager) Attach(ctx context.Context, containerID string, streams IO) er
 		return fmt.Errorf("attach to container %s: %w", s.ID, err)
 	}
 	defer client.abandon()
-	if err := sup.Attach(ctx, s.ID, client.remote()); err != nil {
+	// A client that goes away meanwhile is not noticed before: streams that
+	// were sent and never asked for would stay open for a while.
+	handOver, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTime)
+	defer cancel()
+	if err := sup.Attach(handOver, s.ID, client.remote()); err != nil {
 		return fmt.Errorf("attach to container %s: %w", s.ID, unsaid(err, "attach to container "+s.ID))
 	}
 	client.handedOver()
