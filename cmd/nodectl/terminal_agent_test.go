@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -179,7 +177,7 @@ func (p *person) supervisorDies(t *testing.T) {
 	p.ctl("run", "-d", "--name", "plain", "busybox", "sleep", "1000")
 	attached := p.onTerminal(p.command("run", "-it", "--name", "shell", "busybox", "sh"))
 	attached.shows("# ")
-	if err := unix.Kill(p.supervisor(), unix.SIGKILL); err != nil {
+	if err := unix.Kill(p.Supervisor(), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	<-attached.exited
@@ -190,24 +188,4 @@ func (p *person) supervisorDies(t *testing.T) {
 	p.want("running", "inspect", "-f", "{{.State.Status}}", "plain")
 	p.want("on", "exec", "plain", "echo", "on")
 	p.ctl("rm", "-f", "plain", "shell")
-}
-
-// supervisor is the process ID of the agent's supervisor.
-func (p *person) supervisor() int {
-	p.t.Helper()
-	found, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	for _, path := range found {
-		text, err := os.ReadFile(path)
-		program, rest, _ := strings.Cut(string(text), "\x00")
-		if err == nil && filepath.Base(program) == "nodesupervisor" && strings.Contains(rest, p.State) {
-			var pid int
-			_, _ = fmt.Sscanf(path, "/proc/%d/", &pid)
-			return pid
-		}
-	}
-	p.t.Fatal("the agent has no supervisor")
-	return 0
 }

@@ -18,7 +18,7 @@ import (
 // long value became a message of its own.
 func TestCVE202143784LongConfigurations(t *testing.T) {
 	n := newNode(t)
-	supervisor := n.supervisor()
+	supervisor := n.Supervisor()
 	var many []*runtimeapi.IDMapping
 	for i := range 20000 {
 		many = append(many, &runtimeapi.IDMapping{HostId: uint32(userID + i), ContainerId: uint32(i), Length: 1})
@@ -53,7 +53,7 @@ func TestCVE202143784LongConfigurations(t *testing.T) {
 	if got := n.Exec(id, "grep", "NSpid", "/proc/self/status"); strings.Count(got, "\t") != 1 {
 		t.Errorf("the process has IDs %q: its namespaces are others than those of its pod", got)
 	}
-	if now := n.supervisor(); now != supervisor {
+	if now := n.Supervisor(); now != supervisor {
 		t.Errorf("the supervisor is process %d, was %d", now, supervisor)
 	}
 }

@@ -109,7 +109,7 @@ func TestCVE202015257NoAbstractSockets(t *testing.T) {
 	ctr.Linux.SecurityContext = &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: config.Linux.SecurityContext.NamespaceOptions}
 	id := n.Started(n.RunPod(config), config, ctr)
 	ours := map[string]bool{}
-	for _, pid := range []int{n.Pid(), n.supervisor()} {
+	for _, pid := range []int{n.Pid(), n.Supervisor()} {
 		links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 		for _, link := range links {
 			if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, "socket:") {

@@ -167,7 +167,7 @@ func TestSupervisorThatStandsStill(t *testing.T) {
 	config := n.podConfig()
 	pod := n.RunPod(config)
 	id := n.Started(pod, config, idle("main"))
-	supervisor := n.supervisor()
+	supervisor := n.Supervisor()
 	goOn := func() { n.Must("continue the supervisor", syscall.Kill(supervisor, syscall.SIGCONT)) }
 	defer goOn()
 	n.Must("stop the supervisor", syscall.Kill(supervisor, syscall.SIGSTOP))

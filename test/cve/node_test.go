@@ -129,24 +129,6 @@ func descriptors(t *testing.T, pid int) int {
 	return len(entries)
 }
 
-// supervisor finds the agent's supervisor.
-func (n *node) supervisor() int {
-	n.t.Helper()
-	found, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	n.Must("list processes", err)
-	for _, path := range found {
-		text, err := os.ReadFile(path)
-		program, rest, _ := strings.Cut(string(text), "\x00")
-		if err == nil && filepath.Base(program) == "nodesupervisor" && strings.Contains(rest, n.State) {
-			var pid int
-			fmt.Sscanf(path, "/proc/%d/", &pid)
-			return pid
-		}
-	}
-	n.t.Fatal("the agent has no supervisor")
-	return 0
-}
-
 // memory is a line of /proc/PID/status, such as VmHWM, in bytes.
 func memory(t *testing.T, pid int, field string) int {
 	t.Helper()

@@ -128,7 +128,7 @@ func TestCVE202223471SessionsLeaveNothing(t *testing.T) {
 	id, _ := n.running(quiet)
 	tty, _ := n.running(terminal)
 	n.sessions(id, tty, 10)
-	supervisor := n.supervisor()
+	supervisor := n.Supervisor()
 	agentFiles, supervisorFiles := descriptors(t, n.Pid()), descriptors(t, supervisor)
 	n.sessions(id, tty, 190)
 	testenv.Eventually(t, eventLimit, "descriptors are closed", func() error {
