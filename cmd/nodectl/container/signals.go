@@ -33,6 +33,7 @@ func proxySignals(ctx context.Context, client nodev1.ContainersClient, id string
 	ctx, cancel := context.WithCancel(ctx)
 	queue := make(chan string, cap(signals))
 	var unanswered atomic.Int32
+	var forced atomic.Bool
 	var both sync.WaitGroup
 	both.Go(func() {
 		defer close(queue)
@@ -46,6 +47,7 @@ func proxySignals(ctx context.Context, client nodev1.ContainersClient, id string
 					continue
 				}
 				if unanswered.Add(1) >= lastStraw && (s == unix.SIGINT || s == unix.SIGTERM) {
+					forced.Store(true)
 					giveUp()
 				}
 				select {
@@ -64,7 +66,10 @@ func proxySignals(ctx context.Context, client nodev1.ContainersClient, id string
 		}
 	})
 	return func() {
-		signal.Stop(signals)
+		// A further one must not keep nodectl from saying why it ends.
+		if !forced.Load() {
+			signal.Stop(signals)
+		}
 		cancel()
 		both.Wait()
 	}
