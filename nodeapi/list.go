@@ -150,7 +150,7 @@ func (s *Server) addUpkeep(m *nodev1.Container, c sandbox.Container, pod sandbox
 			m.Health = status
 		}
 	}
-	if name := spec.GetRestart().GetName(); name == "" || name == restartNo {
+	if !hasPolicy(spec) {
 		return
 	}
 	// One that cannot be read counts none.

@@ -14,11 +14,10 @@ func (s *containers) Restart(ctx context.Context, req *nodev1.RestartRequest) (*
 		return nil, err
 	}
 	defer s.hold(c)()
-	// Between the stop and the start an agent may be killed.
+	// Between the stop and the start an agent may be killed. On a full disk that
+	// is a risk to take: what is restarted may be what fills it.
 	resume := func(on bool) error { return s.changeRun(c, func(r *runRecord) { r.Resume = on }) }
-	if err := resume(true); err != nil {
-		return nil, err
-	}
+	s.warnOf(c, resume(true), "note that its restart is under way")
 	defer func() { s.warnOf(c, resume(false), "note that its restart is over") }()
 	if err := s.stop(ctx, c, req.GetTimeout(), req.GetSignal()); err != nil {
 		return nil, err

@@ -232,10 +232,21 @@ func (s *Server) gaveUp(c sandbox.Container) int {
 	return int(run.Restarts)
 }
 
-// stoppedByPerson keeps a container's policy from starting it again.
+// hasPolicy says whether a container may be started again by itself.
+func hasPolicy(spec *nodev1.ContainerSpec) bool {
+	name := spec.GetRestart().GetName()
+	return name != "" && name != restartNo
+}
+
+// stoppedByPerson keeps a container's policy from starting it again. Without
+// one it must not be a full disk that keeps a person from stopping it.
 func (s *Server) stoppedByPerson(c sandbox.Container) error {
 	err := s.changeRun(c, func(r *runRecord) { r.Stopped = true })
 	s.cancelRestart(c.ID)
+	if !hasPolicy(s.specOf(c)) {
+		s.warnOf(c, err, "note that it was stopped")
+		return nil
+	}
 	return err
 }
 
@@ -253,10 +264,10 @@ func (s *Server) startedByPerson(c sandbox.Container) error {
 		k.pause = 0
 	}
 	s.mu.Unlock()
-	policy := s.specOf(c).GetRestart().GetName()
+	kept := hasPolicy(s.specOf(c))
 	return s.changeRun(c, func(r *runRecord) {
 		r.Stopped, r.Restarts, r.Pause = false, 0, 0
-		if policy != "" && policy != restartNo {
+		if kept {
 			r.BootID = s.bootID // without one nobody asks, and most are run once
 		}
 	})

@@ -81,8 +81,7 @@ func (s *Server) tellKill(c sandbox.Container, wait time.Duration) (ended func()
 // stoppable says whether stopping may do something for a container that does
 // not run: its policy may be starting it.
 func (s *Server) stoppable(c sandbox.Container) bool {
-	policy := s.specOf(c).GetRestart().GetName()
-	return c.State == sandbox.ContainerExited && policy != "" && policy != restartNo
+	return c.State == sandbox.ContainerExited && hasPolicy(s.specOf(c))
 }
 
 // stopped tells of a stop.
