@@ -99,7 +99,10 @@ func (s *Server) startPodInit(ctx context.Context, req *v1.StartPodInitRequest) 
 		}
 		defer entrance.Close()
 	}
-	pid, err := podinit.Start(ctx, req.NamespacePaths, podinit.Cgroup{Unified: entrance.Unified, Tasks: entrance.Tasks})
+	s.mu.Lock()
+	empty := s.emptyRoot
+	s.mu.Unlock()
+	pid, err := podinit.Start(ctx, req.NamespacePaths, podinit.Cgroup{Unified: entrance.Unified, Tasks: entrance.Tasks}, empty)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
@@ -108,6 +111,9 @@ func (s *Server) startPodInit(ctx context.Context, req *v1.StartPodInitRequest) 
 		_ = unix.Kill(pid, unix.SIGKILL)
 		_, _ = unix.Wait4(pid, nil, 0, nil)
 		return nil, err
+	}
+	if empty == nil {
+		s.keepEmptyRoot(pid)
 	}
 	stat, err := pidfd.ReadStat(pid)
 	if err == nil {
@@ -124,6 +130,23 @@ func (s *Server) startPodInit(ctx context.Context, req *v1.StartPodInitRequest) 
 		return nil, err
 	}
 	return proc, nil
+}
+
+// keepEmptyRoot keeps what a pod's first process has made for itself, for those
+// of other pods. Without it each makes its own.
+func (s *Server) keepEmptyRoot(pid int) {
+	root, err := podinit.EmptyRoot(pid)
+	if err != nil {
+		logrus.WithError(err).Warn("keep the empty root of a pod's first process")
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.emptyRoot != nil {
+		root.Close()
+		return
+	}
+	s.emptyRoot = root
 }
 
 // watchPodInit forgets a pod's first process once it ended.

@@ -81,8 +81,11 @@ type Server struct {
 	mu         sync.Mutex // guards the maps, never held over a blocking call
 	containers map[string]*container
 	inits      map[string]*podInit
-	stopping   bool
-	listeners  []*net.UnixListener
+	// emptyRoot is the mount namespace of pods' first processes; nil before
+	// there is one.
+	emptyRoot *os.File
+	stopping  bool
+	listeners []*net.UnixListener
 }
 
 var _ v1.SupervisorService = (*Server)(nil)
@@ -221,6 +224,9 @@ func (s *Server) Close() {
 	s.trim.stop()
 	s.tokens.close()
 	s.suspend()
+	if s.emptyRoot != nil {
+		s.emptyRoot.Close()
+	}
 	s.lock.Close()
 }
 

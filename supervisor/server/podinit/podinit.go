@@ -33,8 +33,8 @@ import (
 )
 
 // marker is the environment variable the constructor looks for; its value is
-// the numbers of files of cgroups and of namespaces, whose descriptors follow the
-// answer pipe (3).
+// the numbers of files of cgroups, of namespaces and of empty roots (0 or 1),
+// whose descriptors follow the answer pipe (3).
 const marker = "_NODEAGENT_PODINIT"
 
 // startTimeout bounds the start of a pod's first process.
@@ -51,9 +51,10 @@ type Cgroup struct {
 }
 
 // Start runs a first process in a new PID namespace, below the namespaces at
-// paths, in a cgroup. The returned process is the caller's child, to be reaped by
-// the caller.
-func Start(ctx context.Context, paths []string, cgroup Cgroup) (pid int, err error) {
+// paths, in a cgroup. Its root is that of the mount namespace empty, see
+// EmptyRoot, or a new one when that is nil. The returned process is the caller's
+// child, to be reaped by the caller.
+func Start(ctx context.Context, paths []string, cgroup Cgroup, empty *os.File) (pid int, err error) {
 	// A caller that goes away must not end the start half-way: the process
 	// would be there and its ID known to nobody.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
@@ -66,7 +67,11 @@ func Start(ctx context.Context, paths []string, cgroup Cgroup) (pid int, err err
 	defer answerW.Close()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args = []string{"pod-init"}
-	cmd.Env = []string{fmt.Sprintf("%s=%d %d", marker, len(cgroup.Tasks), len(paths))}
+	roots := 0
+	if empty != nil {
+		roots = 1
+	}
+	cmd.Env = []string{fmt.Sprintf("%s=%d %d %d", marker, len(cgroup.Tasks), len(paths), roots)}
 	cmd.Dir = "/"
 	cmd.ExtraFiles = append([]*os.File{answerW}, cgroup.Tasks...)
 	if cgroup.Unified != nil {
@@ -79,6 +84,9 @@ func Start(ctx context.Context, paths []string, cgroup Cgroup) (pid int, err err
 		}
 		defer f.Close()
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+	}
+	if empty != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, empty)
 	}
 	if err := cmd.Start(); err != nil {
 		return 0, err
@@ -93,4 +101,11 @@ func Start(ctx context.Context, paths []string, cgroup Cgroup) (pid int, err err
 		return 0, errors.Join(perr, rerr)
 	}
 	return pid, nil
+}
+
+// EmptyRoot is the mount namespace of a first process, for others to share: to
+// make one takes a millisecond and more, as the host's mounts are copied for it.
+// The caller closes it.
+func EmptyRoot(pid int) (*os.File, error) {
+	return os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
 }

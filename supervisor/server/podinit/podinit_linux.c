@@ -37,12 +37,18 @@ static void fail(const char *what)
 	_exit(1);
 }
 
-// leave_host gives this process an empty root of its own. Containers that share its PID namespace see it, and one that
-// may look into other processes (CAP_SYS_PTRACE) would find the host's files in /proc/1/root.
-static void leave_host(void)
+// leave_host gives this process an empty root, an earlier one's where empty is a descriptor of its mount namespace.
+// Containers that share its PID namespace see it, and one that may look into other processes (CAP_SYS_PTRACE) would find
+// the host's files in /proc/1/root.
+static void leave_host(int empty)
 {
 	const unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC;
 
+	if (empty >= 0) {
+		if (setns(empty, CLONE_NEWNS) != 0)
+			fail("enter empty root");
+		return;
+	}
 	if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
 		fail("make mount namespace");
 	// Any folder will do, and this one is there.
@@ -139,28 +145,29 @@ static void __attribute__((noreturn)) run(void)
 void nodeagent_podinit(void)
 {
 	const char *value = getenv("_NODEAGENT_PODINIT");
-	int i, cgroups, namespaces;
+	int i, cgroups, namespaces, empty;
 	long pid;
 
 	if (value == NULL)
 		return;
-	if (sscanf(value, "%d %d", &cgroups, &namespaces) != 2 || cgroups < 0 || namespaces < 0 ||
-	    cgroups > MAX_FILES || namespaces > MAX_FILES) {
+	if (sscanf(value, "%d %d %d", &cgroups, &namespaces, &empty) != 3 || cgroups < 0 || namespaces < 0 ||
+	    cgroups > MAX_FILES || namespaces > MAX_FILES || empty < 0 || empty > 1) {
 		errno = EINVAL;
-		fail("counts of cgroups and namespaces");
+		fail("counts of files");
 	}
 	// A thread that moves itself, and only itself, does not have the kernel
 	// wait for all others, which takes ten milliseconds or more.
 	for (i = 0; i < cgroups; i++)
 		if (write(FIRST_FILE + i, "0", 1) != 1)
 			fail("enter cgroup");
+	// As the host's root: the namespace is not of the user namespace that may be joined.
+	leave_host(empty ? FIRST_FILE + cgroups + namespaces : -1);
 	for (i = 0; i < namespaces; i++)
 		if (setns(FIRST_FILE + cgroups + i, 0) != 0)
 			fail("join namespace");
 	// Become root of the user namespace joined, if one was.
 	if (setresgid(0, 0, 0) != 0 || setresuid(0, 0, 0) != 0)
 		fail("become root");
-	leave_host();
 	// The child becomes a child of the supervisor, as we are.
 	pid = syscall(SYS_clone, CLONE_NEWPID | CLONE_PARENT, 0L, 0L, 0L, 0L);
 	if (pid < 0)
